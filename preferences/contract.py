@@ -1,0 +1,450 @@
+"""The file contract between annotate and align: import lines, preferences folders; read, write, validate, hash.
+
+An *import line* is what `annotate import` reads and `align sample --to-annotate` writes.
+A *preferences folder* is what `annotate export` writes and `align` reads; docs/contract.md shows both.
+"""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from preferences.errors import BadInput
+from preferences.files import read_json, read_jsonl, sha256_file, sha256_json, whole_folder, write_jsonl, write_text
+
+FORMAT = 1
+SPLITS = ("train", "validation", "test")
+
+
+class Strict(BaseModel):
+    """No unknown keys, no silent conversions ("2" is not 2), no NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Message(Strict):
+    """One turn, as in TRL's conversational format."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+def _prompt(value: Any) -> Any:
+    return [{"role": "user", "content": value}] if isinstance(value, str) else value
+
+
+def _not_blank(messages: list[Message]) -> list[Message]:
+    if not messages or not messages[-1].content.strip():
+        raise ValueError("is empty; give a text, or a list of turns whose last one says something")
+    if messages[-1].role == "assistant":
+        raise ValueError("ends with an assistant turn; that turn belongs in the responses")
+    return messages
+
+
+def _time_zone(value: str) -> str:
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("is not an ISO 8601 time such as 2026-11-21T10:00:00Z") from None
+    if moment.tzinfo is None:
+        raise ValueError("has no time zone; write UTC as in 2026-11-21T10:00:00Z")
+    return value
+
+
+def _id(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Prompt = Annotated[list[Message], BeforeValidator(_prompt), AfterValidator(_not_blank)]
+Time = Annotated[str, AfterValidator(_time_zone)]
+Id = Annotated[str, BeforeValidator(_id), Field(min_length=1)]
+Rank = Annotated[int, Field(ge=1)]
+
+
+class Response(Strict):
+    """One response to a prompt: `messages`, with the model that wrote it where that is known."""
+
+    messages: list[Message] = Field(min_length=1)
+    model: str | None = None
+    id: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"text": value}
+        if not isinstance(value, dict) or "text" not in value:
+            return value
+        if "messages" in value:
+            raise ValueError("has both `text` and `messages`; give one of them")
+        text = value["text"]
+        if not isinstance(text, str):
+            raise ValueError("has a `text` that is not a string")
+        rest = {key: item for key, item in value.items() if key != "text"}
+        return {"messages": [{"role": "assistant", "content": text}], **rest}
+
+
+class Edit(Strict):
+    """A response as the rater would have written it; `response` counts from 0 in import order."""
+
+    response: Annotated[int, Field(ge=0)]
+    text: Annotated[str, Field(min_length=1)]
+
+
+class Answer(Strict):
+    """What one rater said of an item. `ranks` are 1 = best, equal = tie, in the order of the responses.
+
+    `strength`, for a pair, is from -3 (the first is much better) over 0 (a tie) to 3 (the second is much better);
+    for more responses it is from 0 to 3, the best over the second.
+    """
+
+    rater: Id
+    ranks: list[Rank]
+    strength: Annotated[int, Field(ge=-3, le=3)] | None = None
+    ratings: dict[str, list[float]] | None = None
+    flags: list[str] | None = None
+    rationale: str | None = None
+    edited: Edit | None = None
+    shown: list[int] | None = None
+    seconds: Annotated[float, Field(ge=0)] | None = None
+    submitted_at: Time | None = None
+
+
+class Item(Strict):
+    """One line of an import: a prompt with two or more responses, and the answers given elsewhere."""
+
+    id: Id
+    prompt: Prompt
+    responses: list[Response]
+    group: Id | None = None
+    tags: list[str] = []
+    gold: list[Rank] | None = None
+    priority: float = 0.0
+    answers: list[Answer] = []
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Item":
+        count = len(self.responses)
+        if count < 2:
+            raise ValueError(f"responses: {count} given, and at least two are needed to rank")
+        if self.gold is not None and len(self.gold) != count:
+            raise ValueError(f"gold: {len(self.gold)} ranks for {count} responses; give one rank a response")
+        seen: set[str] = set()
+        for number, answer in enumerate(self.answers):
+            try:
+                check_answer(answer, count)
+            except ValueError as error:
+                raise ValueError(f"answers[{number}] (rater {answer.rater}): {error}") from None
+            if answer.rater in seen:
+                raise ValueError(f"answers[{number}]: rater {answer.rater} answers twice; keep one of the answers")
+            seen.add(answer.rater)
+        return self
+
+    def content_hash(self) -> str:
+        """What decides whether the same id has come back with the same content."""
+        return sha256_json(self.model_dump(mode="json"))
+
+
+def check_answer(answer: Answer, count: int) -> None:
+    """Check one answer against the number of responses that it ranks. Raises ValueError with one sentence.
+
+    The one place for this rule: import and the annotation page both call it.
+    """
+    ranks, strength = answer.ranks, answer.strength
+    if len(ranks) != count:
+        raise ValueError(f"ranks: {len(ranks)} ranks for {count} responses; give one rank a response")
+    if min(ranks) != 1:
+        raise ValueError("ranks: the best response must have rank 1")
+    if strength is not None and count == 2 and (strength > 0) - (strength < 0) != (ranks[0] > ranks[1]) - (
+        ranks[0] < ranks[1]
+    ):
+        raise ValueError(f"strength {strength} does not fit ranks {ranks}: below 0 the first is better, 0 is a tie")
+    if strength is not None and count > 2 and (strength < 0 or (strength > 0) != (ranks.count(1) == 1)):
+        raise ValueError(f"strength {strength} does not fit ranks {ranks}: it is 0 to 3, best over second, 0 if tied")
+    if answer.shown is not None and sorted(answer.shown) != list(range(count)):
+        raise ValueError(f"shown: {answer.shown} is not an order of the response numbers 0 to {count - 1}")
+    if answer.edited is not None and answer.edited.response >= count:
+        raise ValueError(f"edited: there is no response number {answer.edited.response}; they count from 0")
+    for name, values in (answer.ratings or {}).items():
+        if len(values) != count:
+            raise ValueError(f"ratings: {len(values)} values of {name!r} for {count} responses")
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validate(model: type[M], value: Any, where: str) -> M:
+    """Check `value` against `model`. Raises BadInput with one sentence that opens with `where` and names the key."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ""
+        for part in first["loc"]:
+            key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = f"unknown key; known are {', '.join(model.model_fields)}" if len(first["loc"]) == 1 else "unknown key"
+        raise BadInput(f"{where}: {key + ': ' if key else ''}{message}") from None
+
+
+def read_items(path: str | Path) -> list[Item]:
+    """Read and check an import file. Raises BadInput with file, line, key; an id may come back only unchanged."""
+    items: list[Item] = []
+    first: dict[str, tuple[int, str]] = {}
+    for line, row in read_jsonl(path):
+        item = validate(Item, row, f"{path}, line {line}")
+        content = item.content_hash()
+        if item.id in first:
+            if first[item.id][1] != content:
+                raise BadInput(
+                    f"{path}, line {line}: id {item.id!r} stands in line {first[item.id][0]} with other content;"
+                    " give it another id"
+                )
+            continue
+        first[item.id] = (line, content)
+        items.append(item)
+    if not items:
+        raise BadInput(f"{path}: no items in it; write one JSON object a line")
+    return items
+
+
+# --- preferences folders ----------------------------------------------------------------------------------------
+
+
+class Models(Strict):
+    """Which model wrote which response of a pair."""
+
+    chosen: str | None
+    rejected: str | None
+
+
+class Pair(Strict):
+    """A preference. TRL reads the first three columns; the rest ride along."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    preference: Annotated[float, Field(ge=0.5, le=1)]
+    strength: Annotated[float, Field(ge=0, le=3)] | None
+    weight: Annotated[float, Field(ge=0)]
+    ranking: str
+    group: str
+    tags: list[str]
+    raters: list[str]
+    models: Models | None
+
+
+class Tie(Pair):
+    """A pair without a winner: preference is exactly 0.5, and content hashes decide which side stands first."""
+
+    split: Literal["train", "validation", "test"]
+
+
+class ExportedAnswer(Strict):
+    """One rater's answer under a pseudonym, ranks and strength in the order of the responses."""
+
+    rater: str
+    ranks: list[int]
+    strength: int | None
+    ratings: dict[str, list[float]] | None
+    flags: list[str]
+    edited: Edit | None
+    shown: list[int] | None
+    seconds: float | None
+    guideline: int | None
+
+
+class Ranking(Strict):
+    """A whole ranking: the consensus `ranks` (1 = best, equal = tie) and every answer behind it."""
+
+    ranking: str
+    split: Literal["train", "validation", "test"]
+    group: str
+    prompt: list[Message]
+    responses: list[list[Message]]
+    models: list[str | None] | None
+    ranks: list[int]
+    weight: float
+    tags: list[str]
+    answers: list[ExportedAnswer]
+
+
+class Demonstration(Strict):
+    """A best-liked or edited response, to imitate."""
+
+    prompt: list[Message]
+    completion: list[Message]
+    split: Literal["train", "validation", "test"]
+    group: str
+    ranking: str
+    source: Literal["best", "edited"]
+
+
+class PreferencesFolder(NamedTuple):
+    """The rows of a preferences folder. `manifest` holds the project's facts; counts and hashes are added on writing."""
+
+    pairs: dict[str, list[Pair]]  # split -> pairs with a winner
+    ties: list[Tie]
+    rankings: list[Ranking]
+    demonstrations: list[Demonstration]
+    manifest: dict[str, Any]
+
+
+_FILES: dict[str, type[BaseModel]] = {
+    **{f"{split}.jsonl": Pair for split in SPLITS},
+    "ties.jsonl": Tie,
+    "rankings.jsonl": Ranking,
+    "sft.jsonl": Demonstration,
+}
+
+
+def write_preferences(path: str | Path, folder: PreferencesFolder) -> dict[str, Any]:
+    """Write a preferences folder whole or not at all (an existing one is replaced), and return its manifest.
+
+    Equal rows make equal bytes: nothing of the time or the machine is written.
+    """
+    rows: dict[str, Iterable[BaseModel]] = {
+        **{f"{split}.jsonl": folder.pairs.get(split, []) for split in SPLITS},
+        "ties.jsonl": folder.ties,
+        "rankings.jsonl": folder.rankings,
+        "sft.jsonl": folder.demonstrations,
+    }
+    with whole_folder(path) as temporary:
+        counts, hashes = {}, {}
+        for name, values in rows.items():
+            lines = [value.model_dump(mode="json") for value in values]
+            write_jsonl(temporary / name, lines)
+            counts[name.removesuffix(".jsonl")] = len(lines)
+            hashes[name] = sha256_file(temporary / name)
+        manifest = {**folder.manifest, "format": FORMAT, "counts": counts, "sha256": hashes}
+        write_text(temporary / "manifest.json", _pretty(manifest))
+        write_text(temporary / "README.md", _card(manifest))
+    return manifest
+
+
+def is_preferences_folder(path: str | Path) -> bool:
+    """Whether `path` is a folder that says it is one of ours."""
+    return Path(path).is_dir() and (Path(path) / "manifest.json").is_file() and (Path(path) / "rankings.jsonl").is_file()
+
+
+def check_preferences(path: str | Path) -> dict[str, Any]:
+    """Return the manifest of a preferences folder after checking every file's hash. Raises BadInput."""
+    path = Path(path)
+    if not path.is_dir():
+        raise BadInput(f"{path}: no such folder; `annotate export PROJECT {path}` writes one")
+    manifest = read_json(path / "manifest.json")
+    hashes = manifest.get("sha256")
+    if manifest.get("format") != FORMAT or not isinstance(hashes, dict):
+        raise BadInput(f"{path / 'manifest.json'}: not a manifest of format {FORMAT}; export the project again")
+    for name in _FILES:
+        if not (path / name).is_file():
+            raise BadInput(f"{path / name}: missing, though every preferences folder has it; export the project again")
+        if sha256_file(path / name) != hashes.get(name):
+            raise BadInput(
+                f"{path / name}: its content does not match the hash in manifest.json, so it was changed or damaged"
+                " after the export; export the project again"
+            )
+    return manifest
+
+
+def read_rows(path: str | Path, name: str) -> list[Any]:
+    """Read one file of a preferences folder, such as `train.jsonl`, as its records. Raises BadInput with the line."""
+    file = Path(path) / name
+    return [validate(_FILES[name], row, f"{file}, line {line}") for line, row in read_jsonl(file)]
+
+
+def _pretty(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+_MESSAGES = {"list": [{"name": "role", "dtype": "string"}, {"name": "content", "dtype": "string"}]}
+_PAIR_FEATURES = [
+    {"name": "prompt", **_MESSAGES},
+    {"name": "chosen", **_MESSAGES},
+    {"name": "rejected", **_MESSAGES},
+    {"name": "preference", "dtype": "float64"},
+    {"name": "strength", "dtype": "float64"},
+    {"name": "weight", "dtype": "float64"},
+    {"name": "ranking", "dtype": "string"},
+    {"name": "group", "dtype": "string"},
+    {"name": "tags", "list": "string"},
+    {"name": "raters", "list": "string"},
+    {"name": "models", "struct": [{"name": "chosen", "dtype": "string"}, {"name": "rejected", "dtype": "string"}]},
+]
+_EDIT = {"name": "edited", "struct": [{"name": "response", "dtype": "int64"}, {"name": "text", "dtype": "string"}]}
+_FEATURES: dict[str, list[dict[str, Any]]] = {
+    "default": _PAIR_FEATURES,
+    "ties": [*_PAIR_FEATURES, {"name": "split", "dtype": "string"}],
+    "rankings": [
+        {"name": "ranking", "dtype": "string"},
+        {"name": "split", "dtype": "string"},
+        {"name": "group", "dtype": "string"},
+        {"name": "prompt", **_MESSAGES},
+        {"name": "responses", "list": _MESSAGES},
+        {"name": "models", "list": "string"},
+        {"name": "ranks", "list": "int64"},
+        {"name": "weight", "dtype": "float64"},
+        {"name": "tags", "list": "string"},
+        {
+            "name": "answers",
+            "list": [
+                {"name": "rater", "dtype": "string"},
+                {"name": "ranks", "list": "int64"},
+                {"name": "strength", "dtype": "int64"},
+                {"name": "ratings", "dtype": "json"},
+                {"name": "flags", "list": "string"},
+                _EDIT,
+                {"name": "shown", "list": "int64"},
+                {"name": "seconds", "dtype": "float64"},
+                {"name": "guideline", "dtype": "int64"},
+            ],
+        },
+    ],
+    "sft": [
+        {"name": "prompt", **_MESSAGES},
+        {"name": "completion", **_MESSAGES},
+        {"name": "split", "dtype": "string"},
+        {"name": "group", "dtype": "string"},
+        {"name": "ranking", "dtype": "string"},
+        {"name": "source", "dtype": "string"},
+    ],
+}
+_OTHER_FILES = {"ties": "ties.jsonl", "rankings": "rankings.jsonl", "sft": "sft.jsonl"}
+
+
+def _card(manifest: dict[str, Any]) -> str:
+    """The dataset card: what `datasets.load_dataset` needs to read a folder whatever columns are empty, and a page."""
+    import yaml
+
+    counts = manifest["counts"]
+    # load_dataset fails on an empty file of a split, so empty splits are left out of the default config.
+    default = [{"split": split, "path": f"{split}.jsonl"} for split in SPLITS if counts[split]]
+    configs: list[dict[str, Any]] = [{"config_name": "default", "default": True, "data_files": default}] if default else []
+    configs += [
+        {"config_name": name, "data_files": [{"split": "train", "path": file}]}
+        for name, file in _OTHER_FILES.items()
+        if counts[file.removesuffix(".jsonl")]
+    ]
+    names = [config["config_name"] for config in configs]
+    header = {
+        "configs": configs,
+        "dataset_info": [{"config_name": name, "features": _FEATURES[name]} for name in names],
+        "tags": ["preference", "trl", "concord"],
+    }
+    header = json.loads(json.dumps(header))  # no shared parts: datasets can't read YAML's aliases
+    table = "\n".join(f"| {name} | {count} |" for name, count in counts.items())
+    return (
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n"
+        f"# {manifest.get('project', 'Preferences')}\n\n"
+        f"{manifest.get('description', '')}\n\n"
+        "Human preferences exported by Concord, in TRL's conversational, explicit-prompt preference format. "
+        "Raters appear under random pseudonyms.\n\n"
+        f"| file | rows |\n|---|---|\n{table}\n\n"
+        "`preference` is the probability that `chosen` is the better one, from all answers to the pair; `strength` the "
+        "mean size of the raters' strength (1 slightly, 2 clearly, 3 much better); `weight` how much to trust the row. "
+        "Whole groups stand on one side of the split. `manifest.json` holds the counts, the agreement and the hashes.\n"
+    )

@@ -1,0 +1,115 @@
+"""Files on disk: read JSON lines with line numbers in the errors, write whole or not at all, hash."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from preferences.errors import BadInput
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number from 1, object) of a UTF-8 JSON-lines file; blank lines are skipped.
+
+    Raises BadInput for a missing file, bytes that are not UTF-8, bad JSON, or a line that is not an object.
+    """
+    try:
+        stream = open(path, "rb")
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+    with stream:
+        try:
+            for number, raw in enumerate(stream, start=1):
+                try:
+                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                    if not line:
+                        continue
+                    row = json.loads(line)
+                except UnicodeDecodeError as error:
+                    raise BadInput(f"{path}, line {number}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise BadInput(f"{path}, line {number}: not JSON ({error}); write one JSON object a line") from None
+                if not isinstance(row, dict):
+                    raise BadInput(f"{path}, line {number}: a {type(row).__name__}, not a JSON object like {{...}}")
+                yield number, row
+        except IsADirectoryError:
+            raise BadInput(f"cannot read {path}: it is a folder, and a JSON-lines file is wanted") from None
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read one JSON object from a file. Raises BadInput when it is missing or is something else."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise BadInput(f"{path}: not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{path}: a {type(value).__name__}, not a JSON object like {{...}}")
+    return value
+
+
+def dump_json(value: Any) -> str:
+    """One line of JSON with sorted keys, so that equal values are equal bytes. NaN and infinity are refused."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file whole or not at all: to a neighbour first, flushed to the disk, then renamed over `path`."""
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Any]) -> None:
+    """Write rows as JSON lines, whole or not at all."""
+    write_text(path, "".join(dump_json(row) + "\n" for row in rows))
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Give an empty neighbour of `path` to fill; it takes `path`'s name (and place) only if the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            os.replace(path, old / "old")
+            os.replace(temporary, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hex SHA-256 of a JSON value, independent of key order."""
+    return hashlib.sha256(dump_json(value).encode()).hexdigest()
