@@ -25,8 +25,8 @@ def reliability(items: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, float
     Who shares no such pair with anyone gets the pool's max(0, 2p - 1); where nothing can be compared, all get 1.0.
     A pool that agrees no better than chance has reliability 0 throughout, so don't divide by the sum unlooked.
 
-    This is not Dawid-Skene (1979): raters count equally in the majority, ties and sides share one number, and there
-    is no model of how hard an item is.
+    This is not Dawid-Skene (1979): raters count equally in the majority (so many contrary raters spoil everyone's
+    number), ties and sides share one number, and there is no model of how hard an item is.
     """
     raters: dict[str, int] = {}
     people = [np.array([raters.setdefault(rater, len(raters)) for rater in item], dtype=np.int64) for item in items]
