@@ -1,0 +1,67 @@
+"""How long rows are in tokens: what fits the model, and what a recipe's `max_length` cuts or drops, said aloud."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from preferences.errors import BadInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def token_ids(tokenizer: "PreTrainedTokenizerBase", messages: Any, *, generation: bool = False) -> list[int]:
+    """Token ids of a conversation under the tokenizer's chat template, or of a plain text."""
+    if isinstance(messages, str):
+        return list(tokenizer(messages)["input_ids"])
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=generation, return_dict=True)["input_ids"]
+    return list(ids)
+
+
+def context_length(config: Any) -> int | None:
+    """The most tokens that the model takes, or None where its configuration does not say."""
+    return getattr(config, "max_position_embeddings", None)
+
+
+def check_prompts(
+    tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Any], new_tokens: int, context: int | None, where: str
+) -> None:
+    """Raise BadInput for the first prompt that leaves no room for `new_tokens` in the model's context."""
+    for number, prompt in enumerate(prompts, start=1):
+        length = len(token_ids(tokenizer, prompt, generation=True))
+        if context is not None and length + new_tokens > context:
+            raise BadInput(
+                f"{where}, prompt {number}: {length} tokens and {new_tokens} new ones do not fit the model's context"
+                f" of {context}; shorten the prompt or ask for fewer new tokens"
+            )
+
+
+def pair_lengths(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> tuple[int, int]:
+    """(tokens of the prompt, tokens of the longer of prompt + chosen and prompt + rejected) of a preference row."""
+    prompt = row.get("prompt")
+    longest = 0
+    for side in ("chosen", "rejected"):
+        text = row[side] if prompt is None else prompt + row[side]
+        longest = max(longest, len(token_ids(tokenizer, text)))
+    return (0 if prompt is None else len(token_ids(tokenizer, prompt))), longest
+
+
+def check_pairs(
+    tokenizer: "PreTrainedTokenizerBase", rows: Any, max_length: int | None, context: int | None, where: str
+) -> int:
+    """Count the rows longer than `max_length` tokens.
+
+    Raises BadInput for a prompt longer than the model's context, for a row longer than the context where the
+    recipe sets no `max_length`, and when no row is within `max_length`.
+    """
+    longer = 0
+    for number, row in enumerate(rows, start=1):
+        prompt, longest = pair_lengths(tokenizer, row)
+        if context is not None and (prompt >= context or (max_length is None and longest > context)):
+            raise BadInput(
+                f"{where}, row {number}: {max(prompt, longest)} tokens do not fit the model's context of {context};"
+                " shorten the prompt, or take the row out"
+            )
+        longer += max_length is not None and longest > max_length
+    if longer == len(rows):
+        raise BadInput(f"{where}: every one of its {longer} rows is longer than max_length {max_length}; raise max_length")
+    return longer

@@ -1,0 +1,232 @@
+"""Models and tokenizers by name: a hub name, a local folder, or a folder with an adapter on a base."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from preferences.errors import BadInput
+from preferences.files import read_json
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import ModelConfig
+
+# For base models, which bring no chat template: roles in plain words, the end-of-text token after each reply.
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] | capitalize }}:\n{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
+)
+
+# Tokens that models carry for padding, or never use otherwise; the first one present that is not the end token wins.
+_PAD_TOKENS = ("<|finetune_right_pad_id|>", "<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<unk>")
+
+
+class ModelSource(NamedTuple):
+    """Where a model comes from. `adapter` is a folder of LoRA weights on `base`, or None."""
+
+    name: str
+    base: str
+    adapter: str | None
+    revision: str | None = None  # of the base, on the hub
+
+    @property
+    def folders(self) -> list[Path]:
+        """The local folders that the model comes from: adapter, base; none for a hub model."""
+        return [Path(name) for name in (self.adapter, self.base) if name and Path(name).is_dir()]
+
+
+def find_model(name: str, revision: str | None = None) -> ModelSource:
+    """Look where a model is, without loading it. Raises BadInput for a folder without weights or an odd name."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if (folder / "adapter_config.json").is_file():
+            if not (folder / "adapter_model.safetensors").is_file():
+                raise BadInput(f"{name}: has an adapter_config.json, but no adapter_model.safetensors; no weights there")
+            base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+            if not isinstance(base, str) or not base:
+                raise BadInput(f"{folder / 'adapter_config.json'}: key `base_model_name_or_path` names no base model")
+            return ModelSource(name, find_model(base).base, str(folder), revision)
+        if not (folder / "config.json").is_file():
+            raise BadInput(f"{name}: not a model folder: it has no config.json and no adapter_config.json")
+        if not any(folder.glob("*.safetensors")):
+            raise BadInput(f"{name}: has a config.json, but no *.safetensors; no weights there (pickles are not read)")
+        return ModelSource(name, str(folder), None)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", name):
+        raise BadInput(f"{name}: no such folder, and not the name of a model on the hub")
+    return ModelSource(name, name, None, revision)
+
+
+def load_config(source: ModelSource) -> Any:
+    """The base model's configuration; a model of text and images gives that of its text half. Raises BadInput."""
+    from transformers import AutoConfig
+
+    with _loading(source):
+        return AutoConfig.from_pretrained(source.base, revision=source.revision).get_text_config()
+
+
+def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
+    """The tokenizer, with a chat template, and a pad token that is not the end token. Raises BadInput."""
+    from transformers import AutoTokenizer
+
+    name = source.base
+    if source.adapter and (Path(source.adapter) / "tokenizer_config.json").is_file():
+        name = source.adapter
+    with _loading(source):
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=source.revision if name == source.base else None)
+    if tokenizer.eos_token_id is None:
+        raise BadInput(f"{source.name}: its tokenizer has no end-of-text token, so no response would ever end")
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        vocabulary = tokenizer.get_vocab()
+        spare = [token for token in (*_PAD_TOKENS, tokenizer.unk_token, tokenizer.bos_token) if token in vocabulary]
+        spare = [token for token in spare if token != tokenizer.eos_token]
+        if not spare:
+            raise BadInput(f"{source.name}: its tokenizer has no token to pad with besides the end-of-text token")
+        tokenizer.pad_token = spare[0]
+    return tokenizer
+
+
+def load_causal_lm(
+    source: ModelSource, model_args: "ModelConfig | None" = None, *, trainable: bool = False
+) -> "PreTrainedModel":
+    """A causal language model, quantised if `model_args` asks for it, with its adapter if it has one."""
+    from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, source, model_args, trainable)
+
+
+def load_reward_model(
+    source: ModelSource, model_args: "ModelConfig | None" = None, *, trainable: bool = False
+) -> "PreTrainedModel":
+    """A sequence classifier with one output, its `score` head from the weights where they have one.
+
+    To start a reward run (`trainable`) any causal model will do: its head is new. Otherwise raises BadInput when
+    the weights hold no score head, since the scores would then be random.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    if not trainable and not has_score_head(source):
+        raise BadInput(f"{source.name}: holds no score head, so it is not a reward model; `align reward` makes one")
+    return _load(AutoModelForSequenceClassification, source, model_args, trainable, num_labels=1)
+
+
+def has_score_head(source: ModelSource) -> bool:
+    """Whether the weights on disk hold a `score` head; hub models are judged by their architecture's name."""
+    from safetensors import safe_open
+
+    folder = Path(source.adapter or source.base)
+    if not folder.is_dir():
+        return any("SequenceClassification" in name for name in load_config(source).architectures or [])
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as weights:
+            if any(key.split(".")[-2:] == ["score", "weight"] for key in weights.keys()):  # noqa: SIM118
+                return True
+    return False
+
+
+def _load(auto_class: Any, source: ModelSource, model_args: "ModelConfig | None", trainable: bool, **kwargs: Any) -> Any:
+    import torch
+    from transformers.utils import logging
+
+    options: dict[str, Any] = {"dtype": weight_dtype(model_args), "revision": source.revision, **kwargs}
+    quantization = _quantization(model_args, options["dtype"])
+    if quantization is not None:
+        from trl import get_kbit_device_map
+
+        options["quantization_config"] = quantization
+        options["device_map"] = get_kbit_device_map() if torch.cuda.is_available() else {"": "cpu"}
+    if model_args is not None and model_args.attn_implementation:
+        options["attn_implementation"] = model_args.attn_implementation
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it warns of a new `score` head, which is what a reward run starts from
+    try:
+        with _loading(source):
+            model = auto_class.from_pretrained(source.base, **options)
+            if source.adapter:
+                model = _put_adapter_on(model, source.adapter, trainable)
+    finally:
+        logging.set_verbosity(verbosity)
+    return model
+
+
+def _put_adapter_on(model: Any, adapter: str, trainable: bool) -> Any:
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
+
+    config = PeftConfig.from_pretrained(adapter)
+    is_classifier = isinstance(model, PreTrainedModel) and hasattr(model, "score")
+    if is_classifier and config.task_type != "SEQ_CLS":
+        # a reward run that starts from a policy's adapter: same LoRA weights, and a new head to train beside them
+        config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]
+    return PeftModel.from_pretrained(model, adapter, config=config, is_trainable=trainable)
+
+
+def weight_dtype(model_args: "ModelConfig | None" = None) -> "torch.dtype":
+    """What the weights are held in: the recipe's `dtype`, else bf16 on a GPU that has it, else fp32.
+
+    Full-parameter training on a GPU keeps fp32 master weights under TRL's bf16 autocast, unless the recipe says.
+    """
+    import torch
+
+    if model_args is not None and model_args.dtype not in (None, "auto"):
+        dtype = getattr(torch, str(model_args.dtype), None)
+        if not isinstance(dtype, torch.dtype):
+            raise BadInput(f"key `dtype`: {model_args.dtype!r} is none of float32, bfloat16, float16")
+        return dtype
+    full = model_args is not None and not model_args.use_peft
+    gpu_has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if gpu_has_bf16 and not full else torch.float32
+
+
+def _quantization(model_args: "ModelConfig | None", dtype: "torch.dtype") -> Any:
+    if model_args is None or not (model_args.load_in_4bit or model_args.load_in_8bit):
+        return None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=model_args.load_in_4bit,
+        load_in_8bit=model_args.load_in_8bit,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_type=model_args.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=model_args.use_bnb_nested_quant,
+        llm_int8_skip_modules=["lm_head", "score"],  # the heads stay whole: they are small, and score is trained
+    )
+
+
+class _loading:
+    """Turn what transformers raises for an unknown or unreachable model into one sentence."""
+
+    def __init__(self, source: ModelSource) -> None:
+        self.source = source
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, OSError) and error.errno is None and not isinstance(error, BadInput):
+            first = str(error).strip().split("\n")[0]
+            raise BadInput(f"{self.source.name}: this model could not be loaded ({first})") from None
+        if isinstance(error, ValueError) and not isinstance(error, BadInput) and "safetensors" in str(error).lower():
+            raise BadInput(f"{self.source.name}: has no safetensors weights, and pickles are not read") from None
+        if type(error).__name__ == "SafetensorError":
+            raise BadInput(f"{self.source.name}: its weights are damaged ({error}); make or fetch them again") from None
+
+
+def model_facts(source: ModelSource) -> dict[str, Any]:
+    """What a run's manifest says about a model: where it was, and the hashes of its weights where it is local."""
+    from align.run.manifest import hash_weights
+
+    facts: dict[str, Any] = {"name": source.name, "base": source.base, "revision": source.revision}
+    facts["sha256"] = {str(folder): hash_weights(folder) for folder in source.folders}
+    return facts
+
+
+def device() -> "torch.device":
+    """The GPU of this process if there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+

@@ -1,0 +1,180 @@
+"""The run folder: opened before a run, closed after it, and what its manifest says about where a run came from.
+
+    runs/dpo/
+      manifest.json     what made this folder: recipe, inputs and their hashes, parents, versions, commit, seed, times
+      recipe.yaml       the resolved recipe; `align VERB recipe.yaml` makes the run again
+      metrics.jsonl     one line a logged step
+      ...               the verb's own results: weights, samples, report.html
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from preferences.errors import BadInput
+from preferences.files import read_json, sha256_file, sha256_json, write_text
+
+_LIBRARIES = ("concord", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+
+
+class Run:
+    """An open run folder. Only the main process of a distributed run writes to it."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], resumed: bool, writes: bool) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.resumed = resumed
+        self.writes = writes
+        self.started = time.monotonic()
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        if self.writes:
+            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(metrics, sort_keys=True) + "\n")
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the run finished: from here on its folder is a model, or a report, that others may build on."""
+        self.manifest.update(facts)
+        self.manifest["status"] = "finished"
+        self.manifest["finished_at"] = _now()
+        self.manifest["seconds"] = round(self.manifest.get("seconds", 0.0) + time.monotonic() - self.started, 3)
+        self.save()
+
+    def save(self) -> None:
+        """Write the manifest, whole or not at all."""
+        if self.writes:
+            write_text(self.folder / "manifest.json", json.dumps(self.manifest, indent=2, sort_keys=True) + "\n")
+
+
+def check_output_folder(output_dir: str | Path, verb: str, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that is in use. Raises BadInput; called before anything slow, and changes nothing.
+
+    A folder that holds anything else than a run is refused even with --overwrite, so that a slip of the hand in
+    `output_dir` never deletes somebody's files.
+    """
+    folder = Path(output_dir)
+    if resume and overwrite:
+        raise BadInput("--resume and --overwrite contradict each other; give one of them")
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"output_dir {folder}: is a file; give a folder")
+    if not folder.exists() or not any(folder.iterdir()):
+        if resume:
+            raise BadInput(f"output_dir {folder}: no run to resume there; leave --resume out to start one")
+        return
+    if not (folder / "manifest.json").is_file():
+        raise BadInput(f"output_dir {folder}: not empty, and what it holds is not a run; give another folder")
+    manifest = read_json(folder / "manifest.json")
+    if "verb" not in manifest:
+        raise BadInput(f"output_dir {folder}: not empty, and what it holds is not a run; give another folder")
+    if resume:
+        if manifest["verb"] != verb:
+            raise BadInput(f"output_dir {folder}: holds a run of `align {manifest['verb']}`, not of `align {verb}`")
+        if manifest.get("status") == "finished":
+            raise BadInput(f"output_dir {folder}: that run is finished; there is nothing to resume")
+    elif not overwrite:
+        raise BadInput(
+            f"output_dir {folder}: already holds a run ({manifest.get('status')});"
+            " give --resume to go on with it, --overwrite to replace it, or another output_dir"
+        )
+
+
+def start_run(
+    verb: str,
+    recipe: dict[str, Any],
+    *,
+    inputs: dict[str, dict[str, Any]],
+    parents: list[str | Path],
+    seed: int,
+    resume: bool,
+    writes: bool = True,
+) -> Run:
+    """Open the run folder `recipe["output_dir"]`; all inputs have been checked by now.
+
+    `inputs` maps a role ("dataset", "model") to facts with hashes; `parents` are run folders that this run builds on.
+    A resumed run must have the same recipe (raises BadInput); what an overwritten run left is deleted.
+    """
+    folder = Path(recipe["output_dir"])
+    resumed_at: list[str] = []
+    old: dict[str, Any] = {}
+    if resume:
+        old = read_json(folder / "manifest.json")
+        changed = [key for key in {**old["recipe"], **recipe} if old["recipe"].get(key) != recipe.get(key)]
+        if changed:
+            raise BadInput(
+                f"output_dir {folder}: the run to resume has another `{sorted(changed)[0]}` in its recipe;"
+                " resume it with the recipe it was started with"
+            )
+        resumed_at = [*old.get("resumed_at", []), _now()]
+    elif writes and folder.exists():
+        shutil.rmtree(folder)
+    manifest = {
+        "format": 1,
+        "verb": verb,
+        "status": "running",
+        "recipe": recipe,
+        "inputs": inputs,
+        "parents": [_parent(Path(parent)) for parent in parents],
+        "seed": seed,
+        "versions": _versions(),
+        "git_commit": _git_commit(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "started_at": old.get("started_at", _now()),
+        "resumed_at": resumed_at,
+    }
+    run = Run(folder, manifest, resumed=resume, writes=writes)
+    if writes:
+        folder.mkdir(parents=True, exist_ok=True)
+        run.save()
+        write_text(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    return run
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder was made by a run."""
+    path = Path(folder) / "manifest.json"
+    return path.is_file() and "verb" in read_json(path)
+
+
+def _parent(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / "manifest.json")
+    return {"folder": str(folder), "verb": manifest["verb"], "manifest_sha256": sha256_json(manifest)}
+
+
+def hash_weights(folder: str | Path) -> dict[str, str]:
+    """Hex SHA-256 of each file of weights in a model or adapter folder."""
+    return {path.name: sha256_file(path) for path in sorted(Path(folder).glob("*.safetensors"))}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, with "+changes" when it differs; None when installed."""
+    try:
+        here = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **here).stdout.strip()  # type: ignore[call-overload]
+        changes = subprocess.run(["git", "status", "--porcelain", "-uno"], **here).stdout  # type: ignore[call-overload]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changes.strip() else "")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

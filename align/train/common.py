@@ -1,0 +1,131 @@
+"""What sft, reward and dpo share: a checked recipe, a model, data, an open run folder, and the trainer's run.
+
+Everything that can be wrong with the input is looked at before the run folder is opened.
+"""
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from align.config import parse
+from align.data.load import data_facts
+from align.models.load import ModelSource, find_model, load_config, load_tokenizer, model_facts
+from align.run.manifest import Run, check_output_folder, hash_weights, is_run, start_run
+from align.run.progress import say
+from preferences.errors import BadInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+
+@dataclass
+class DataArguments:
+    """Which data: a preferences folder, a JSON-lines file or a hub dataset. Names as in TRL's ScriptArguments."""
+
+    dataset_name: str
+    dataset_config: str | None = None
+    dataset_train_split: str = "train"
+    dataset_test_split: str = field(
+        default="validation", metadata={"help": "looked at while training, when `eval_strategy` is set"}
+    )
+
+
+class Job(NamedTuple):
+    """A checked recipe, ready to train."""
+
+    verb: str
+    recipe: dict[str, Any]
+    where: str
+    data: DataArguments
+    model_args: Any  # trl.ModelConfig
+    args: Any  # the trainer's config: SFTConfig, RewardConfig or DPOConfig
+    source: ModelSource
+    tokenizer: "PreTrainedTokenizerBase"
+    context: int | None
+    resume: bool
+
+
+def read_job(verb: str, recipe: dict[str, Any], where: str, config: type, resume: bool, overwrite: bool) -> Job:
+    """Check a recipe for one of TRL's trainers, and find its model. Loads no weights and writes nothing."""
+    from trl import ModelConfig
+
+    if not isinstance(recipe.get("output_dir"), str):
+        raise BadInput(f"{where}: the key `output_dir` is missing; add `output_dir: runs/NAME`")
+    recipe = with_machine_defaults(recipe)
+    data, model_args, args = parse(recipe, (DataArguments, ModelConfig, config), where)
+    if not model_args.model_name_or_path:
+        raise BadInput(f"{where}: the key `model_name_or_path` is missing; name a hub model or a model folder")
+    if (model_args.load_in_4bit or model_args.load_in_8bit) and not model_args.use_peft:
+        raise BadInput(f"{where}: a model in 4 or 8 bits can't be trained whole; add `use_peft: true`")
+    check_output_folder(args.output_dir, verb, resume, overwrite)
+    source = find_model(model_args.model_name_or_path, model_args.model_revision)
+    context = getattr(load_config(source), "max_position_embeddings", None)
+    return Job(verb, recipe, where, data, model_args, args, source, load_tokenizer(source), context, resume)
+
+
+def with_machine_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what a recipe leaves open and TRL would get wrong here: TRL's defaults are for a recent GPU."""
+    import torch
+
+    defaults: dict[str, Any] = {"report_to": "none", "logging_steps": 1}
+    if not torch.cuda.is_available():
+        # `bf16: true` fails on most CPUs, and recomputing activations makes a step several times slower
+        defaults |= {"use_cpu": True, "bf16": False, "activation_checkpointing": False, "dataloader_pin_memory": False}
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            defaults["ddp_backend"] = None
+    return {**defaults, **recipe}
+
+
+def lora_config(job: Job, task_type: str) -> Any:
+    """The recipe's LoRA as PEFT wants it, or None: full-parameter training, or an adapter that goes on being trained."""
+    from trl import get_peft_config
+
+    if job.source.adapter:
+        say(f"training goes on with the adapter in {job.source.adapter}; the recipe's lora_* keys are not used")
+        return None
+    job.model_args.lora_task_type = task_type
+    if task_type == "SEQ_CLS" and job.model_args.use_peft:
+        # without this PEFT drops the head when it saves
+        job.model_args.lora_modules_to_save = sorted({*(job.model_args.lora_modules_to_save or []), "score"})
+    if job.model_args.use_peft and job.model_args.lora_target_modules is None:
+        job.model_args.lora_target_modules = "all-linear"  # PEFT leaves the heads out of "all-linear"
+    return get_peft_config(job.model_args)
+
+
+def open_run(job: Job) -> Run:
+    """Open the run folder; the last step before training."""
+    parents = [folder for folder in (job.source.name, job.data.dataset_name) if is_run(folder)]
+    return start_run(
+        job.verb,
+        job.recipe,
+        inputs={"model": model_facts(job.source), "dataset": data_facts(job.data.dataset_name)},
+        parents=list(parents),
+        seed=job.args.seed,
+        resume=job.resume,
+        writes=job.args.process_index == 0,
+    )
+
+
+def log_to(run: Run) -> "TrainerCallback":
+    """A callback that writes what the trainer logs to the run's metrics.jsonl."""
+    from transformers import TrainerCallback
+
+    class LogToRun(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if logs:
+                run.log({"step": state.global_step, **{key: value for key, value in logs.items() if key != "step"}})
+
+    return LogToRun()
+
+
+def train(trainer: Any, run: Run, **facts: Any) -> None:
+    """Train, from the last whole checkpoint when resuming, and save the weights beside the manifest."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    checkpoint = get_last_checkpoint(str(run.folder)) if run.resumed else None
+    if run.resumed:
+        say(f"resuming from {checkpoint}" if checkpoint else "no whole checkpoint yet; starting from the beginning")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(run.folder))
+    run.finish(weights_sha256=hash_weights(run.folder), steps=trainer.state.global_step, **facts)
+    say(f"finished in {run.manifest['seconds']:.0f} s: {run.folder}")
