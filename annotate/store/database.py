@@ -1,0 +1,126 @@
+"""Open a database by path or URL, bring it up to date, and hand out transactions."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import Session
+
+from preferences.errors import BadInput
+
+BUSY_SECONDS = 30
+
+
+class Database:
+    """An engine whose transactions say whether they write.
+
+    On SQLite a writer takes its lock at once (BEGIN IMMEDIATE), so no transaction fails half-way because another
+    one wrote first, and readers never wait for a writer (WAL).
+    """
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine = engine
+        self.name = name
+        self._writing = engine.execution_options(begin="BEGIN IMMEDIATE")
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one state of the database. It is never committed."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session that is committed, to the disk, if the block ends well, and rolled back if it raises."""
+        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+            yield session
+
+
+def open_database(where: str | None, *, create: bool = False) -> Database:
+    """Open the database at `where`: a path of an SQLite file or an SQLAlchemy URL; None means data/annotate.db.
+
+    It is brought to the newest schema. Raises BadInput if it can't be opened, if it was written by a newer version,
+    or if the SQLite file is missing and `create` is false.
+    """
+    url = _url(where or "data/annotate.db")
+    name = url.render_as_string(hide_password=True) if url.get_backend_name() != "sqlite" else str(url.database)
+    if url.get_backend_name() == "sqlite":
+        if not create and not Path(name).is_file():
+            raise BadInput(
+                f"no database at {name}; `annotate project create NAME` makes one, or say where it is with --database"
+            )
+        if create:
+            try:
+                Path(name).parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise BadInput(f"cannot make the folder of {name}: {error.strerror}") from None
+    try:
+        engine = create_engine(
+            url, connect_args={"timeout": BUSY_SECONDS} if url.get_backend_name() == "sqlite" else {}
+        )
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise BadInput(
+            f"{name}: the driver of this database is not installed ({error}); for PostgreSQL run"
+            " `pip install 'psycopg[binary]'` and write postgresql+psycopg://"
+        ) from None
+    if engine.dialect.name == "sqlite":
+        _settle_sqlite(engine)
+    database = Database(engine, name)
+    try:
+        with database._writing.begin() as connection:
+            _upgrade(connection, name)
+    except OperationalError as error:
+        raise BadInput(f"cannot open the database {name}: {str(error.orig).splitlines()[0]}") from None
+    except DatabaseError as error:
+        raise BadInput(f"{name} is not a database that annotate can use: {str(error.orig).splitlines()[0]}") from None
+    return database
+
+
+def _url(where: str) -> URL:
+    if "://" not in where:
+        return URL.create("sqlite", database=os.path.abspath(where))
+    try:
+        return make_url(where)
+    except ArgumentError:
+        raise BadInput(f"{where}: not a database URL; write postgresql+psycopg://user@host/name, or a path") from None
+
+
+def _settle_sqlite(engine: Engine) -> None:
+    """Durable, concurrent, and with BEGIN in our own hands (the driver's own would come too late for DDL)."""
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection, _record) -> None:
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+
+def _upgrade(connection: Connection, name: str) -> None:
+    """Run the migrations that this database lacks, in the caller's transaction."""
+    from alembic import command
+    from alembic.config import Config
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    scripts = ScriptDirectory.from_config(config)
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current is None and (found := set(inspect(connection).get_table_names()) - {"alembic_version"}):
+        raise BadInput(f"{name} holds tables of something else ({', '.join(sorted(found)[:3])}); name another database")
+    if current == scripts.get_current_head():
+        return
+    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+        raise BadInput(
+            f"{name} was written by a newer version of Concord (schema {current}); update Concord to open it"
+        )
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,13 @@
+"""Alembic's entry point: runs migrations on the connection that store/database.py hands over, in its transaction.
+
+A new migration is a file in versions/ written by hand beside the change of tables.py; a test compares the two.
+"""
+
+from alembic import context
+
+from annotate.store.tables import Base
+
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_as_batch=True
+)
+context.run_migrations()
