@@ -1,1 +1,305 @@
-def main() -> None: ...
+"""The `annotate` command: one sub-command a verb; what is heavy to import is imported inside the verb."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from preferences.errors import BadInput, exit_on_bad_input
+
+if TYPE_CHECKING:
+    from annotate.store.database import Database
+
+database_option = click.option(
+    "--database",
+    envvar="ANNOTATE_DATABASE",
+    show_envvar=True,
+    metavar="PATH|URL",
+    help="An SQLite file, or a URL such as postgresql+psycopg://user@host/name.  [default: data/annotate.db]",
+)
+TEXT_PEOPLE = 30  # how many rows of raters a report prints as text
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+
+
+def main() -> None:
+    with exit_on_bad_input():
+        cli()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="concord", message="%(version)s")
+def cli() -> None:
+    """Collect people's rankings of responses, and export them as preferences.
+
+    \b
+    annotate project create my-project --guidelines guidelines.md
+    annotate people add my-project anna
+    annotate import my-project items.jsonl
+    annotate serve
+    annotate export my-project my-preferences
+    """
+
+
+@cli.group()
+def project() -> None:
+    """Campaigns: their guidelines, and how many answers an item gets."""
+
+
+@project.command("create")
+@click.argument("name")
+@click.option("--guidelines", type=click.Path(), metavar="FILE.md", help="What raters read first, as Markdown.")
+@click.option("--overlap", default=1, show_default=True, help="How many raters answer each item.")
+@click.option("--strength/--no-strength", default=True, show_default=True, help="Ask how much better the best is.")
+@click.option("--validation", default=0.1, show_default=True, help="Share of the items that validate.")
+@click.option("--test", default=0.1, show_default=True, help="Share of the items that test.")
+@click.option("--simulated", is_flag=True, help="The raters are simulated: it is said wherever the project is shown.")
+@database_option
+@json_option
+def project_create(
+    name: str,
+    guidelines: str | None,
+    overlap: int,
+    strength: bool,
+    validation: float,
+    test: float,
+    simulated: bool,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Make project NAME, and the database if there is none yet."""
+    text = _read_text(guidelines, "--guidelines") if guidelines is not None else None
+    from annotate.services.projects import create_project
+
+    with _database(database, create=True) as db, db.write() as session:
+        made = create_project(
+            session,
+            name,
+            guidelines=text,
+            overlap=overlap,
+            strength=strength,
+            validation=validation,
+            test=test,
+            simulated=simulated,
+        )
+        facts = {"project": made.name, "database": db.name, "overlap": overlap, "simulated": simulated}
+    _say(facts, as_json, f"project {made.name!r} made in {db.name}; next: annotate import {made.name} FILE")
+
+
+@cli.group()
+def people() -> None:
+    """Who may log in, and what they may do."""
+
+
+@people.command("add")
+@click.argument("project")
+@click.argument("login")
+@click.option("--role", type=click.Choice(["rater", "owner"]), default="rater", show_default=True)
+@click.option("--name", help="How to call this person; shown to owners only.")
+@click.option("--password-file", type=click.Path(), metavar="FILE|-", help="A file, or - for stdin, with the password.")
+@database_option
+@json_option
+def people_add(
+    project: str,
+    login: str,
+    role: str,
+    name: str | None,
+    password_file: str | None,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Let LOGIN rate in PROJECT, or own it.
+
+    Without --password-file the password is asked for; where nobody can be asked one is made up and printed once.
+    """
+    password = None if password_file is None else _read_text(password_file, "--password-file").rstrip("\r\n")
+    from annotate.services.people import add_person, is_new_login, readable_password
+    from annotate.services.projects import find_project
+
+    made_up = None
+    with _database(database) as db:
+        with db.read() as session:
+            find_project(session, project)
+            wanted = password is None and is_new_login(session, login)
+        if wanted and sys.stdin.isatty() and not as_json:
+            password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        elif wanted:
+            password = made_up = readable_password()
+        with db.write() as session:
+            member = add_person(session, find_project(session, project), login, role=role, name=name, password=password)
+    facts = {"project": project, "login": login, "role": role, "pseudonym": member.pseudonym, "password": made_up}
+    told = f"; password, shown this once: {made_up}" if made_up else ""
+    _say(facts, as_json, f"{login} added to {project} as {role}{told}")
+
+
+@cli.command("import")
+@click.argument("project")
+@click.argument("file", type=click.Path())
+@database_option
+@json_option
+def import_(project: str, file: str, database: str | None, as_json: bool) -> None:
+    """Store the items of FILE, with the answers in it: all of them or, if a line is wrong, none.
+
+    FILE has one JSON object a line: {"id", "prompt", "responses": [two or more], "answers": [optional], …}; see
+    docs/contract.md. Items that are there already, unchanged, are left as they are.
+    """
+    from annotate.services.exchange import import_items
+    from annotate.services.projects import find_project
+
+    with _database(database) as db, db.write() as session:
+        target = find_project(session, project)
+        with _progress("importing", as_json) as advance:
+            counts = import_items(session, target, file, advance)
+    text = (
+        f"stored {counts['items']} items and {counts['answers']} answers ({counts['raters']} new raters) in {project}"
+    )
+    if counts["unchanged"]:
+        text += f"; {counts['unchanged']} items were there already, unchanged"
+    _say({"project": project, **counts}, as_json, text)
+
+
+@cli.command()
+@click.argument("project")
+@click.argument("folder", type=click.Path())
+@click.option("--overwrite", is_flag=True, help="Replace FOLDER if it is a preferences folder.")
+@database_option
+@json_option
+def export(project: str, folder: str, overwrite: bool, database: str | None, as_json: bool) -> None:
+    """Write what PROJECT's answers say to FOLDER, as a preferences folder.
+
+    Raters appear under random pseudonyms. The split of a group of items is chosen at its first export and never
+    changes. The same answers give the same bytes.
+    """
+    from preferences.contract import is_preferences_folder, write_preferences
+
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise BadInput(f"{folder} is a file; name a folder to write to")
+    if path.is_dir() and any(path.iterdir()):
+        if not overwrite:
+            raise BadInput(
+                f"{folder} is not empty; name another folder, or say --overwrite to replace an earlier export"
+            )
+        if not is_preferences_folder(path):
+            raise BadInput(f"{folder} is not a preferences folder, so --overwrite leaves it alone; name another folder")
+    from annotate.services.exchange import export_preferences
+    from annotate.services.projects import find_project
+
+    with _database(database) as db, db.write() as session:
+        rows = export_preferences(session, find_project(session, project))
+        try:
+            manifest = write_preferences(path, rows)
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            raise BadInput(f"cannot write to {folder}: {error.strerror}") from None
+    counts = manifest["counts"]
+    words = {
+        "train": "training pairs",
+        "validation": "validation pairs",
+        "test": "test pairs",
+        "ties": "ties",
+        "rankings": "rankings",
+    }
+    text = f"{folder}: " + ", ".join(f"{counts[name]} {word}" for name, word in words.items())
+    _say({"project": project, "folder": folder, "counts": counts}, as_json, text)
+
+
+@cli.command()
+@click.argument("project")
+@database_option
+@json_option
+def report(project: str, database: str | None, as_json: bool) -> None:
+    """Print how far PROJECT is, how well its raters agree, and how reliable each one is."""
+    from annotate.services.projects import find_project
+    from annotate.services.report import project_report
+
+    with _database(database) as db, db.read() as session:
+        facts = project_report(session, find_project(session, project))
+    _say(facts, as_json, _report_text(facts))
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
+@click.option("--port", default=7860, show_default=True)
+@database_option
+def serve(host: str, port: int, database: str | None) -> None:
+    """Serve the pages of all projects in the database: raters rank, owners watch."""
+    with _database(database) as db:
+        from annotate.app import serve_forever
+
+        serve_forever(db, host, port)
+
+
+@contextlib.contextmanager
+def _database(where: str | None, *, create: bool = False) -> Iterator["Database"]:
+    from annotate.store.database import open_database
+
+    database = open_database(where, create=create)
+    try:
+        yield database
+    finally:
+        database.engine.dispose()
+
+
+def _read_text(path: str, option: str) -> str:
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise BadInput(f"{option}: cannot read {path}: {error.strerror}") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadInput(f"{option}: {path} is not UTF-8 text; save it as UTF-8") from None
+
+
+@contextlib.contextmanager
+def _progress(what: str, quiet: bool) -> Iterator[Any]:
+    """Count on stderr while something long runs, if a person is watching."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if not quiet and sys.stderr.isatty():
+            print(f"\r{what}: {done} items", end="", file=sys.stderr, flush=True)
+
+    yield advance
+    if not quiet and sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr)
+
+
+def _say(facts: dict[str, Any], as_json: bool, text: str) -> None:
+    click.echo(json.dumps({"format": 1, **facts}, ensure_ascii=False, allow_nan=False) if as_json else text)
+
+
+def _report_text(facts: dict[str, Any]) -> str:
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
+    agreed = facts["agreement"]
+    interval = agreed["krippendorff_alpha_nominal_interval"]
+    between = f" (95% {number(interval[0])} to {number(interval[1])})" if interval else ""
+    slots = facts["slots"]
+    raters = "simulated raters" if facts["simulated"] else "raters"
+    lines = [
+        facts["project"] + ("   SIMULATED RATERS, not people" if facts["simulated"] else ""),
+        f"  items      {facts['items']}, of which {facts['items_answered']} have an answer",
+        f"  answers    {facts['answers']} by {facts['raters']} {raters}"
+        + (f", and {facts['surplus']} surplus" if facts["surplus"] else ""),
+        f"  slots      {slots['filled']} of {slots['all']} filled",
+        f"  agreement  raw {number(agreed['raw'])}, Krippendorff's alpha "
+        f"{number(agreed['krippendorff_alpha_nominal'])}{between}",
+    ]
+    people = sorted(facts["people"], key=lambda person: -person["answers"])[:TEXT_PEOPLE]
+    width = max([len("rater"), *(len(person["rater"]) for person in people)])
+    lines += ["", f"  {'rater':<{width}}  {'pseudonym':<16}  {'role':<5}  {'answers':>7}  {'reliability':>11}"]
+    lines += [
+        f"  {person['rater']:<{width}}  {person['pseudonym']:<16}  {person['role']:<5}  {person['answers']:>7}"
+        f"  {number(person['reliability']):>11}"
+        for person in people
+    ]
+    if len(facts["people"]) > TEXT_PEOPLE:
+        lines.append(f"  … and {len(facts['people']) - TEXT_PEOPLE} more; --json lists everybody")
+    return "\n".join(lines)

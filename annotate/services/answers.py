@@ -60,7 +60,7 @@ def submit(
     except ValueError as error:
         raise Refused(f"This answer can't be stored: {error}.") from None
 
-    own = session.scalar(select(Slot).where(Slot.assignment_id == assignment.id))
+    own = session.scalar(select(Slot).where(Slot.assignment_id == assignment.id).with_for_update())
     free = select(Slot).where(Slot.item_id == item.id, is_free(now)).order_by(Slot.number).limit(1)
     slot = own or session.scalar(free.with_for_update(skip_locked=True))
     if slot is not None:

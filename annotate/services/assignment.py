@@ -2,7 +2,6 @@
 
 import secrets
 import time
-from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
 from sqlalchemy.orm import Session
@@ -58,7 +57,7 @@ def lock_member(session: Session, member: Member) -> None:
     session.execute(select(Member.id).where(Member.id == member.id).with_for_update())
 
 
-def open_slots(member: Member, now: float) -> Select[Any]:
+def open_slots(member: Member, now: float) -> Select:
     """Rows (slot, item, assignment or null), ids, of the slots that this rater may take or holds; best first."""
     mine = and_(Assignment.item_id == Item.id, Assignment.member_id == member.id)
     held = Slot.assignment_id == Assignment.id
@@ -68,7 +67,5 @@ def open_slots(member: Member, now: float) -> Select[Any]:
         .join(Item, Item.id == Slot.item_id)
         .outerjoin(Assignment, mine)
         .where(Item.project_id == member.project_id, unanswered, or_(held, is_free(now)))
-        .order_by(
-            case((held, 0), (Assignment.id.is_not(None), 1), else_=2), Item.priority.desc(), Item.id, Slot.number
-        )
+        .order_by(case((held, 0), (Assignment.id.is_not(None), 1), else_=2), Item.priority.desc(), Item.id, Slot.number)
     )

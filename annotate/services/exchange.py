@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Select, insert, select
 from sqlalchemy.orm import Session
 
 from annotate.services.answers import answer_columns, counted_answers
@@ -35,7 +35,7 @@ def import_items(
     with file and line, for a line that does not hold, and for a known id with other content.
     """
     records = contract.read_items(path)
-    known = dict(session.execute(select(Item.key, Item.content_hash).where(Item.project_id == project.id)).tuples())
+    known = _mapping(session, select(Item.key, Item.content_hash).where(Item.project_id == project.id))
     fresh: list[tuple[contract.Item, str]] = []
     for record in records:
         content = record.content_hash()
@@ -77,7 +77,7 @@ def import_items(
                 "member_id": raters[answer.rater],
                 "kind": "imported",
                 "shown": answer.shown,
-                "submitted_at": datetime.fromisoformat(answer.submitted_at).timestamp() if answer.submitted_at else None,
+                "submitted_at": _seconds(answer.submitted_at),
                 **answer_columns(answer),
             }
             for item, (record, _) in zip(ids, chunk, strict=True)
@@ -98,24 +98,24 @@ def _place(
     """Find each new item's group: that of its prompt where the prompt is known, else what the import says, else one
     of its own. Returns {item key: (prompt hash, group name)} and {group name: group id}."""
     stored = select(Item.prompt_hash, Group.name).join(Group).where(Item.project_id == project.id)
-    group_of_prompt: dict[str, str] = dict(session.execute(stored).tuples())
+    group_of_prompt = _mapping(session, stored)
     places = {}
     for record in records:
         prompt = prompt_hash([message.model_dump() for message in record.prompt])
         group = group_of_prompt.setdefault(prompt, record.group or f"prompt-{prompt[:16]}")
         places[record.id] = (prompt, group)
     known = select(Group.name, Group.id).where(Group.project_id == project.id)
-    groups = dict(session.execute(known).tuples())
+    groups = _mapping(session, known)
     missing = [name for name in dict.fromkeys(group for _, group in places.values()) if name not in groups]
     if missing:
         session.execute(insert(Group), [{"project_id": project.id, "name": name} for name in missing])
-    return places, dict(session.execute(known).tuples())
+    return places, _mapping(session, known)
 
 
 def _raters(session: Session, project: Project, records: Sequence[contract.Item]) -> tuple[dict[str, int], int]:
-    """Make members, without a login, of the raters that an import names. Returns {rater: member id}, how many are new."""
+    """Make members without a login of the raters that an import names. Returns {rater: member id}, how many are new."""
     query = select(Member.rater, Member.id).where(Member.project_id == project.id)
-    known = dict(session.execute(query).tuples())
+    known = _mapping(session, query)
     named = dict.fromkeys(answer.rater for record in records for answer in record.answers)
     new = [
         {"project_id": project.id, "rater": rater, "role": "rater", "pseudonym": new_pseudonym()}
@@ -124,7 +124,15 @@ def _raters(session: Session, project: Project, records: Sequence[contract.Item]
     ]
     if new:
         session.execute(insert(Member), new)
-    return dict(session.execute(query).tuples()), len(new)
+    return _mapping(session, query), len(new)
+
+
+def _seconds(moment: str | None) -> float | None:
+    return None if moment is None else datetime.fromisoformat(moment).timestamp()
+
+
+def _mapping(session: Session, query: Select) -> dict[str, Any]:
+    return {key: value for key, value in session.execute(query).tuples()}
 
 
 def _line_of(path: str | Path, key: str) -> int:
@@ -216,7 +224,7 @@ def _pairs(ranking: Ranking) -> Iterator[Pair]:
     for i, j in combinations(range(len(ranking.responses)), 2):
         preference = share(ranks, i, j)
         one, two = ranking.responses[i], ranking.responses[j]
-        flip = preference < 1 - preference or (preference == 1 - preference and _content(two) < _content(one))
+        flip = preference < 0.5 or (preference == 0.5 and _content(two) < _content(one))
         chosen, rejected = (j, i) if flip else (i, j)
         models = ranking.models and Models(chosen=ranking.models[chosen], rejected=ranking.models[rejected])
         yield Pair(

@@ -39,7 +39,9 @@ class Visitor(NamedTuple):
     csrf_token: str
 
 
-def add_person(session: Session, project: Project, login: str, *, role: str, name: str | None, password: str | None) -> Member:
+def add_person(
+    session: Session, project: Project, login: str, *, role: str, name: str | None, password: str | None
+) -> Member:
     """Give a person a part in a project; a login that is new to the database needs `password`.
 
     A rater that an import named `login` becomes this person. Raises BadInput for a bad login or password, for

@@ -1,6 +1,7 @@
 """The facts about a project that its owner sees; never shown to raters."""
 
 from collections import Counter
+from statistics import median
 from typing import Any
 
 from sqlalchemy import func, select
@@ -56,7 +57,7 @@ def project_report(session: Session, project: Project) -> dict[str, Any]:
                 "login": person is not None,
                 "answers": counts[member.id],
                 "reliability": trust.get(member.rater),
-                "median_seconds": _median(seconds.get(member.id, [])),
+                "median_seconds": median(seconds[member.id]) if member.id in seconds else None,
             }
             for member, person in members
         ],
@@ -69,11 +70,3 @@ def _counts(project_id: int) -> list[Any]:
     slots = select(func.count()).select_from(Slot).join(Item).where(Item.project_id == project_id)
     answers = select(func.count()).select_from(Answer).join(Item).where(Item.project_id == project_id)
     return [items, slots, answers.where(Answer.kind == "rated"), answers.where(Answer.kind == "surplus")]
-
-
-def _median(values: list[float]) -> float | None:
-    middle = len(values) // 2
-    ordered = sorted(values)
-    if not ordered:
-        return None
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

@@ -34,7 +34,7 @@ def choose_splits(
     chosen: dict[str, str] = {}
     for split, part in (("test", test), ("validation", validation)):
         held = sum(items for known, items in kept.values() if known == split)
-        takes = []
+        takes: list[str] = []
         for group in left:
             nearer = abs(held + new[group] - part * total) < abs(held - part * total)
             if nearer and len(left) - len(takes) > spare:

@@ -29,15 +29,26 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that sees one state of the database. It is never committed."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        """A session that sees one state of the database. It is never committed. Raises BadInput as `write` does."""
+        with self._one_sentence(), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A session that is committed, to the disk, if the block ends well, and rolled back if it raises."""
-        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+        """A session that is committed, to the disk, if the block ends well, and rolled back if it raises.
+
+        Raises BadInput where the database itself can't: a full disk, a lock that does not go away, a lost connection.
+        """
+        with self._one_sentence(), Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
+
+    @contextmanager
+    def _one_sentence(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:
+            reason = str(error.orig).splitlines()[0]
+            raise BadInput(f"the database {self.name} failed ({reason}), and nothing of this was stored") from error
 
 
 def open_database(where: str | None, *, create: bool = False) -> Database:
