@@ -13,7 +13,6 @@ import jinja2
 
 from align.report import plots
 from align.report.words import (
-    doubt,
     evidence,
     headline,
     limit,
@@ -23,6 +22,7 @@ from align.report.words import (
     outcome,
     percent,
     reward_words,
+    second_opinion,
     spread,
     verdict,
     warnings,
@@ -37,20 +37,20 @@ KINDS = {  # in the order of how much a verdict of theirs says
 MOST_EXAMPLES = 60
 
 CURVES = {  # metric -> what it is, in a few words
-    "loss": "Training loss: how badly the training data are fitted (lower is better)",
-    "train_loss": "Training loss: how badly the training data are fitted (lower is better)",
-    "eval_loss": "Loss on data kept out of training (lower is better)",
-    "accuracy": "Share of pairs that it orders as the raters did",
-    "eval_accuracy": "Share of held-out pairs that it orders as the raters did",
-    "rewards/accuracies": "Share of pairs whose preferred response it favours",
-    "rewards/margins": "How far it favours the preferred response (higher is clearer)",
-    "reward": "Score by the reward model (what PPO tries to raise)",
-    "score": "Score by the reward model (what PPO tries to raise)",
-    "kl": "KL: distance from the starting model, in nats per response",
-    "length": "Length of the responses",
-    "entropy": "Entropy: how varied the model's choices are (a fall to 0 is a collapse)",
-    "learning_rate": "Learning rate: the size of the steps",
-    "grad_norm": "Size of the gradient (spikes mean unrest)",
+    "loss": "how badly the training data are fitted (lower is better)",
+    "train_loss": "how badly the training data are fitted (lower is better)",
+    "eval_loss": "the same on data kept out of training (lower is better)",
+    "accuracy": "share of pairs that it orders as the raters did",
+    "eval_accuracy": "share of held-out pairs that it orders as the raters did",
+    "rewards/accuracies": "share of pairs whose preferred response it favours",
+    "rewards/margins": "how far it favours the preferred response (higher is clearer)",
+    "reward": "score by the reward model (what PPO tries to raise)",
+    "score": "score by the reward model (what PPO tries to raise)",
+    "kl": "distance from the starting model, in nats per response",
+    "length": "length of the responses",
+    "entropy": "how varied the model's choices are (a fall to 0 is a collapse)",
+    "learning_rate": "the size of the steps",
+    "grad_norm": "size of the gradient (spikes mean unrest)",
 }
 
 
@@ -118,25 +118,18 @@ def context(metrics: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) ->
 
 def _judges(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Judges by how much their verdict says, each with the words and the mark that stand for it everywhere."""
-    given = dict(metrics.get("judges") or {})
-    for facts in metrics["models"].values():
-        for judge in facts.get("judges") or {}:
-            given.setdefault(judge, {"kind": judge if judge in KINDS else "function"})
-    kinds = [judge.get("kind", "function") for judge in given.values()]
-    known = list(KINDS)
+    given = metrics.get("judges") or {}
+    used = [judge for facts in metrics["models"].values() for judge in facts.get("judges") or {}]
+    kinds = {judge: given.get(judge, {}).get("kind", judge) for judge in [*given, *used]}
+    kinds = {judge: kind if kind in KINDS else "function" for judge, kind in kinds.items()}
     rows = {}
-    for name in sorted(given, key=lambda name: known.index(given[name].get("kind", "function"))):
-        kind = given[name].get("kind", "function")
+    for judge in sorted(kinds, key=lambda judge: list(KINDS).index(kinds[judge])):
+        kind = kinds[judge]
         words, shape = KINDS[kind]
-        if kind == "function" or kinds.count(kind) > 1:
-            words = f"{words} “{name}”"
-        rows[name] = {
-            "words": words,
-            "kind": kind,
-            "source": given[name].get("source", ""),
-            "key": plots.key(shape),
-            "shape": shape,
-        }
+        if kind == "function" or list(kinds.values()).count(kind) > 1:
+            words = f"{words} “{judge}”"
+        source = given.get(judge, {}).get("source", "")
+        rows[judge] = {"words": words, "kind": kind, "source": source, "key": plots.key(shape), "shape": shape}
     return rows
 
 
@@ -158,14 +151,14 @@ def _card(model: str, facts: Mapping[str, Any], base: str, judges: Mapping[str, 
         rows.append({"judge": judge, **about, "fields": fields, "outcome": outcome(fields), "plot": drawing})
     first = rows[0] if rows else None
     result = first["outcome"] if first else "none"
-    notes = [doubt(row["kind"], row["outcome"], result, rows[0]["words"], row["words"]) for row in rows[1:]]
+    notes = [second_opinion(row["fields"], row["words"], row["kind"], rows[0]["words"], result) for row in rows[1:]]
     return {
         "model": model,
         "outcome": result,
         "verdict": verdict(model, base, result),
         "evidence": evidence(first["fields"], first["words"]) if first else "No judge has compared it with the base.",
         "limit": limit(first["fields"]) if first and result == "unclear" else None,
-        "doubts": [note for note in notes if note],
+        "second_opinions": notes,
         "rows": rows,
     }
 

@@ -97,12 +97,15 @@ def headline(outcomes: Mapping[str, str], base: str) -> list[str]:
     return parts or [f"No model was compared with {base}."]
 
 
-def doubt(kind: str, here: str, first: str, main: str, judge: str) -> str | None:
-    """What it means that a second judge sees it otherwise than the main one; None where they agree."""
+def second_opinion(fields: Mapping[str, Any], judge: str, kind: str, main: str, first: str) -> str:
+    """What a further judge says beside the main one, `main`, whose outcome is `first`."""
+    here = outcome(fields)
+    rate = f"{percent(fields['win_rate'])}, 95% interval {spread(fields['interval'])}"
+    judge = judge[0].upper() + judge[1:]
     if here == first:
-        return None
+        return f"{judge} agrees: {rate}."
     seen = {"win": "sees a win", "loss": "sees a loss", "unclear": "shows no difference"}[here]
-    text = f"The judges differ: {judge} {seen}."
+    text = f"The judges differ. {judge} {seen}: {rate}."
     if kind == "reward model" and here == "win":
         text += (
             f" {main[0].upper()}{main[1:]} does not confirm it: the model may have learned to please the reward model."

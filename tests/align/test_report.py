@@ -205,7 +205,9 @@ def test_the_top_says_who_won_in_words(page):
     )
     assert "71% of 64 held-out prompts, 3 of them ties, which count half" in page
     assert "judged by the known truth" in page
-    assert "The judges differ: the reward model sees a win. The known truth does not confirm it" in page
+    assert "The reward model agrees: 77%, 95% interval" in page
+    assert "The judges differ. The reward model sees a win: 72%" in page
+    assert "The known truth does not confirm it: the model may have learned to please the reward model." in page
     assert "<strong>Simulated raters.</strong>" in page
 
 
