@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +87,7 @@ def project_create(
             simulated=simulated,
         )
         facts = {"project": made.name, "database": db.name, "overlap": overlap, "simulated": simulated}
-    _say(facts, as_json, f"project {made.name!r} made in {db.name}; next: annotate import {made.name} FILE")
+    _say(facts, as_json, f"project {made.name!r} made in {db.name}; next: annotate import {shlex.quote(made.name)} FILE")
 
 
 @cli.group()

@@ -12,6 +12,8 @@ from annotate.store.tables import Answer as AnswerRow
 from annotate.store.tables import Assignment, Item, Member, Project, Slot
 from preferences.contract import Answer, check_answer
 
+NOT_YOURS = "This item was not given to you; reload the page to get the next one."
+
 
 class Refused(Exception):
     """An answer that can't be stored; the message is one sentence for the rater."""
@@ -44,7 +46,7 @@ def submit(
     lock_member(session, member)
     assignment = session.get(Assignment, assignment_id)
     if assignment is None or assignment.member_id != member.id:
-        raise Refused("This item was not given to you; reload the page to get the next one.")
+        raise Refused(NOT_YOURS)
     stored = session.scalar(
         select(AnswerRow).where(AnswerRow.item_id == assignment.item_id, AnswerRow.member_id == member.id)
     )
@@ -80,6 +82,29 @@ def submit(
     session.flush()
     note(session, "answered", project=item.project_id, member=member.id, answer=row.id, kind=row.kind)
     return Receipt(row.id, row.kind == "surplus", now)
+
+
+def in_import_order(
+    session: Session, assignment_id: int, ranks: list[int], strength: int | None, seconds: float | None
+) -> Answer:
+    """Undo the order that an assignment showed: `ranks` and a pair's signed `strength` come in the order shown.
+
+    Raises Refused if there is no such assignment, or not one rank a response.
+    """
+    assignment = session.get(Assignment, assignment_id)
+    if assignment is None:
+        raise Refused(NOT_YOURS)
+    shown = assignment.shown
+    if len(ranks) != len(shown):
+        raise Refused(f"This answer can't be stored: {len(ranks)} ranks for {len(shown)} responses.")
+    if strength is not None and shown == [1, 0]:
+        strength = -strength
+    return Answer(
+        rater=str(assignment.member_id),
+        ranks=[ranks[shown.index(index)] for index in range(len(shown))],
+        strength=strength,
+        seconds=seconds,
+    )
 
 
 def answer_columns(answer: Answer) -> dict[str, object]:

@@ -1,0 +1,40 @@
+"""Turn text from models and raters, which is hostile input, into HTML that is safe and quiet to show."""
+
+from functools import cache
+from typing import Any
+
+import nh3
+from markdown_it import MarkdownIt
+
+TAGS = {
+    *("p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "strong", "em", "s", "code", "pre", "blockquote"),
+    *("ul", "ol", "li", "table", "thead", "tbody", "tr", "th", "td", "a"),
+}
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    # html off: tags in the text are shown as text. Images are off too: nothing is ever loaded from elsewhere.
+    return MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")
+
+
+@cache
+def _cleaner() -> nh3.Cleaner:
+    """A second wall behind the Markdown parser. No images, forms, styles, ids or classes; links open a new tab."""
+    return nh3.Cleaner(
+        tags=TAGS,
+        attributes={"a": {"href"}, "ol": {"start"}},
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener noreferrer nofollow",
+        set_tag_attribute_values={"a": {"target": "_blank"}},
+    )
+
+
+def to_html(text: str) -> str:
+    """Markdown -> HTML of harmless tags only, without ids, classes, styles, images, forms or scripts."""
+    return _cleaner().clean(_markdown().render(text))
+
+
+def turns_to_html(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Messages -> [{"role", "html"}]."""
+    return [{"role": message["role"], "html": to_html(message["content"])} for message in messages]

@@ -1,0 +1,159 @@
+"""One web application: the login pages, the REST API, and the Gradio pages of raters and owners."""
+
+import os
+import socket
+from urllib.parse import quote
+
+# Before Gradio is imported: it phones home unless told not to.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import gradio as gr
+import uvicorn
+from anyio.to_thread import run_sync
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from annotate.api.routes import router as api
+from annotate.api.security import find_visitor
+from annotate.services.people import memberships
+from annotate.store.database import Database
+from annotate.web.login import STATIC, message_page
+from annotate.web.login import router as login
+from annotate.web.owner import owner_page
+from annotate.web.rater import rater_page
+from preferences.errors import BadInput
+
+# Gradio's front end builds functions from strings and inlines scripts; nothing may come from, or go to, elsewhere.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; "
+    "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+
+
+def build_app(database: Database) -> FastAPI:
+    """The whole application on one database."""
+    app = FastAPI(title="Concord annotate", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app.state.database = database
+    app.include_router(login)
+    app.include_router(api)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+    @app.exception_handler(BadInput)
+    def _database_failed(_request: Request, error: BadInput) -> JSONResponse:
+        return JSONResponse({"detail": f"Not saved: {error}."}, status_code=503)
+
+    def who(request: Request) -> str | None:
+        found = find_visitor(database, request)
+        return found.person.login if found else None
+
+    for path, page in (("/rate", rater_page()), ("/owner", owner_page(database))):
+        gr.mount_gradio_app(
+            app,
+            page,
+            path=path,
+            auth_dependency=who,
+            footer_links=[],
+            run_history=False,
+            show_error=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            max_file_size=0,
+            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            head=_head(path),
+        )
+    app.add_middleware(Gate, database=database)
+    return app
+
+
+class Gate:
+    """Who may see which page, decided on every request, and the headers that every response carries."""
+
+    def __init__(self, app: ASGIApp, database: Database) -> None:
+        self.app = app
+        self.database = database
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if not scope["path"].startswith(("/static", "/rate/assets", "/owner/assets")):
+                    headers["Cache-Control"] = "no-store"
+            await send(message)
+
+        refusal = (
+            await run_sync(self._refusal, Request(scope)) if scope["path"].startswith(("/rate", "/owner")) else None
+        )
+        await (refusal or self.app)(scope, receive, send_with_headers)
+
+    def _refusal(self, request: Request) -> ASGIApp | None:
+        """The response to a request that may not go on to a Gradio page, or None if it may."""
+        path = request.url.path
+        part = "owner" if path.startswith("/owner") else "rater"
+        found = find_visitor(self.database, request)
+        if found is None:
+            if request.method == "GET" and path.rstrip("/") in ("/rate", "/owner"):
+                wanted = path + (f"?{request.url.query}" if request.url.query else "")
+                return RedirectResponse(f"/login?next={quote(wanted)}", status_code=303)
+            return JSONResponse({"detail": "You are signed out; sign in again."}, status_code=401)
+        with self.database.read() as session:
+            parts = memberships(session, found.person.id, part)
+        if not parts:
+            return message_page("This page is not yours", f"It is for {part}s, and you are none in any project.", 403)
+        if part == "rater" and request.method not in ("GET", "HEAD"):
+            # The rater's Gradio page has no events, and its files API is not for raters.
+            return JSONResponse({"detail": "There is nothing to post here."}, status_code=405)
+        if "/gradio_api/upload" in path or "/gradio_api/proxy" in path:
+            return JSONResponse({"detail": "There is nothing to upload here."}, status_code=404)
+        return None
+
+
+def serve_forever(database: Database, host: str, port: int) -> None:
+    """Serve until Ctrl-C. Raises BadInput if the address can't be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadInput(
+            f"cannot listen on {host} port {port} ({reason}); choose another with --port or --host"
+        ) from None
+    app = build_app(database)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
+    shown = f"[{host}]" if family == socket.AF_INET6 else host
+    print(
+        f"annotate serves {database.name} at http://{shown}:{listener.getsockname()[1]} (Ctrl-C stops it)", flush=True
+    )
+    server.run(sockets=[listener])
+
+
+def _head(path: str) -> str:
+    """Our style sheet, and for the rater page its script; `v` makes browsers fetch a changed file."""
+
+    def stamp(name: str) -> str:
+        return f"/static/{name}?v={int((STATIC / name).stat().st_mtime)}"
+
+    head = f'<link rel="stylesheet" href="{stamp("concord.css")}">'
+    if path == "/rate":
+        head += f'<link rel="stylesheet" href="{stamp("rate.css")}">'
+        head += f'<script type="module" src="{stamp("rate.js")}"></script>'
+    return head + '<meta name="color-scheme" content="light dark">'

@@ -1,0 +1,103 @@
+"""The owner's page: how far a project is, how well its raters agree, who answered how much.
+
+Names, logins and imported ids are other people's words: they go into a data frame and plots as plain values, and
+into gr.HTML never, which would evaluate them as templates. Numbers are ours.
+"""
+
+from typing import Any
+
+import gradio as gr
+import pandas as pd  # type: ignore[import-untyped]
+
+from annotate.services.people import memberships
+from annotate.services.projects import find_project
+from annotate.services.report import project_report
+from annotate.store.database import Database
+from annotate.store.tables import Person
+
+COLUMNS = ["Rater", "Name", "Pseudonym", "Role", "Answers", "Reliability", "Median seconds"]
+PLOTTED = 25
+
+
+def owner_page(database: Database) -> gr.Blocks:
+    """Every handler takes the person from the login session and looks up in the database what they own."""
+
+    def projects(request: gr.Request) -> Any:
+        names = _owned(database, request)
+        return gr.Dropdown(choices=names, value=names[0] if names else None)
+
+    def show(name: str | None, request: gr.Request) -> list[Any]:
+        if name not in _owned(database, request):
+            return [_tiles({}), gr.BarPlot(value=None), None]
+        with database.read() as session:
+            facts = project_report(session, find_project(session, name))
+        people = [person for person in facts["people"] if person["role"] == "rater" or person["answers"]]
+        busiest = sorted(people, key=lambda person: -person["answers"])[:PLOTTED]
+        plot = pd.DataFrame({"rater": [p["rater"] for p in busiest], "answers": [p["answers"] for p in busiest]})
+        return [_tiles(facts), plot, [_row(person) for person in people]]
+
+    with gr.Blocks(title="Concord – progress", analytics_enabled=False) as page:
+        with gr.Row(elem_classes="owner-top"):
+            project = gr.Dropdown(label="Project", choices=[], scale=4)
+            refresh = gr.Button("Refresh", scale=0, min_width=110)
+            gr.HTML('<form method="post" action="/logout"><button class="quiet">Sign out</button></form>')
+        tiles = gr.HTML(_tiles({}), elem_id="tiles", js_on_load=None)
+        plot = gr.BarPlot(
+            x="rater", y="answers", title="Answers per rater", sort="-y", x_title="", y_title="answers", height=260
+        )
+        table = gr.Dataframe(headers=COLUMNS, datatype="str", interactive=False, label="People", wrap=True)
+        outputs = [tiles, plot, table]
+        quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None, "queue": False}
+        page.load(projects, None, project, **quiet)
+        gr.on([project.change, refresh.click], show, project, outputs, **quiet)
+    return page
+
+
+def _owned(database: Database, request: gr.Request) -> list[str]:
+    """The names of the projects that the person behind a request owns, by the database as it is now."""
+    with database.read() as session:
+        person = session.query(Person).filter_by(login=request.username).one_or_none()
+        return [project.name for _, project in memberships(session, person.id, "owner")] if person else []
+
+
+def _row(person: dict[str, Any]) -> list[str]:
+    trust, seconds = person["reliability"], person["median_seconds"]
+    return [
+        person["rater"],
+        person["name"] or "",
+        person["pseudonym"],
+        person["role"] + ("" if person["login"] else ", imported"),
+        str(person["answers"]),
+        "–" if trust is None else f"{trust:.2f}",
+        "–" if seconds is None else f"{seconds:.0f}",
+    ]
+
+
+def _tiles(facts: dict[str, Any]) -> str:
+    """HTML of numbers only."""
+    if not facts:
+        return '<div class="tiles"></div>'
+    agreed, slots = facts["agreement"], facts["slots"]
+    alpha, interval = agreed["krippendorff_alpha_nominal"], agreed["krippendorff_alpha_nominal_interval"]
+    between = f"95% {interval[0]:.2f} to {interval[1]:.2f}" if interval else "needs two answers an item"
+    part = slots["filled"] / slots["all"] if slots["all"] else 0.0
+    tiles = [
+        (f"{facts['items_answered']}<small> of {facts['items']}</small>", "items with an answer", ""),
+        (
+            f"{slots['filled']}<small> of {slots['all']}</small>",
+            "slots filled",
+            f'<span class="bar"><span style="width:{100 * part:.1f}%"></span></span>',
+        ),
+        (f"{facts['answers']}", f"answers by {facts['raters']} raters", f"{facts['surplus']} surplus"),
+        ("–" if agreed["raw"] is None else f"{agreed['raw']:.0%}", "of answers agree in pairs", "raw agreement"),
+        ("–" if alpha is None else f"{alpha:.2f}", "Krippendorff's alpha", between),
+    ]
+    simulated = '<p class="simulated">Simulated raters, not people, gave these rankings.</p>'
+    return (
+        (simulated if facts["simulated"] else "")
+        + '<div class="tiles">'
+        + "".join(
+            f'<div class="tile"><b>{number}</b><span>{label}</span><i>{more}</i></div>' for number, label, more in tiles
+        )
+        + "</div>"
+    )
