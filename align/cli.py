@@ -1,1 +1,159 @@
-def main() -> None: ...
+"""The `align` command. Heavy imports happen inside the verb, so that `align --help` answers at once."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from preferences.errors import BadInput, exit_on_bad_input
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one sentence and exit code 2."""
+    with exit_on_bad_input():
+        align(prog_name="align")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="concord")
+def align() -> None:
+    """Train a model to do what your people prefer, and say with error bars whether it does.
+
+    A RECIPE is a YAML file whose keys are TRL's and transformers' own; any key can be given on the command line too,
+    as in `align dpo recipe.yaml --beta 0.2`. The results land in the recipe's output_dir.
+    """
+
+
+def recipe_verb(name: str, help_text: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A verb that runs a recipe: RECIPE, its keys as options, and what every such verb has."""
+
+    def decorate(body: Callable[..., None]) -> click.Command:
+        def callback(
+            recipe: str, overrides: tuple[str, ...], resume: bool, overwrite: bool, accelerate_config: str | None, **more: Any
+        ) -> None:
+            if accelerate_config:
+                _relaunch(accelerate_config)
+            from align.run.progress import quiet_libraries
+
+            quiet_libraries()
+            from align.config import read_recipe
+
+            body(read_recipe(recipe, list(overrides)), recipe, resume=resume, overwrite=overwrite, **more)
+
+        command = click.Command(
+            name,
+            callback=callback,
+            help=help_text,
+            context_settings={"ignore_unknown_options": True},
+            params=[
+                click.Argument(["recipe"], metavar="RECIPE"),
+                click.Argument(["overrides"], nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]..."),
+                click.Option(["--resume"], is_flag=True, help="Go on with an interrupted run in output_dir."),
+                click.Option(["--overwrite"], is_flag=True, help="Replace the run in output_dir."),
+                click.Option(
+                    ["--accelerate_config"],
+                    metavar="NAME",
+                    help="Relaunch under accelerate with accelerate_configs/NAME.yaml, or with a file of your own.",
+                ),
+            ],
+        )
+        align.add_command(command)
+        return command
+
+    return decorate
+
+
+@recipe_verb("sft", "Fine-tune on demonstrations: the best-liked and edited responses of a preferences folder.")
+def sft(recipe: dict[str, Any], where: str, **options: Any) -> None:
+    from align.train.sft import run_sft
+
+    run_sft(recipe, where, **options)
+
+
+@recipe_verb("reward", "Train a reward model on preference pairs.")
+def reward(recipe: dict[str, Any], where: str, **options: Any) -> None:
+    from align.train.reward import run_reward
+
+    run_reward(recipe, where, **options)
+
+
+@recipe_verb("dpo", "Align a model with preference pairs by DPO.")
+def dpo(recipe: dict[str, Any], where: str, **options: Any) -> None:
+    from align.train.dpo import run_dpo
+
+    run_dpo(recipe, where, **options)
+
+
+@recipe_verb("ppo", "Align a model with a reward run by PPO.")
+def ppo(recipe: dict[str, Any], where: str, **options: Any) -> None:
+    from align.ppo.trainer import run_ppo
+
+    run_ppo(recipe, where, **options)
+
+
+@recipe_verb("evaluate", "Compare models on held-out prompts, and write a report.")
+def evaluate(recipe: dict[str, Any], where: str, **options: Any) -> None:
+    from align.evaluate.compare import compare
+    from align.report.html import write_results
+
+    run, metrics, samples = compare(recipe, where, **options)
+    report = write_results(run.folder, metrics, samples)
+    run.finish()
+    print(report)
+
+
+@align.command(context_settings={"ignore_unknown_options": True})
+@click.argument("recipe", metavar="RECIPE")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]...")
+@click.option("--to-annotate", metavar="FILE", help="Write items that `annotate import` takes; else print them.")
+def sample(recipe: str, overrides: tuple[str, ...], to_annotate: str | None) -> None:
+    """Sample responses to prompts, to look at or to have ranked."""
+    from align.run.progress import quiet_libraries
+
+    quiet_libraries()
+    from align.config import read_recipe
+    from align.evaluate.sample import run_sample
+
+    run_sample(read_recipe(recipe, list(overrides)), recipe, to_annotate)
+
+
+@align.command()
+@click.argument("model", metavar="MODEL")
+@click.option("--max-new-tokens", default=256, show_default=True, help="Longest reply, in tokens.")
+@click.option("--temperature", default=0.7, show_default=True, help="0 always takes the likeliest token.")
+def chat(model: str, max_new_tokens: int, temperature: float) -> None:
+    """Talk to a MODEL: a hub name, a model folder, or a run folder."""
+    from align.run.progress import quiet_libraries
+
+    quiet_libraries()
+    from align.evaluate.chat import run_chat
+
+    run_chat(model, max_new_tokens, temperature)
+
+
+def _relaunch(name: str) -> None:
+    """Replace this process by `accelerate launch` of the same command line. Raises BadInput for an unknown name."""
+    beside_checkout = Path(__file__).parent.parent / "accelerate_configs"
+    candidates = [Path(name), Path("accelerate_configs") / f"{name}.yaml", beside_checkout / f"{name}.yaml"]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        names = sorted(path.stem for folder in {Path("accelerate_configs"), beside_checkout} for path in folder.glob("*.yaml"))
+        raise BadInput(f"--accelerate_config {name}: no such file; known names are {', '.join(dict.fromkeys(names))}")
+    words = list(sys.argv[1:])
+    for number, word in enumerate(words):
+        if word == "--accelerate_config":
+            del words[number : number + 2]
+            break
+        if word.startswith("--accelerate_config="):
+            del words[number]
+            break
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(found), "-m", "align.cli", *words]
+    sys.stdout.flush()
+    os.execv(sys.executable, launch)
+
+
+if __name__ == "__main__":
+    main()

@@ -42,6 +42,15 @@ class Run:
             with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(metrics, sort_keys=True) + "\n")
 
+    def forget_after(self, step: int) -> None:
+        """Drop what metrics.jsonl says of steps after `step`: a run resumed there will log them again."""
+        path = self.folder / "metrics.jsonl"
+        if self.writes and path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            # the line being written when the run was killed may be cut off
+            whole = [line for line in lines if line.endswith("\n")]
+            write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
+
     def finish(self, **facts: Any) -> None:
         """Mark the run finished: from here on its folder is a model, or a report, that others may build on."""
         self.manifest.update(facts)

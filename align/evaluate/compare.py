@@ -1,0 +1,293 @@
+"""`align evaluate`: every model answers the same held-out prompts; judges score; models are compared with the base.
+
+What is said here is said per prompt, and every number carries an interval over prompts.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from align.config import parse
+from align.data.lengths import check_prompts, context_length
+from align.data.load import data_facts, load_pairs, load_prompts
+from align.evaluate.judges import Scorer, function_judge, reward_judge
+from align.models.load import ModelSource, find_model, load_causal_lm, load_config, load_tokenizer, model_facts
+from align.models.sampling import pad_left, positions, sample
+from align.run.manifest import Run, check_output_folder, is_run, start_run
+from align.run.metrics import curves
+from align.run.progress import say
+from preferences.errors import BadInput
+from preferences.files import read_json, read_jsonl, write_jsonl
+from preferences.stats.winrate import accuracy, mean_interval, win_rate
+
+
+@dataclass
+class EvaluateConfig:
+    """The keys of an evaluation recipe."""
+
+    output_dir: str
+    models: dict[str, str]  # name: model; what is compared
+    dataset_name: str  # its prompts, and its pairs for the reward model's accuracy
+    base: str = "base"  # the name of the model that the others are compared with
+    dataset_config: str | None = None
+    dataset_split: str = "test"
+    num_prompts: int | None = None  # the first ones; all by default
+    reward_model_path: str | None = None  # a reward run, as a judge
+    truth: str | None = None  # file.py:function, where the truth is known, as with simulated raters
+    title: str | None = None
+    max_new_tokens: int = 256
+    temperature: float = 0.7
+    batch_size: int = 16
+    seed: int = 42
+
+
+class Comparison(NamedTuple):
+    """The open run, what `metrics.json` holds, and one record a prompt."""
+
+    run: Run
+    metrics: dict[str, Any]
+    samples: list[dict[str, Any]]
+
+
+def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> Comparison:
+    """Sample, judge and compare. Each model's responses are kept as soon as they are whole, for --resume.
+
+    Raises BadInput before anything is written.
+    """
+    (args,) = parse(recipe, (EvaluateConfig,), where)
+    if args.base not in args.models:
+        raise BadInput(f"{where}: key `base`: there is no model {args.base!r} among the models {', '.join(args.models)}")
+    if args.reward_model_path is None and args.truth is None:
+        raise BadInput(f"{where}: no judge; add `reward_model_path: runs/reward`")
+    if args.temperature <= 0:
+        raise BadInput(f"{where}: key `temperature`: {args.temperature} is not above 0")
+    check_output_folder(args.output_dir, "evaluate", resume, overwrite)
+    prompts = load_prompts(args.dataset_name, args.dataset_split, args.dataset_config)[: args.num_prompts]
+    sources = {name: find_model(path) for name, path in args.models.items()}
+    for source in sources.values():
+        context = context_length(load_config(source))
+        check_prompts(load_tokenizer(source), prompts, args.max_new_tokens, context, args.dataset_name)
+    judges: dict[str, Scorer] = {}
+    kinds: dict[str, dict[str, str]] = {}
+    if args.truth:
+        judges["truth"] = function_judge(args.truth)
+        kinds["truth"] = {"kind": "known truth", "source": args.truth}
+    if args.reward_model_path:
+        judges["reward"] = reward_judge(args.reward_model_path, args.batch_size)
+        kinds["reward"] = {"kind": "reward model", "source": args.reward_model_path}
+
+    paths = [*args.models.values(), args.reward_model_path or "", args.dataset_name]
+    run = start_run(
+        "evaluate",
+        recipe,
+        inputs={
+            "dataset": data_facts(args.dataset_name),
+            **{f"model {name}": model_facts(source) for name, source in sources.items()},
+        },
+        parents=list(dict.fromkeys(path for path in paths if path and is_run(path))),
+        seed=args.seed,
+        resume=resume,
+    )
+    responses = {name: _responses(name, source, prompts, args, run) for name, source in sources.items()}
+    kl = _kl_to_base(responses, sources[args.base], prompts, args)
+
+    say("judging")
+    names = list(args.models)
+    scores: dict[str, dict[str, list[float]]] = {
+        judge: {
+            name: scorer([(p, r["text"]) for p, r in zip(prompts, responses[name], strict=True)]) for name in names
+        }
+        for judge, scorer in judges.items()
+    }
+    models = {}
+    for name in names:
+        texts = [response["text"] for response in responses[name]]
+        models[name] = {
+            "judges": {
+                judge: {"candidate": name, "baseline": args.base, **win_rate(_preferences(by[name], by[args.base]))}
+                for judge, by in scores.items()
+                if name != args.base
+            },
+            "kl": mean_interval(kl[name]) if name in kl else None,
+            "length": mean_interval([len(text) for text in texts]),
+            "tokens": mean_interval([len(response["ids"]) for response in responses[name]]),
+            "finished": sum(response["ended"] for response in responses[name]) / len(prompts),
+            "tags": {},
+        }
+        if "truth" in scores:
+            models[name]["truth"] = mean_interval(scores["truth"][name])
+    metrics: dict[str, Any] = {
+        "format": 1,
+        "title": args.title or "Does the aligned model beat the base?",
+        "simulated": _is_simulated(args.dataset_name),
+        "base": args.base,
+        "prompts": len(prompts),
+        "models": models,
+        "judges": kinds,
+        "reward_model": _reward_model(args, judges, scores) if "reward" in judges else None,
+        "curves": {Path(path).name: found for path in dict.fromkeys(paths) if path and (found := curves(Path(path)))},
+        "provenance": _provenance(run, args, sources),
+        "seconds": round(time.monotonic() - run.started, 1),
+    }
+    samples = [
+        {
+            "prompt": prompt,
+            "responses": {name: responses[name][number]["text"] for name in names},
+            "scores": {judge: {name: by[name][number] for name in names} for judge, by in scores.items()},
+            "tokens": {name: len(responses[name][number]["ids"]) for name in names},
+        }
+        for number, prompt in enumerate(prompts)
+    ]
+    return Comparison(run, metrics, samples)
+
+
+def _responses(
+    name: str, source: ModelSource, prompts: list[Any], args: EvaluateConfig, run: Run
+) -> list[dict[str, Any]]:
+    """One response to each prompt, with its tokens and its log-probability under its own model; kept in the run."""
+    import torch
+
+    kept = run.folder / f"responses-{name}.jsonl"
+    if kept.is_file():
+        say(f"{name}: responses are there already")
+        return [row for _, row in read_jsonl(kept)]
+    tokenizer, model = load_tokenizer(source), _ready(load_causal_lm(source))
+    torch.manual_seed(args.seed)  # each model meets the prompts with the same draws
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(prompts), args.batch_size):
+        batch = prompts[start : start + args.batch_size]
+        samples = sample(
+            model, tokenizer, batch, max_new_tokens=args.max_new_tokens, temperature=args.temperature
+        )
+        totals = _total_logprobs(model, samples.ids, samples.mask, samples.response_mask, args.temperature)
+        for row in range(len(batch)):
+            whole = samples.ids[row][samples.mask[row].bool()].tolist()
+            count = int(samples.response_mask[row].sum())
+            rows.append(
+                {
+                    "text": samples.texts[row].strip(),
+                    "ended": bool(samples.ended[row]),
+                    "prompt_ids": whole[: len(whole) - count],
+                    "ids": whole[len(whole) - count :],
+                    "logprob": totals[row],
+                }
+            )
+        say(f"{name}: {len(rows)} of {len(prompts)} prompts")
+    write_jsonl(kept, rows)
+    return rows
+
+
+def _kl_to_base(
+    responses: dict[str, list[dict[str, Any]]], base: ModelSource, prompts: list[Any], args: EvaluateConfig
+) -> dict[str, list[float]]:
+    """Per response, log pi(y) - log pi_base(y) in nats on what the model itself sampled: its mean over prompts is an
+    unbiased estimate of the KL divergence at the sampling temperature. The base itself is left out.
+    """
+    model, tokenizer = _ready(load_causal_lm(base)), load_tokenizer(base)
+    result = {}
+    for name, rows in responses.items():
+        if name == args.base:
+            continue
+        values: list[float] = []
+        for start in range(0, len(rows), args.batch_size):
+            batch = rows[start : start + args.batch_size]
+            ids, mask = pad_left([row["prompt_ids"] + row["ids"] for row in batch], tokenizer.pad_token_id)
+            keep, _ = pad_left([[1] * len(row["ids"]) for row in batch], 0)
+            totals = _total_logprobs(model, ids, mask, keep.bool(), args.temperature)
+            values += [row["logprob"] - total for row, total in zip(batch, totals, strict=True)]
+        result[name] = values
+    return result
+
+
+def _total_logprobs(model: Any, ids: Any, mask: Any, keep: Any, temperature: float) -> list[float]:
+    """Summed log-probability of each row's response tokens; ids, mask (b, n), keep (b, t) over the last t tokens."""
+    import torch
+
+    from align.models.sampling import response_logprobs
+
+    with torch.no_grad():
+        ids, mask, keep = ids.to(model.device), mask.to(model.device), keep.to(model.device)
+        logprobs, _ = response_logprobs(model, ids, mask, keep.shape[1], temperature)
+    return [float(total) for total in (logprobs * keep).sum(-1)]
+
+
+def _preferences(candidate: Sequence[float], baseline: Sequence[float]) -> list[float]:
+    """1 where the candidate scores higher, 0 where the baseline does, 0.5 where they are equal."""
+    return [0.5 + 0.5 * ((c > b) - (c < b)) for c, b in zip(candidate, baseline, strict=True)]
+
+
+def _reward_model(
+    args: EvaluateConfig, judges: dict[str, Scorer], scores: dict[str, dict[str, list[float]]]
+) -> dict[str, Any]:
+    """How often the reward model agrees with held-out preferences, beside two things that know less than it should:
+    "the longer one wins", and, where the truth is known, the raters themselves.
+    """
+    pairs = load_pairs(args.dataset_name, args.dataset_split, args.dataset_config)
+    groups = list(pairs["group"]) if "group" in pairs.column_names else None
+    sides = {
+        side: [(row["prompt"], row[side][-1]["content"]) for row in pairs] for side in ("chosen", "rejected")
+    }
+    say(f"scoring {len(pairs)} held-out pairs with the reward model")
+    reward = {side: judges["reward"](rows) for side, rows in sides.items()}
+    length = {side: [float(len(text)) for _, text in rows] for side, rows in sides.items()}
+    result: dict[str, Any] = {
+        "source": args.reward_model_path,
+        "test": accuracy(_preferences(reward["chosen"], reward["rejected"]), groups),
+        "longer_wins": accuracy(_preferences(length["chosen"], length["rejected"]), groups),
+    }
+    if "truth" in judges:
+        from scipy.stats import spearmanr
+
+        truth = {side: judges["truth"](rows) for side, rows in sides.items()}
+        decided = [number for number in range(len(pairs)) if truth["chosen"][number] != truth["rejected"][number]]
+        right = _preferences(truth["chosen"], truth["rejected"])
+        by_reward = _preferences(reward["chosen"], reward["rejected"])
+        kept_groups = [groups[number] for number in decided] if groups else None
+        points = [
+            [t, r] for name in args.models for t, r in zip(scores["truth"][name], scores["reward"][name], strict=True)
+        ]
+        correlation = spearmanr(points).statistic if len(points) > 2 else float("nan")
+        result["truth"] = {
+            "pairs": accuracy(
+                [by_reward[n] if right[n] == 1.0 else 1.0 - by_reward[n] for n in decided], kept_groups
+            ),
+            "raters": accuracy([right[n] for n in decided], kept_groups),
+            "correlation": None if correlation != correlation else float(correlation),
+            "points": points,
+        }
+    return result
+
+
+def _provenance(run: Run, args: EvaluateConfig, sources: dict[str, ModelSource]) -> dict[str, str]:
+    facts = {f"model {name}": source.name for name, source in sources.items()}
+    facts |= {f"{folder} sha256 of {file}": digest for folder, file, digest in _digests(run)}
+    facts |= {"data": args.dataset_name, "seed": str(args.seed), "temperature": str(args.temperature)}
+    facts |= {"new tokens at most": str(args.max_new_tokens), "started": run.manifest["started_at"]}
+    facts |= {"commit": str(run.manifest["git_commit"])}
+    facts["versions"] = ", ".join(f"{name} {version}" for name, version in run.manifest["versions"].items())
+    return facts
+
+
+def _digests(run: Run) -> list[tuple[str, str, str]]:
+    """(folder, file, hash) of the inputs, each once."""
+    found: dict[tuple[str, str], str] = {}
+    for facts in run.manifest["inputs"].values():
+        for folder, hashes in facts["sha256"].items():
+            if isinstance(hashes, dict):
+                found.update({(folder, file): digest for file, digest in hashes.items()})
+            else:
+                found[(facts["name"], folder)] = hashes
+    return [(folder, file, digest) for (folder, file), digest in found.items()]
+
+
+def _is_simulated(dataset_name: str) -> bool:
+    manifest = Path(dataset_name) / "manifest.json"
+    return manifest.is_file() and bool(read_json(manifest).get("simulated"))
+
+
+def _ready(model: Any) -> Any:
+    import torch
+
+    return (model.to("cuda") if torch.cuda.is_available() else model).eval()
