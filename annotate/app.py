@@ -70,7 +70,12 @@ def build_app(database: Database) -> FastAPI:
             pwa=False,
             mcp_server=False,
             max_file_size=0,
-            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            theme=gr.themes.Default(
+                primary_hue="teal",
+                neutral_hue="stone",
+                font=["system-ui", "sans-serif"],
+                font_mono=["ui-monospace", "monospace"],
+            ),
             head=_head(path),
         )
     app.add_middleware(Gate, database=database)
@@ -152,7 +157,7 @@ def _head(path: str) -> str:
     def stamp(name: str) -> str:
         return f"/static/{name}?v={int((STATIC / name).stat().st_mtime)}"
 
-    head = f'<link rel="stylesheet" href="{stamp("concord.css")}">'
+    head = f'<link rel="icon" href="{stamp("icon.svg")}"><link rel="stylesheet" href="{stamp("concord.css")}">'
     if path == "/rate":
         head += f'<link rel="stylesheet" href="{stamp("rate.css")}">'
         head += f'<script type="module" src="{stamp("rate.js")}"></script>'

@@ -87,7 +87,9 @@ def project_create(
             simulated=simulated,
         )
         facts = {"project": made.name, "database": db.name, "overlap": overlap, "simulated": simulated}
-    _say(facts, as_json, f"project {made.name!r} made in {db.name}; next: annotate import {shlex.quote(made.name)} FILE")
+    _say(
+        facts, as_json, f"project {made.name!r} made in {db.name}; next: annotate import {shlex.quote(made.name)} FILE"
+    )
 
 
 @cli.group()

@@ -17,6 +17,8 @@ from annotate.store.tables import Person
 
 COLUMNS = ["Rater", "Name", "Pseudonym", "Role", "Answers", "Reliability", "Median seconds"]
 PLOTTED = 25
+TOP = """<div class="owner-top"><span class="title">Progress</span>
+<form method="post" action="/logout"><button class="quiet">Sign out</button></form></div>"""
 
 
 def owner_page(database: Database) -> gr.Blocks:
@@ -34,18 +36,17 @@ def owner_page(database: Database) -> gr.Blocks:
         people = [person for person in facts["people"] if person["role"] == "rater" or person["answers"]]
         busiest = sorted(people, key=lambda person: -person["answers"])[:PLOTTED]
         plot = pd.DataFrame({"rater": [p["rater"] for p in busiest], "answers": [p["answers"] for p in busiest]})
-        return [_tiles(facts), plot, [_row(person) for person in people]]
+        most = max([1, *plot["answers"]])
+        return [_tiles(facts), gr.BarPlot(value=plot, y_lim=[0, most]), [_row(person) for person in people]]
 
     with gr.Blocks(title="Concord – progress", analytics_enabled=False) as page:
-        with gr.Row(elem_classes="owner-top"):
-            project = gr.Dropdown(label="Project", choices=[], scale=4)
-            refresh = gr.Button("Refresh", scale=0, min_width=110)
-            gr.HTML('<form method="post" action="/logout"><button class="quiet">Sign out</button></form>')
-        tiles = gr.HTML(_tiles({}), elem_id="tiles", js_on_load=None)
-        plot = gr.BarPlot(
-            x="rater", y="answers", title="Answers per rater", sort="-y", x_title="", y_title="answers", height=260
-        )
-        table = gr.Dataframe(headers=COLUMNS, datatype="str", interactive=False, label="People", wrap=True)
+        gr.HTML(TOP, js_on_load=None, apply_default_css=False)
+        with gr.Row(elem_classes="owner-pick"):
+            project = gr.Dropdown(label="Project", choices=[], container=False, scale=5)
+            refresh = gr.Button("Refresh", scale=0, min_width=120)
+        tiles = gr.HTML(_tiles({}), elem_id="tiles", js_on_load=None, apply_default_css=False)
+        plot = gr.BarPlot(x="rater", y="answers", title="Answers per rater", sort="-y", x_title=" ", height=260)
+        table = gr.Dataframe(headers=COLUMNS, datatype="str", interactive=False, label="People", wrap=True, elem_id="people")
         outputs = [tiles, plot, table]
         quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None, "queue": False}
         page.load(projects, None, project, **quiet)
@@ -88,8 +89,16 @@ def _tiles(facts: dict[str, Any]) -> str:
             "slots filled",
             f'<span class="bar"><span style="width:{100 * part:.1f}%"></span></span>',
         ),
-        (f"{facts['answers']}", f"answers by {facts['raters']} raters", f"{facts['surplus']} surplus"),
-        ("–" if agreed["raw"] is None else f"{agreed['raw']:.0%}", "of answers agree in pairs", "raw agreement"),
+        (
+            f"{facts['answers']}",
+            f"answers by {facts['raters']} raters",
+            f"and {facts['surplus']} surplus" if facts["surplus"] else "",
+        ),
+        (
+            "–" if agreed["raw"] is None else f"{agreed['raw']:.0%}",
+            "raw agreement",
+            "between two answers",
+        ),
         ("–" if alpha is None else f"{alpha:.2f}", "Krippendorff's alpha", between),
     ]
     simulated = '<p class="simulated">Simulated raters, not people, gave these rankings.</p>'

@@ -280,14 +280,16 @@ function complete() {
   return ranked() && rating.ranks.includes(1) && (!task.strength || !single(rating.ranks) || rating.strength !== null);
 }
 
+// What is still missing, and how to give it by key (which narrow screens leave out).
 function hint() {
   if (task.responses.length === 2) {
-    return rating.scale === null ? `Which one is better? Keys 1 to ${task.strength ? 7 : 3} choose.` : "";
+    return rating.scale === null ? ["Which one is better?", ` Keys 1 to ${task.strength ? 7 : 3} choose.`] : ["", ""];
   }
-  if (!ranked()) return `Give each response a rank, 1 is best; ties are fine. A key ranks ${LETTERS[current]}, letters move.`;
-  if (!rating.ranks.includes(1)) return "One response at least must have rank 1.";
-  if (!complete()) return "How much better is the best than the second? Keys 1 to 3 choose.";
-  return "";
+  const last = task.responses.length;
+  if (!ranked()) return ["Rank each response; 1 is best, ties are fine.", ` Keys 1 to ${last} rank ${LETTERS[current]}, letters move.`];
+  if (!rating.ranks.includes(1)) return ["At least one response must have rank 1.", ""];
+  if (!complete()) return ["How much better is the best than the second?", " Keys 1 to 3 choose."];
+  return ["", ""];
 }
 
 function changed() {
@@ -304,7 +306,8 @@ function refresh() {
     box.classList.toggle("best", best);
     box.classList.toggle("current", !pair && index === current && !complete());
   });
-  at("hint").textContent = hint();
+  const [words, keys] = hint();
+  at("hint").replaceChildren(words, element("span", keys, "keys"));
   at("submit").setAttribute("aria-disabled", !complete());
 }
 
