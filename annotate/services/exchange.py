@@ -132,7 +132,7 @@ def _seconds(moment: str | None) -> float | None:
 
 
 def _mapping(session: Session, query: Select) -> dict[str, Any]:
-    return {key: value for key, value in session.execute(query).tuples()}
+    return {key: value for key, value in session.execute(query)}
 
 
 def _line_of(path: str | Path, key: str) -> int:

@@ -46,7 +46,9 @@ def owner_page(database: Database) -> gr.Blocks:
             refresh = gr.Button("Refresh", scale=0, min_width=120)
         tiles = gr.HTML(_tiles({}), elem_id="tiles", js_on_load=None, apply_default_css=False)
         plot = gr.BarPlot(x="rater", y="answers", title="Answers per rater", sort="-y", x_title=" ", height=260)
-        table = gr.Dataframe(headers=COLUMNS, datatype="str", interactive=False, label="People", wrap=True, elem_id="people")
+        table = gr.Dataframe(
+            headers=COLUMNS, datatype="str", interactive=False, label="People", wrap=True, elem_id="people"
+        )
         outputs = [tiles, plot, table]
         quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None, "queue": False}
         page.load(projects, None, project, **quiet)

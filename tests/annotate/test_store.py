@@ -1,0 +1,59 @@
+"""The database: its schema, what it refuses to open, and how it is settled."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from annotate.store.database import open_database
+from annotate.store.tables import Base
+from preferences.errors import BadInput
+
+
+def test_migrations_make_the_tables(tmp_path: Path) -> None:
+    database = open_database(str(tmp_path / "deep" / "a.db"), create=True)
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        pragmas = [connection.execute(text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "synchronous")]
+        assert pragmas == ["wal", 2]  # 2 is FULL
+        assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+    open_database(str(tmp_path / "deep" / "a.db"))  # opening again changes nothing
+
+
+def test_a_newer_database_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    open_database(str(path), create=True).engine.dispose()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(BadInput, match=r"newer version of Concord \(schema 9999\)"):
+        open_database(str(path))
+
+
+def test_what_is_no_database_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("no database, whatever its name says, and long enough to be looked at\n" * 20)
+    with pytest.raises(BadInput, match="not a database"):
+        open_database(str(tmp_path / "text.db"))
+    with sqlite3.connect(tmp_path / "other.db") as connection:
+        connection.execute("CREATE TABLE cats (name TEXT)")
+    with pytest.raises(BadInput, match=r"tables of something else \(cats\)"):
+        open_database(str(tmp_path / "other.db"))
+    with pytest.raises(BadInput, match="no database at"):
+        open_database(str(tmp_path / "missing.db"))
+    assert not (tmp_path / "missing.db").exists()
+    with pytest.raises(BadInput, match="not installed"):
+        open_database("oracle://scott@localhost/x")
+    with pytest.raises(BadInput, match="not a database URL"):
+        open_database("://")
+
+
+def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
+    database = open_database(str(tmp_path / "a.db"), create=True)
+    insert = text("INSERT INTO failed_logins (login, at) VALUES ('x', 1)")
+    with pytest.raises(RuntimeError), database.write() as session:
+        session.execute(insert)
+        raise RuntimeError
+    with database.read() as session:
+        assert session.execute(text("SELECT count(*) FROM failed_logins")).scalar() == 0
