@@ -129,25 +129,12 @@ class Gate:
         return None
 
 
-def serve_forever(database: Database, host: str, port: int) -> None:
-    """Serve until Ctrl-C. Raises BadInput if the address can't be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(128)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadInput(
-            f"cannot listen on {host} port {port} ({reason}); choose another with --port or --host"
-        ) from None
-    app = build_app(database)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
-    shown = f"[{host}]" if family == socket.AF_INET6 else host
-    print(
-        f"annotate serves {database.name} at http://{shown}:{listener.getsockname()[1]} (Ctrl-C stops it)", flush=True
-    )
+def serve_forever(database: Database, listener: socket.socket) -> None:
+    """Serve on a listening socket until Ctrl-C; prints the address when the pages are ready."""
+    server = uvicorn.Server(uvicorn.Config(build_app(database), log_level="warning", timeout_graceful_shutdown=3))
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"annotate serves {database.name} at http://{shown}:{port} (Ctrl-C stops it)", flush=True)
     server.run(sockets=[listener])
 
 

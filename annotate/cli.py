@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shlex
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -229,10 +230,10 @@ def report(project: str, database: str | None, as_json: bool) -> None:
 @database_option
 def serve(host: str, port: int, database: str | None) -> None:
     """Serve the pages of all projects in the database: raters rank, owners watch."""
-    with _database(database) as db:
+    with _database(database) as db, _listen(host, port) as listener:
         from annotate.app import serve_forever
 
-        serve_forever(db, host, port)
+        serve_forever(db, listener)
 
 
 @contextlib.contextmanager
@@ -244,6 +245,19 @@ def _database(where: str | None, *, create: bool = False) -> Iterator["Database"
         yield database
     finally:
         database.engine.dispose()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadInput(f"cannot listen on {host} port {port} ({reason}); choose another --port or --host") from None
+    return listener
 
 
 def _read_text(path: str, option: str) -> str:

@@ -30,6 +30,12 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     if not line:
                         continue
                     row = json.loads(line)
+                    if "\\u" in line:
+                        json.dumps(row, ensure_ascii=False).encode()
+                except UnicodeEncodeError:
+                    raise BadInput(
+                        f"{path}, line {number}: half a character (a lone surrogate like \\ud83d); write it whole"
+                    ) from None
                 except UnicodeDecodeError as error:
                     raise BadInput(f"{path}, line {number}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
                 except (json.JSONDecodeError, RecursionError) as error:

@@ -20,8 +20,6 @@ from preferences import contract
 from preferences.contract import Demonstration, ExportedAnswer, Message, Models, Pair, PreferencesFolder, Ranking, Tie
 from preferences.errors import BadInput
 from preferences.files import read_jsonl, sha256_json
-from preferences.stats.agreement import agreement
-from preferences.stats.reliability import reliability
 
 CHUNK = 2000
 
@@ -148,6 +146,9 @@ def export_preferences(session: Session, project: Project) -> PreferencesFolder:
     Raters appear by pseudonym. The same answers give the same rows, in the order of import. Raises BadInput if there
     are no answers.
     """
+    from preferences.stats.agreement import agreement  # half a second of scipy, which an import can do without
+    from preferences.stats.reliability import reliability
+
     answers = counted_answers(session, project.id)
     if not answers:
         raise BadInput(f"project {project.name!r} has no answers yet; rate some items or import some, then export")
@@ -170,7 +171,12 @@ def export_preferences(session: Session, project: Project) -> PreferencesFolder:
             else:
                 ties.append(Tie(**dict(pair), split=ranking.split))
         demonstrations += _demonstrations(ranking)
-    return PreferencesFolder(pairs, ties, rankings, demonstrations, _manifest(session, project, items, answers, trust))
+    manifest = {
+        **_manifest(session, project, items, trust),
+        "answers": sum(len(answers[item.id]) for item, _ in items),
+        "agreement": agreement([[answer.ranks for answer, _ in answers[item.id]] for item, _ in items]),
+    }
+    return PreferencesFolder(pairs, ties, rankings, demonstrations, manifest)
 
 
 def _choose_missing_splits(project: Project, items: Sequence[tuple[Item, Group]]) -> None:
@@ -268,7 +274,6 @@ def _manifest(
     session: Session,
     project: Project,
     items: Sequence[tuple[Item, Group]],
-    answers: dict[int, list[tuple[Answer, Member]]],
     trust: dict[str, float],
 ) -> dict[str, Any]:
     kind = "Simulated raters, not people, gave these rankings" if project.simulated else "Raters gave these rankings"
@@ -278,12 +283,10 @@ def _manifest(
         "simulated": project.simulated,
         "guideline": guideline_version(session, project.id),
         "items": len(items),
-        "answers": sum(map(len, answers.values())),
         "overlap": project.overlap,
         "groups": dict(sorted(Counter(split for split in {g.id: g.split for _, g in items}.values() if split).items())),
         "shares_asked": {"validation": project.validation, "test": project.test},
         "raters": dict(sorted(trust.items())),
-        "agreement": agreement([[answer.ranks for answer, _ in answers[item.id]] for item, _ in items]),
     }
 
 

@@ -140,7 +140,9 @@ class Slots(RuleBasedStateMachine):
             ).all()
             rows = [(row.member_id, row.item_id, row.kind) for row in session.scalars(select(Answer))]
         assert all(count <= OVERLAP for _, count in per_item)
-        assert {(member, item): kind for member, item, kind in rows} == self.answered and len(rows) == len(self.answered)
+        assert {(member, item): kind for member, item, kind in rows} == self.answered and len(rows) == len(
+            self.answered
+        )
 
 
 Slots.TestCase.settings = settings(

@@ -1,0 +1,172 @@
+"""Import of everything the contract allows, and what comes out of the export."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preferences.contract import check_preferences
+from tests.annotate.conftest import FOUR, PAIR, Annotate
+
+RATERS = ("secret-anna", "secret-ben", "secret-cem")
+RICH = {
+    "id": 17,
+    "prompt": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "A joke?"},
+    ],
+    "responses": [
+        {"text": "Knock knock.", "model": "model-a", "id": "r0"},
+        {
+            "messages": [
+                {"role": "assistant", "content": "Which kind?"},
+                {"role": "user", "content": "Short."},
+                {"role": "assistant", "content": "Me."},
+            ]
+        },
+        "No.",
+    ],
+    "group": "jokes",
+    "tags": ["humour", "en"],
+    "gold": [1, 2, 2],
+    "priority": 1.5,
+    "answers": [
+        {
+            "rater": RATERS[0],
+            "ranks": [2, 1, 3],
+            "strength": 2,
+            "ratings": {"helpful": [4, 5, 1.5]},
+            "flags": ["rude"],
+            "rationale": "The second is funny.",
+            "edited": {"response": 1, "text": "Which kind of joke?"},
+            "shown": [2, 0, 1],
+            "seconds": 41.5,
+            "submitted_at": "2026-11-21T10:00:00Z",
+        },
+        {"rater": RATERS[1], "ranks": [1, 1, 2], "strength": 0},
+    ],
+}
+
+
+@pytest.fixture
+def rich(annotate: Annotate) -> Annotate:
+    """Three items, one without answers, and a pair that the raters are split on."""
+    tied = [{"rater": RATERS[0], "ranks": [1, 2], "strength": -1}, {"rater": RATERS[1], "ranks": [2, 1], "strength": 3}]
+    annotate.ok("project", "create", "p")
+    annotate.person("p", "secret-login", "--name", "Secret Name")
+    annotate.write("items.jsonl", RICH, {**PAIR, "answers": tied}, FOUR)
+    annotate.ok("import", "p", "items.jsonl")
+    annotate.ok("export", "p", "out")
+    return annotate
+
+
+def all_pairs(annotate: Annotate, folder: str = "out") -> list[dict[str, Any]]:
+    return [row for split in ("train", "validation", "test") for row in annotate.rows(f"{folder}/{split}.jsonl")]
+
+
+def text(messages: list[dict[str, str]]) -> str:
+    return messages[-1]["content"]
+
+
+def test_pairs_of_a_ranking(rich: Annotate) -> None:
+    rows = {(text(row["chosen"]), text(row["rejected"])): row for row in all_pairs(rich)}
+    # Ranks [2, 1, 3] and [1, 1, 2]: 1 over 0 by (1 + ½) / 2, 0 over 2 and 1 over 2 by both.
+    assert set(rows) == {("Me.", "Knock knock."), ("Knock knock.", "No."), ("Me.", "No.")}
+    best = rows["Me.", "Knock knock."]
+    assert best["preference"] == 0.75
+    assert best["strength"] == (2 + 0) / 2  # best over second of the one answer, the tie of the other
+    assert rows["Me.", "No."]["strength"] is None
+    assert rows["Me.", "No."]["preference"] == 1.0
+    assert best["models"] == {"chosen": None, "rejected": "model-a"} and rows["Me.", "No."]["models"] is None
+    assert (best["ranking"], best["group"], best["tags"]) == ("17", "jokes", ["humour", "en"])
+    assert best["prompt"] == RICH["prompt"]
+
+
+def test_ties_rankings_and_demonstrations(rich: Annotate) -> None:
+    (tie,) = rich.rows("out/ties.jsonl")
+    assert (tie["preference"], tie["strength"], tie["ranking"]) == (0.5, 2.0, "pair")
+    ranking = next(row for row in rich.rows("out/rankings.jsonl") if row["ranking"] == "17")
+    assert ranking["ranks"] == [2, 1, 3] and ranking["models"] == ["model-a", None, None]
+    answer = next(answer for answer in ranking["answers"] if answer["flags"])
+    assert answer["ratings"] == {"helpful": [4.0, 5.0, 1.5]} and answer["shown"] == [2, 0, 1]
+    assert answer["edited"] == {"response": 1, "text": "Which kind of joke?"} and answer["seconds"] == 41.5
+    demonstrations = [(row["source"], text(row["completion"])) for row in rich.rows("out/sft.jsonl")]
+    assert demonstrations == [("best", "Me."), ("edited", "Which kind of joke?")]
+    assert check_preferences(rich.folder / "out")["counts"]["rankings"] == 2
+
+
+def test_an_export_names_nobody(rich: Annotate) -> None:
+    written = "".join(file.read_text() for file in (rich.folder / "out").iterdir())
+    for name in (*RATERS, "secret-login", "Secret Name", "The second is funny."):
+        assert name not in written
+    pseudonyms = {person["rater"]: person["pseudonym"] for person in rich.json("report", "p")["people"]}
+    assert pseudonyms[RATERS[0]] in written and len(set(pseudonyms.values())) == 3
+
+
+def test_exporting_again_gives_the_same_bytes(rich: Annotate) -> None:
+    rich.ok("export", "p", "again")
+    for file in (rich.folder / "out").iterdir():
+        assert file.read_bytes() == (rich.folder / "again" / file.name).read_bytes(), file.name
+
+
+def test_a_copy_of_a_prompt_joins_its_group_and_splits_never_move(annotate: Annotate) -> None:
+    annotate.ok("project", "create", "p", "--test", "0.3", "--validation", "0.3")
+    answers = [{"rater": "w", "ranks": [1, 2]}]
+    first = [
+        {"id": f"a{n}", "prompt": f"Question number {n}?", "responses": ["x", "y"], "answers": answers}
+        for n in range(10)
+    ]
+    annotate.write("one.jsonl", *first)
+    annotate.ok("import", "p", "one.jsonl")
+    annotate.ok("export", "p", "one")
+    before = {row["ranking"]: (row["split"], row["group"]) for row in annotate.rows("one/rankings.jsonl")}
+    assert sorted(split for split, _ in before.values()) == ["test"] * 3 + ["train"] * 4 + ["validation"] * 3
+    copies = [{**row, "id": f"b{n}", "prompt": f"question  number {n}", "group": "else"} for n, row in enumerate(first)]
+    more = [{**row, "id": f"c{n}", "prompt": f"Other {n}?"} for n, row in enumerate(first)]
+    annotate.write("two.jsonl", *copies, *more)
+    annotate.ok("import", "p", "two.jsonl")
+    annotate.ok("export", "p", "two")
+    after = {row["ranking"]: (row["split"], row["group"]) for row in annotate.rows("two/rankings.jsonl")}
+    assert all(after[key] == place for key, place in before.items())
+    assert all(after[f"b{n}"] == before[f"a{n}"] for n in range(10))
+
+
+@pytest.mark.parametrize("kind", ["rich", "only ties", "bare"])
+def test_datasets_loads_every_config(annotate: Annotate, kind: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows: dict[str, list[dict[str, Any]]] = {
+        "rich": [RICH, {**PAIR, "answers": [{"rater": "w", "ranks": [1, 1]}]}],
+        "only ties": [{**PAIR, "answers": [{"rater": "w", "ranks": [1, 1]}]}],
+        "bare": [{**PAIR, "answers": [{"rater": "w", "ranks": [1, 2]}]}],
+    }
+    annotate.ok("project", "create", "p", "--no-strength")
+    annotate.write("items.jsonl", *rows[kind])
+    annotate.ok("import", "p", "items.jsonl")
+    annotate.ok("export", "p", "out")
+    path, cache = str(annotate.folder / "out"), str(annotate.folder / "cache")
+    names = datasets.get_dataset_config_names(path)
+    for name in names:
+        loaded = datasets.load_dataset(path, name, cache_dir=cache)
+        assert sum(split.num_rows for split in loaded.values()) > 0
+    assert "rankings" in names
+    if kind != "only ties":
+        (split, *_) = datasets.load_dataset(path, cache_dir=cache).values()
+        assert split[0]["prompt"][-1]["role"] == "user" and split.features["strength"].dtype == "float64"
+
+
+def test_sixty_thousand_answers_in_well_under_a_minute(annotate: Annotate) -> None:
+    import time
+
+    annotate.ok("project", "create", "p")
+    with open(annotate.folder / "items.jsonl", "w") as stream:
+        for number in range(12000):
+            answers = [{"rater": f"w{(number + step) % 300}", "ranks": [1, 2]} for step in range(5)]
+            item = {"id": number, "prompt": f"p {number}", "responses": ["a", "b"], "answers": answers}
+            stream.write(json.dumps(item) + "\n")
+    before = time.perf_counter()
+    assert annotate.json("import", "p", "items.jsonl")["answers"] == 60000
+    assert time.perf_counter() - before < 40
+    assert Path(annotate.folder / "data/annotate.db").stat().st_size < 40e6
