@@ -230,7 +230,7 @@ def report(project: str, database: str | None, as_json: bool) -> None:
 @database_option
 def serve(host: str, port: int, database: str | None) -> None:
     """Serve the pages of all projects in the database: raters rank, owners watch."""
-    with _database(database) as db, _listen(host, port) as listener:
+    with contextlib.suppress(KeyboardInterrupt), _database(database) as db, _listen(host, port) as listener:
         from annotate.app import serve_forever
 
         serve_forever(db, listener)
