@@ -152,11 +152,14 @@ def import_(project: str, file: str, database: str | None, as_json: bool) -> Non
     """
     from annotate.services.exchange import import_items
     from annotate.services.projects import find_project
+    from preferences.contract import read_items
 
-    with _database(database) as db, db.write() as session:
-        target = find_project(session, project)
-        with _progress("importing", as_json) as advance:
-            counts = import_items(session, target, file, advance)
+    with _database(database) as db:
+        with db.read() as session:
+            find_project(session, project)
+        records = read_items(file)  # outside of the transaction, which would keep raters waiting
+        with db.write() as session, _progress("importing", as_json) as advance:
+            counts = import_items(session, find_project(session, project), records, file, advance)
     text = (
         f"stored {counts['items']} items and {counts['answers']} answers ({counts['raters']} new raters) in {project}"
     )

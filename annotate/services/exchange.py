@@ -25,14 +25,17 @@ CHUNK = 2000
 
 
 def import_items(
-    session: Session, project: Project, path: str | Path, advance: Callable[[int], Any] = lambda count: None
+    session: Session,
+    project: Project,
+    records: Sequence[contract.Item],
+    path: str | Path,
+    advance: Callable[[int], Any] = lambda count: None,
 ) -> dict[str, int]:
-    """Store an import file in the caller's transaction; `advance(n)` is called whenever n more items are stored.
+    """Store the items that were read from the file `path`, in the caller's transaction.
 
-    Returns how many {items, answers, raters} are new and how many items were there `unchanged`. Raises BadInput,
-    with file and line, for a line that does not hold, and for a known id with other content.
+    `advance(n)` is called whenever n more items are stored. Returns how many {items, answers, raters} are new, and
+    how many items were there `unchanged`. Raises BadInput, with file and line, for a known id with other content.
     """
-    records = contract.read_items(path)
     known = _mapping(session, select(Item.key, Item.content_hash).where(Item.project_id == project.id))
     fresh: list[tuple[contract.Item, str]] = []
     for record in records:

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -98,6 +99,9 @@ def test_who_may_see_what(server: Server) -> None:
     assert anna.http.post("/owner/gradio_api/queue/join", json={}).status_code == 403
     assert anna.http.post("/rate/gradio_api/upload", files={"files": b"x"}).status_code == 405
     assert olga.http.post("/owner/gradio_api/upload", files={"files": b"x"}).status_code == 404
+    for visitor, page in ((anna, "rate"), (olga, "owner")):
+        for file in ("data/annotate.db", "/etc/passwd", "items.jsonl"):
+            assert visitor.http.get(f"/{page}/gradio_api/file={file}").status_code in (403, 404)
     assert olga.http.get("/owner/").status_code == 200 and olga.http.get("/rate/").status_code == 403
     assert olga.http.get(f"{olga.project}/report").json()["items"] == len(ITEMS)
     assert otto.http.get(f"{olga.project}/report").status_code == 403
@@ -219,6 +223,29 @@ def test_an_answer_lands_in_import_order_and_once(server: Server, project: Annot
     assert all((answer["ranks"], answer["strength"]) == ([2, 1], 2) for answer in pairs)
     assert {tuple(answer["shown"]) for answer in pairs} <= {(0, 1), (1, 0)}
     assert all((answer["seconds"], answer["guideline"]) == (4.5, 1) for answer in answers.values())
+
+
+def test_raters_at_once_fill_each_slot_once(annotate: Annotate) -> None:
+    annotate.ok("project", "create", "p", "--overlap", "2")
+    raters = [f"r{number}" for number in range(5)]
+    for login in raters:
+        annotate.person("p", login)
+    annotate.write("items.jsonl", *ITEMS[1:7])
+
+    def rate_all(visitor: Visitor) -> int:
+        following, done = visitor.next(), 0
+        while following["task"]:
+            answer = visitor.submit(following["task"]["assignment"], [1, 2])
+            assert answer.status_code == 200 and not answer.json()["receipt"]["surplus"], answer.text
+            following, done = answer.json()["next"], done + 1
+        return done
+
+    annotate.ok("import", "p", "items.jsonl")
+    with annotate.served() as running, ThreadPoolExecutor(len(raters)) as pool:
+        assert sum(pool.map(rate_all, [running.visitor(login) for login in raters])) == 12
+    with sqlite3.connect(annotate.folder / "data/annotate.db") as connection:
+        rows = connection.execute("SELECT item_id, count(*), count(DISTINCT member_id) FROM answers GROUP BY item_id")
+        assert rows.fetchall() == [(item, 2, 2) for item in range(1, 7)]
 
 
 def test_a_killed_server_loses_no_acknowledged_answer(annotate: Annotate) -> None:

@@ -41,7 +41,7 @@ def small_project(folder: Path, items: int = ITEMS, overlap: int = OVERLAP, rate
         )
         for number in range(raters):
             add_person(session, project, f"r{number}", role="rater", name=None, password="long enough")
-        import_items(session, project, folder / "items.jsonl")
+        import_items(session, project, contract.read_items(folder / "items.jsonl"), folder / "items.jsonl")
     return database
 
 

@@ -56,6 +56,7 @@ async function start() {
     const me = await call("GET", "/api/me");
     csrf = me.csrf_token;
     at("login").textContent = me.login;
+    at("to-owner").hidden = !me.projects.some((one) => one.role === "owner");
     const rates = me.projects.filter((one) => one.role === "rater");
     const wanted = new URLSearchParams(location.search).get("project");
     project = rates.length === 1 ? rates[0] : rates.find((one) => String(one.id) === wanted) ?? null;
