@@ -35,13 +35,18 @@ def check_prompts(
             )
 
 
+def whole_texts(row: dict[str, Any]) -> tuple[Any, Any]:
+    """(prompt + chosen, prompt + rejected) of a preference row; its prompt may also stand in both already."""
+    prompt = row.get("prompt")
+    if prompt is None:
+        return row["chosen"], row["rejected"]
+    return prompt + row["chosen"], prompt + row["rejected"]
+
+
 def pair_lengths(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> tuple[int, int]:
     """(tokens of the prompt, tokens of the longer of prompt + chosen and prompt + rejected) of a preference row."""
     prompt = row.get("prompt")
-    longest = 0
-    for side in ("chosen", "rejected"):
-        text = row[side] if prompt is None else prompt + row[side]
-        longest = max(longest, len(token_ids(tokenizer, text)))
+    longest = max(len(token_ids(tokenizer, text)) for text in whole_texts(row))
     return (0 if prompt is None else len(token_ids(tokenizer, prompt))), longest
 
 

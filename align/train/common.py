@@ -15,7 +15,7 @@ from align.run.progress import say
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, TrainerCallback
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass
@@ -106,24 +106,19 @@ def open_run(job: Job) -> Run:
     )
 
 
-def log_to(run: Run) -> "TrainerCallback":
-    """A callback that writes what the trainer logs to the run's metrics.jsonl."""
-    from transformers import TrainerCallback
-
-    class LogToRun(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            if logs:
-                run.log({"step": state.global_step, **{key: value for key, value in logs.items() if key != "step"}})
-
-    return LogToRun()
-
-
 def train(trainer: Any, run: Run, **facts: Any) -> None:
     """Train, from the last whole checkpoint when resuming, and save the weights beside the manifest."""
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
     from transformers.trainer_utils import get_last_checkpoint
 
+    from align.train.progress import RunCallback
+
+    for bar in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(bar)
+    trainer.add_callback(RunCallback(run))
     checkpoint = get_last_checkpoint(str(run.folder)) if run.resumed else None
     if run.resumed:
+        run.forget_after(int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
         say(f"resuming from {checkpoint}" if checkpoint else "no whole checkpoint yet; starting from the beginning")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(run.folder))

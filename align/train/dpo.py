@@ -6,7 +6,7 @@ from align.data.lengths import check_pairs
 from align.data.load import load_pairs
 from align.models.load import load_causal_lm
 from align.run.progress import say
-from align.train.common import log_to, lora_config, open_run, read_job, train
+from align.train.common import lora_config, open_run, read_job, train
 
 
 def run_dpo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -34,6 +34,5 @@ def run_dpo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         eval_dataset=evaluation,
         processing_class=job.tokenizer,
         peft_config=peft_config,
-        callbacks=[log_to(run)],
     )
     train(trainer, run, pairs=len(pairs), pairs_cut=cut)

@@ -4,7 +4,7 @@ from typing import Any
 
 from align.data.load import load_demonstrations
 from align.models.load import load_causal_lm
-from align.train.common import log_to, lora_config, open_run, read_job, train
+from align.train.common import lora_config, open_run, read_job, train
 
 
 def run_sft(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -31,6 +31,5 @@ def run_sft(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         eval_dataset=evaluation,
         processing_class=job.tokenizer,
         peft_config=peft_config,
-        callbacks=[log_to(run)],
     )
     train(trainer, run, rows=len(rows))

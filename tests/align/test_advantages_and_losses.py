@@ -87,9 +87,7 @@ def test_value_loss_takes_the_worse_of_clipped_and_plain() -> None:
     # V = 1 and 0.1, V_old = 0, R = 0.5 and 1, c = 0.2:
     # plain 0.25, clipped to 0.2: 0.09 -> 0.25;   plain 0.81, inside the clip -> 0.81
     # V = 1, R = 2, V_old = 0: plain 1, clipped (0.2 - 2)^2 = 3.24 -> 3.24
-    loss = value_loss(
-        torch.tensor([[1.0, 0.1, 1.0]]), torch.zeros(1, 3), torch.tensor([[0.5, 1.0, 2.0]]), YES, 0.2
-    )
+    loss = value_loss(torch.tensor([[1.0, 0.1, 1.0]]), torch.zeros(1, 3), torch.tensor([[0.5, 1.0, 2.0]]), YES, 0.2)
     assert loss.loss.item() == pytest.approx(0.5 * (0.25 + 0.81 + 3.24))
     assert loss.clipped.item() == 1
 

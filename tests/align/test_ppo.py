@@ -85,7 +85,9 @@ def test_before_the_first_update_ratio_is_one_and_kl_zero(roles: Roles, tokenize
     assert ratio.tolist() == pytest.approx([1.0] * len(ratio), abs=1e-5)
 
 
-def test_reference_is_the_adapter_that_ppo_started_from(tiny: Path, reward_run: Path, tokenizer: Any, tmp_path: Path) -> None:
+def test_reference_is_the_adapter_that_ppo_started_from(
+    tiny: Path, reward_run: Path, tokenizer: Any, tmp_path: Path
+) -> None:
     start = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", init_lora_weights=False)
     first = Roles(load_causal_lm(find_model(str(tiny))), start, str(reward_run))
     first.save_policy(tmp_path)
@@ -95,9 +97,7 @@ def test_reference_is_the_adapter_that_ppo_started_from(tiny: Path, reward_run: 
     with roles.model.disable_adapter(), torch.no_grad():
         from align.models.sampling import response_logprobs
 
-        bare, _ = response_logprobs(
-            roles.model, rollouts.ids, rollouts.mask, rollouts.response_mask.shape[1], 0.9
-        )
+        bare, _ = response_logprobs(roles.model, rollouts.ids, rollouts.mask, rollouts.response_mask.shape[1], 0.9)
     assert not torch.allclose(bare, rollouts.reference_logprobs, atol=1e-3)
     assert not [n for n, p in roles.model.named_parameters() if p.requires_grad and ".reference." in n]
 

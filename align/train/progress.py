@@ -1,0 +1,43 @@
+"""One line a logged step, in place of transformers' progress bar and printed dictionaries."""
+
+import time
+from typing import Any
+
+from transformers import TrainerCallback
+
+from align.run.manifest import Run
+from align.run.progress import say
+
+_SHOWN = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin",
+    "mean_token_accuracy": "token accuracy",
+    "eval_loss": "held-out loss",
+    "eval_accuracy": "held-out accuracy",
+    "eval_rewards/accuracies": "held-out accuracy",
+}
+
+
+class RunCallback(TrainerCallback):
+    """Writes what the trainer logs to the run's metrics.jsonl, and says the telling part of it."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.started = 0.0
+        self.first_step = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.started, self.first_step = time.monotonic(), state.global_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not logs or not state.is_world_process_zero:
+            return
+        self.run.log({"step": state.global_step, **{key: value for key, value in logs.items() if key != "step"}})
+        shown = [f"{name} {logs[key]:.3f}" for key, name in _SHOWN.items() if key in logs]
+        done = state.global_step - self.first_step
+        if shown and done:
+            pace = (time.monotonic() - self.started) / done
+            left = pace * (state.max_steps - state.global_step)
+            say(f"step {state.global_step}/{state.max_steps}  {'  '.join(shown)}  {pace:.1f} s a step, {left:.0f} s left")
