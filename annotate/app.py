@@ -70,12 +70,7 @@ def build_app(database: Database) -> FastAPI:
             pwa=False,
             mcp_server=False,
             max_file_size=0,
-            theme=gr.themes.Default(
-                primary_hue="teal",
-                neutral_hue="stone",
-                font=["system-ui", "sans-serif"],
-                font_mono=["ui-monospace", "monospace"],
-            ),
+            theme=_theme(),
             head=_head(path),
         )
     app.add_middleware(Gate, database=database)
@@ -136,6 +131,39 @@ def serve_forever(database: Database, listener: socket.socket) -> None:
     shown = f"[{host}]" if ":" in host else host
     print(f"annotate serves {database.name} at http://{shown}:{port} (Ctrl-C stops it)", flush=True)
     server.run(sockets=[listener])
+
+
+def _theme() -> gr.themes.Base:
+    """Gradio's default with the colours of static/concord.css, and with fonts that every machine has."""
+    shades = (
+        "#eef7f6",
+        "#d5ebe8",
+        "#aed8d3",
+        "#7fc0b9",
+        "#3f978f",
+        "#0c6b63",
+        "#0a5a53",
+        "#094b45",
+        "#073b37",
+        "#052b28",
+    )
+    accent = gr.themes.Color(*shades, "#031a18")
+    theme = gr.themes.Default(
+        primary_hue=accent,
+        secondary_hue=accent,
+        neutral_hue="stone",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+        radius_size="lg",
+    )
+    colours = {"body_background_fill": ("#f6f5f2", "#16181b"), "block_background_fill": ("#ffffff", "#1f2226")}
+    colours |= {"block_border_color": ("#dedbd4", "#353940"), "input_background_fill": ("#ffffff", "#1f2226")}
+    colours |= {
+        "table_even_background_fill": ("#ffffff", "#1f2226"),
+        "table_odd_background_fill": ("#faf9f7", "#1b1d21"),
+    }
+    light = {name: pair[0] for name, pair in colours.items()}
+    return theme.set(**light, **{f"{name}_dark": pair[1] for name, pair in colours.items()})
 
 
 def _head(path: str) -> str:

@@ -310,7 +310,8 @@ def _report_text(facts: dict[str, Any]) -> str:
         + (f", and {facts['surplus']} surplus" if facts["surplus"] else ""),
         f"  slots      {slots['filled']} of {slots['all']} filled",
         f"  agreement  raw {number(agreed['raw'])}, Krippendorff's alpha "
-        f"{number(agreed['krippendorff_alpha_nominal'])}{between}",
+        f"{number(agreed['krippendorff_alpha_nominal'])}{between},",
+        f"             {number(agreed['krippendorff_alpha_symmetrised'])} with each pair in either order",
     ]
     people = sorted(facts["people"], key=lambda person: -person["answers"])[:TEXT_PEOPLE]
     width = max([len("rater"), *(len(person["rater"]) for person in people)])

@@ -76,13 +76,19 @@ def _row(person: dict[str, Any]) -> list[str]:
     ]
 
 
+def _minus(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
 def _tiles(facts: dict[str, Any]) -> str:
     """HTML of numbers only."""
     if not facts:
         return '<div class="tiles"></div>'
     agreed, slots = facts["agreement"], facts["slots"]
     alpha, interval = agreed["krippendorff_alpha_nominal"], agreed["krippendorff_alpha_nominal_interval"]
-    between = f"95% {interval[0]:.2f} to {interval[1]:.2f}" if interval else "needs two answers an item"
+    between = f"95% {_minus(interval[0])} to {_minus(interval[1])}" if interval else "needs two answers an item"
+    mirrored = agreed["krippendorff_alpha_symmetrised"]
+    either_way = "" if mirrored is None else f"; in either order {_minus(mirrored)}"
     part = slots["filled"] / slots["all"] if slots["all"] else 0.0
     tiles = [
         (f"{facts['items_answered']}<small> of {facts['items']}</small>", "items with an answer", ""),
@@ -101,7 +107,7 @@ def _tiles(facts: dict[str, Any]) -> str:
             "raw agreement",
             "between two answers",
         ),
-        ("–" if alpha is None else f"{alpha:.2f}", "Krippendorff's alpha", between),
+        ("–" if alpha is None else _minus(alpha), "Krippendorff's alpha", between + either_way),
     ]
     simulated = '<p class="simulated">Simulated raters, not people, gave these rankings.</p>'
     return (
