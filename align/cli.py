@@ -32,7 +32,12 @@ def recipe_verb(name: str, help_text: str) -> Callable[[Callable[..., None]], cl
 
     def decorate(body: Callable[..., None]) -> click.Command:
         def callback(
-            recipe: str, overrides: tuple[str, ...], resume: bool, overwrite: bool, accelerate_config: str | None, **more: Any
+            recipe: str,
+            overrides: tuple[str, ...],
+            resume: bool,
+            overwrite: bool,
+            accelerate_config: str | None,
+            **more: Any,
         ) -> None:
             if accelerate_config:
                 _relaunch(accelerate_config)
@@ -97,10 +102,10 @@ def ppo(recipe: dict[str, Any], where: str, **options: Any) -> None:
 @recipe_verb("evaluate", "Compare models on held-out prompts, and write a report.")
 def evaluate(recipe: dict[str, Any], where: str, **options: Any) -> None:
     from align.evaluate.compare import compare
-    from align.report.html import write_results
+    from align.report.html import write_report
 
     run, metrics, samples = compare(recipe, where, **options)
-    report = write_results(run.folder, metrics, samples)
+    report = write_report(run.folder, metrics, samples)
     run.finish()
     print(report)
 
@@ -140,7 +145,9 @@ def _relaunch(name: str) -> None:
     candidates = [Path(name), Path("accelerate_configs") / f"{name}.yaml", beside_checkout / f"{name}.yaml"]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
-        names = sorted(path.stem for folder in {Path("accelerate_configs"), beside_checkout} for path in folder.glob("*.yaml"))
+        names = sorted(
+            path.stem for folder in {Path("accelerate_configs"), beside_checkout} for path in folder.glob("*.yaml")
+        )
         raise BadInput(f"--accelerate_config {name}: no such file; known names are {', '.join(dict.fromkeys(names))}")
     words = list(sys.argv[1:])
     for number, word in enumerate(words):
@@ -150,7 +157,16 @@ def _relaunch(name: str) -> None:
         if word.startswith("--accelerate_config="):
             del words[number]
             break
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(found), "-m", "align.cli", *words]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(found),
+        "-m",
+        "align.cli",
+        *words,
+    ]
     sys.stdout.flush()
     os.execv(sys.executable, launch)
 

@@ -124,9 +124,7 @@ def _table(
     held_out = [row for row in items.values() if row["title"] in test and row["gold"] in ("a1", "a2")]
     texts = list({(_prompt(row), row[side]) for row in held_out for side in ("a1", "a2")})
     score = reward_judge(str(out / "reward"), 16)
-    scores = dict(
-        zip(texts, score([([{"role": "user", "content": p}], text) for p, text in texts]), strict=True)
-    )
+    scores = dict(zip(texts, score([([{"role": "user", "content": p}], text) for p, text in texts]), strict=True))
 
     def right(first: float, second: float, gold: str) -> float:
         return 0.5 if first == second else float((first > second) == (gold == "a1"))

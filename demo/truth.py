@@ -9,7 +9,8 @@ from typing import Any
 IDEAL_WORDS = 12
 
 _PREAMBLE = re.compile(
-    r"(sure|certainly|of course|absolutely|great question|that's a (great|good)|what a|as an ai|i'm (happy|sorry|an ai))",
+    r"(sure|certainly|of course|absolutely|great question|that's a (great|good)|what a|as an ai"
+    r"|i'm (happy|sorry|an ai))",
     re.IGNORECASE,
 )
 

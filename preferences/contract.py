@@ -158,8 +158,10 @@ def check_answer(answer: Answer, count: int) -> None:
         raise ValueError(f"ranks: {len(ranks)} ranks for {count} responses; give one rank a response")
     if min(ranks) != 1:
         raise ValueError("ranks: the best response must have rank 1")
-    if strength is not None and count == 2 and (strength > 0) - (strength < 0) != (ranks[0] > ranks[1]) - (
-        ranks[0] < ranks[1]
+    if (
+        strength is not None
+        and count == 2
+        and (strength > 0) - (strength < 0) != (ranks[0] > ranks[1]) - (ranks[0] < ranks[1])
     ):
         raise ValueError(f"strength {strength} does not fit ranks {ranks}: below 0 the first is better, 0 is a tie")
     if strength is not None and count > 2 and (strength < 0 or (strength > 0) != (ranks.count(1) == 1)):
@@ -187,7 +189,9 @@ def validate(model: type[M], value: Any, where: str) -> M:
             key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            message = f"unknown key; known are {', '.join(model.model_fields)}" if len(first["loc"]) == 1 else "unknown key"
+            message = (
+                f"unknown key; known are {', '.join(model.model_fields)}" if len(first["loc"]) == 1 else "unknown key"
+            )
         raise BadInput(f"{where}: {key + ': ' if key else ''}{message}") from None
 
 
@@ -285,7 +289,7 @@ class Demonstration(Strict):
 
 
 class PreferencesFolder(NamedTuple):
-    """The rows of a preferences folder. `manifest` holds the project's facts; counts and hashes are added on writing."""
+    """The rows of a preferences folder. `manifest` holds the project's facts; writing adds counts and hashes."""
 
     pairs: dict[str, list[Pair]]  # split -> pairs with a winner
     ties: list[Tie]
@@ -328,7 +332,9 @@ def write_preferences(path: str | Path, folder: PreferencesFolder) -> dict[str, 
 
 def is_preferences_folder(path: str | Path) -> bool:
     """Whether `path` is a folder that says it is one of ours."""
-    return Path(path).is_dir() and (Path(path) / "manifest.json").is_file() and (Path(path) / "rankings.jsonl").is_file()
+    return (
+        Path(path).is_dir() and (Path(path) / "manifest.json").is_file() and (Path(path) / "rankings.jsonl").is_file()
+    )
 
 
 def check_preferences(path: str | Path) -> dict[str, Any]:
@@ -361,8 +367,8 @@ def _pretty(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
-_MESSAGES = {"list": [{"name": "role", "dtype": "string"}, {"name": "content", "dtype": "string"}]}
-_PAIR_FEATURES = [
+_MESSAGES: dict[str, Any] = {"list": [{"name": "role", "dtype": "string"}, {"name": "content", "dtype": "string"}]}
+_PAIR_FEATURES: list[dict[str, Any]] = [
     {"name": "prompt", **_MESSAGES},
     {"name": "chosen", **_MESSAGES},
     {"name": "rejected", **_MESSAGES},
@@ -375,7 +381,10 @@ _PAIR_FEATURES = [
     {"name": "raters", "list": "string"},
     {"name": "models", "struct": [{"name": "chosen", "dtype": "string"}, {"name": "rejected", "dtype": "string"}]},
 ]
-_EDIT = {"name": "edited", "struct": [{"name": "response", "dtype": "int64"}, {"name": "text", "dtype": "string"}]}
+_EDIT: dict[str, Any] = {
+    "name": "edited",
+    "struct": [{"name": "response", "dtype": "int64"}, {"name": "text", "dtype": "string"}],
+}
 _FEATURES: dict[str, list[dict[str, Any]]] = {
     "default": _PAIR_FEATURES,
     "ties": [*_PAIR_FEATURES, {"name": "split", "dtype": "string"}],
@@ -423,7 +432,9 @@ def _card(manifest: dict[str, Any]) -> str:
     counts = manifest["counts"]
     # load_dataset fails on an empty file of a split, so empty splits are left out of the default config.
     default = [{"split": split, "path": f"{split}.jsonl"} for split in SPLITS if counts[split]]
-    configs: list[dict[str, Any]] = [{"config_name": "default", "default": True, "data_files": default}] if default else []
+    configs: list[dict[str, Any]] = (
+        [{"config_name": "default", "default": True, "data_files": default}] if default else []
+    )
     configs += [
         {"config_name": name, "data_files": [{"split": "train", "path": file}]}
         for name, file in _OTHER_FILES.items()

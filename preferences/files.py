@@ -19,7 +19,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises BadInput for a missing file, bytes that are not UTF-8, bad JSON, or a line that is not an object.
     """
     try:
-        stream = open(path, "rb")
+        stream = open(path, "rb")  # noqa: SIM115, closed below; a failure to open has its own message
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
     with stream:
@@ -37,7 +37,9 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
                         f"{path}, line {number}: half a character (a lone surrogate like \\ud83d); write it whole"
                     ) from None
                 except UnicodeDecodeError as error:
-                    raise BadInput(f"{path}, line {number}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+                    raise BadInput(
+                        f"{path}, line {number}: not UTF-8 ({error.reason}); save the file as UTF-8"
+                    ) from None
                 except (json.JSONDecodeError, RecursionError) as error:
                     raise BadInput(f"{path}, line {number}: not JSON ({error}); write one JSON object a line") from None
                 if not isinstance(row, dict):

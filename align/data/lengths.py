@@ -68,5 +68,7 @@ def check_pairs(
             )
         longer += max_length is not None and longest > max_length
     if longer == len(rows):
-        raise BadInput(f"{where}: every one of its {longer} rows is longer than max_length {max_length}; raise max_length")
+        raise BadInput(
+            f"{where}: every one of its {longer} rows is longer than max_length {max_length}; raise max_length"
+        )
     return longer

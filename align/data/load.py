@@ -13,7 +13,7 @@ Messages = list[dict[str, str]]
 
 
 def load_pairs(name: str, split: str, config: str | None = None) -> "Dataset":
-    """Preference pairs: columns `chosen`, `rejected`, and `prompt` unless the prompt stands in both. Raises BadInput."""
+    """Pairs: columns `chosen`, `rejected`, and `prompt` unless both start with the prompt. Raises BadInput."""
     return _load(name, split, config, f"{split}.jsonl", ("chosen", "rejected"))
 
 

@@ -1,8 +1,8 @@
 """Packs: pairs that share responses go through the reward model together, each response once.
 
-Six pairs of a ranking of four are twelve responses as TRL pads them, and four here (InstructGPT's way, arXiv 2203.02155,
-section 3.4: all comparisons of a prompt are one element of the batch). A tournament of thirty-three arguments, in which
-each meets each, is one thousand and fifty-six against thirty-three.
+Six pairs of a ranking of four are twelve responses as TRL pads them, and four here (InstructGPT's way: all comparisons
+of a prompt are one element of the batch, arXiv 2203.02155, section 3.4). A tournament of thirty-three arguments, in
+which each meets each, is 1,056 against 33.
 """
 
 import random

@@ -3,6 +3,7 @@
 What is said here is said per prompt, and every number carries an interval over prompts.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ from align.data.lengths import check_prompts, context_length
 from align.data.load import data_facts, load_pairs, load_prompts
 from align.evaluate.judges import Scorer, function_judge, reward_judge
 from align.models.load import ModelSource, find_model, load_causal_lm, load_config, load_tokenizer, model_facts
-from align.models.sampling import pad_left, positions, sample
+from align.models.sampling import pad_left, sample
 from align.run.manifest import Run, check_output_folder, is_run, start_run
 from align.run.metrics import curves
 from align.run.progress import say
 from preferences.errors import BadInput
-from preferences.files import read_json, read_jsonl, write_jsonl
+from preferences.files import read_json, read_jsonl, write_jsonl, write_text
 from preferences.stats.winrate import accuracy, mean_interval, win_rate
 
 
@@ -44,7 +45,7 @@ class EvaluateConfig:
 
 
 class Comparison(NamedTuple):
-    """The open run, what `metrics.json` holds, and one record a prompt."""
+    """The open run, what its metrics.json holds, and one record a prompt, as in its samples.jsonl."""
 
     run: Run
     metrics: dict[str, Any]
@@ -58,7 +59,9 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     """
     (args,) = parse(recipe, (EvaluateConfig,), where)
     if args.base not in args.models:
-        raise BadInput(f"{where}: key `base`: there is no model {args.base!r} among the models {', '.join(args.models)}")
+        raise BadInput(
+            f"{where}: key `base`: there is no model {args.base!r} among the models {', '.join(args.models)}"
+        )
     if args.reward_model_path is None and args.truth is None:
         raise BadInput(f"{where}: no judge; add `reward_model_path: runs/reward`")
     if args.temperature <= 0:
@@ -96,9 +99,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     say("judging")
     names = list(args.models)
     scores: dict[str, dict[str, list[float]]] = {
-        judge: {
-            name: scorer([(p, r["text"]) for p, r in zip(prompts, responses[name], strict=True)]) for name in names
-        }
+        judge: {name: scorer([(p, r["text"]) for p, r in zip(prompts, responses[name], strict=True)]) for name in names}
         for judge, scorer in judges.items()
     }
     models = {}
@@ -140,6 +141,8 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         }
         for number, prompt in enumerate(prompts)
     ]
+    write_text(run.folder / "metrics.json", json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_jsonl(run.folder / "samples.jsonl", samples)
     return Comparison(run, metrics, samples)
 
 
@@ -158,9 +161,7 @@ def _responses(
     rows: list[dict[str, Any]] = []
     for start in range(0, len(prompts), args.batch_size):
         batch = prompts[start : start + args.batch_size]
-        samples = sample(
-            model, tokenizer, batch, max_new_tokens=args.max_new_tokens, temperature=args.temperature
-        )
+        samples = sample(model, tokenizer, batch, max_new_tokens=args.max_new_tokens, temperature=args.temperature)
         totals = _total_logprobs(model, samples.ids, samples.mask, samples.response_mask, args.temperature)
         for row in range(len(batch)):
             whole = samples.ids[row][samples.mask[row].bool()].tolist()
@@ -226,9 +227,7 @@ def _reward_model(
     """
     pairs = load_pairs(args.dataset_name, args.dataset_split, args.dataset_config)
     groups = list(pairs["group"]) if "group" in pairs.column_names else None
-    sides = {
-        side: [(row["prompt"], row[side][-1]["content"]) for row in pairs] for side in ("chosen", "rejected")
-    }
+    sides = {side: [(row["prompt"], row[side][-1]["content"]) for row in pairs] for side in ("chosen", "rejected")}
     say(f"scoring {len(pairs)} held-out pairs with the reward model")
     reward = {side: judges["reward"](rows) for side, rows in sides.items()}
     length = {side: [float(len(text)) for _, text in rows] for side, rows in sides.items()}
@@ -250,9 +249,7 @@ def _reward_model(
         ]
         correlation = spearmanr(points).statistic if len(points) > 2 else float("nan")
         result["truth"] = {
-            "pairs": accuracy(
-                [by_reward[n] if right[n] == 1.0 else 1.0 - by_reward[n] for n in decided], kept_groups
-            ),
+            "pairs": accuracy([by_reward[n] if right[n] == 1.0 else 1.0 - by_reward[n] for n in decided], kept_groups),
             "raters": accuracy([right[n] for n in decided], kept_groups),
             "correlation": None if correlation != correlation else float(correlation),
             "points": points,

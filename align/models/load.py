@@ -43,7 +43,9 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
     if folder.is_dir():
         if (folder / "adapter_config.json").is_file():
             if not (folder / "adapter_model.safetensors").is_file():
-                raise BadInput(f"{name}: has an adapter_config.json, but no adapter_model.safetensors; no weights there")
+                raise BadInput(
+                    f"{name}: has an adapter_config.json, but no adapter_model.safetensors; no weights there"
+                )
             base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
             if not isinstance(base, str) or not base:
                 raise BadInput(f"{folder / 'adapter_config.json'}: key `base_model_name_or_path` names no base model")
@@ -127,7 +129,9 @@ def has_score_head(source: ModelSource) -> bool:
     return False
 
 
-def _load(auto_class: Any, source: ModelSource, model_args: "ModelConfig | None", trainable: bool, **kwargs: Any) -> Any:
+def _load(
+    auto_class: Any, source: ModelSource, model_args: "ModelConfig | None", trainable: bool, **kwargs: Any
+) -> Any:
     import torch
     from transformers.utils import logging
 
@@ -228,5 +232,3 @@ def device() -> "torch.device":
     import torch
 
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-
-

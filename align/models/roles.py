@@ -27,7 +27,7 @@ class Roles:
     """One base, four roles. Everything runs in eval mode: PPO without dropout, so that the first ratio is 1."""
 
     def __init__(self, base: Any, policy: "LoraConfig | str", reward: str) -> None:
-        """`policy`: a new adapter's configuration, or the folder of the adapter to go on with; `reward`: a reward run."""
+        """`policy`: a new adapter's configuration, or the folder of one to go on with; `reward`: a reward run."""
         from peft import PeftModel, get_peft_model
 
         if isinstance(policy, str):

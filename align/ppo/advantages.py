@@ -27,9 +27,7 @@ def token_rewards(
     return rewards
 
 
-def gae(
-    rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, gamma: float, lam: float
-) -> Advantages:
+def gae(rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, gamma: float, lam: float) -> Advantages:
     """Generalised advantage estimation (arXiv 1506.02438, eq. 16), backwards over a finished episode.
 
     delta_t = r_t + gamma V_{t+1} - V_t;  A_t = delta_t + gamma lam A_{t+1};  return_t = A_t + V_t.
@@ -48,9 +46,7 @@ def gae(
     return Advantages(advantages, (advantages + values) * keep)
 
 
-def whiten(
-    values: torch.Tensor, mask: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor
-) -> torch.Tensor:
+def whiten(values: torch.Tensor, mask: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     """(values - mean) / sqrt(variance + 1e-8) on the mask, 0 elsewhere. The moments are of the whole batch, over all
     processes, so that whitening does not depend on how the batch is spread (PPO detail 7 of arXiv 2403.17031).
     """

@@ -46,7 +46,7 @@ class ValueLoss(NamedTuple):
 def value_loss(
     values: torch.Tensor, old_values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor, cliprange_value: float
 ) -> ValueLoss:
-    """Sum of 0.5 max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2), all inputs (b, t) (PPO2 of OpenAI baselines)."""
+    """Sum of 0.5 max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2), all inputs (b, t) (OpenAI baselines, ppo2)."""
     keep = mask.to(values.dtype)
     limited = torch.minimum(torch.maximum(values, old_values - cliprange_value), old_values + cliprange_value)
     plain_error, limited_error = (values - returns).square(), (limited - returns).square()

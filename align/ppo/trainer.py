@@ -45,7 +45,9 @@ def run_ppo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     check_prompts(tokenizer, prompts, args.response_length, context_length(load_config(source)), args.dataset_name)
     accelerator = Accelerator(cpu=args.use_cpu)
     if args.batch_size % accelerator.num_processes:
-        raise BadInput(f"{where}: batch_size {args.batch_size} does not divide into {accelerator.num_processes} processes")
+        raise BadInput(
+            f"{where}: batch_size {args.batch_size} does not divide into {accelerator.num_processes} processes"
+        )
     model_args.lora_task_type = "CAUSAL_LM"
     model_args.lora_target_modules = model_args.lora_target_modules or "all-linear"
     torch.manual_seed(args.seed)
@@ -214,9 +216,7 @@ def _describe(
     }
 
 
-def _moments(
-    values: torch.Tensor, mask: torch.Tensor, accelerator: Accelerator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(values: torch.Tensor, mask: torch.Tensor, accelerator: Accelerator) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and (population) variance of the values on the mask, over all processes."""
     keep = mask.to(values.dtype)
     sums = torch.stack([keep.sum(), (values * keep).sum(), (values.square() * keep).sum()])

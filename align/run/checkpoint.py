@@ -31,9 +31,7 @@ def save_checkpoint(
             shutil.rmtree(path)
 
 
-def load_checkpoint(
-    run_folder: Path, parameters: "dict[str, torch.Tensor]", optimizer: "torch.optim.Optimizer"
-) -> int:
+def load_checkpoint(run_folder: Path, parameters: "dict[str, torch.Tensor]", optimizer: "torch.optim.Optimizer") -> int:
     """Put the last whole checkpoint into `parameters` and `optimizer`, and return its step; 0 when there is none."""
     from safetensors.torch import load_file
 

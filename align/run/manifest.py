@@ -1,10 +1,10 @@
 """The run folder: opened before a run, closed after it, and what its manifest says about where a run came from.
 
-    runs/dpo/
-      manifest.json     what made this folder: recipe, inputs and their hashes, parents, versions, commit, seed, times
-      recipe.yaml       the resolved recipe; `align VERB recipe.yaml` makes the run again
-      metrics.jsonl     one line a logged step
-      ...               the verb's own results: weights, samples, report.html
+runs/dpo/
+  manifest.json     what made this folder: recipe, inputs and their hashes, parents, versions, commit, seed, times
+  recipe.yaml       the resolved recipe; `align VERB recipe.yaml` makes the run again
+  metrics.jsonl     one line a logged step
+  ...               the verb's own results: weights, samples, report.html
 """
 
 import importlib.metadata

@@ -77,7 +77,7 @@ def with_machine_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def lora_config(job: Job, task_type: str) -> Any:
-    """The recipe's LoRA as PEFT wants it, or None: full-parameter training, or an adapter that goes on being trained."""
+    """The recipe's LoRA as PEFT wants it, or None: full-parameter training, or an adapter that is trained further."""
     from trl import get_peft_config
 
     if job.source.adapter:

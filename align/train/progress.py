@@ -40,4 +40,7 @@ class RunCallback(TrainerCallback):
         if shown and done:
             pace = (time.monotonic() - self.started) / done
             left = pace * (state.max_steps - state.global_step)
-            say(f"step {state.global_step}/{state.max_steps}  {'  '.join(shown)}  {pace:.1f} s a step, {left:.0f} s left")
+            say(
+                f"step {state.global_step}/{state.max_steps}  {'  '.join(shown)}"
+                f"  {pace:.1f} s a step, {left:.0f} s left"
+            )

@@ -64,8 +64,8 @@ def _packed(pairs: "Dataset", job: Job, batch_size: int) -> "Dataset":
 
     rows = []
     for number, row in enumerate(pairs, start=1):
-        sides = [token_ids(job.tokenizer, text) for text in whole_texts(row)]
-        if job.args.max_length is not None and max(map(len, sides)) > job.args.max_length:
+        chosen, rejected = (token_ids(job.tokenizer, text) for text in whole_texts(row))
+        if job.args.max_length is not None and max(len(chosen), len(rejected)) > job.args.max_length:
             continue
         preference, weight = row.get("preference", 1.0), row.get("weight", 1.0)
         if preference is None or not 0 <= preference <= 1 or weight is None or weight < 0:
@@ -73,7 +73,7 @@ def _packed(pairs: "Dataset", job: Job, batch_size: int) -> "Dataset":
                 f"{job.data.dataset_name}, row {number}: preference {preference} and weight {weight};"
                 " a preference is from 0 to 1, a weight at least 0"
             )
-        rows.append((*sides, float(preference), float(weight)))
+        rows.append((chosen, rejected, float(preference), float(weight)))
     packs = as_columns(pack_pairs(rows, 2 * batch_size, job.args.seed))
     # TRL takes a data set with these two columns for a tokenized one, and leaves it alone
     return Dataset.from_dict({**packs, "chosen_ids": packs["texts"], "rejected_ids": packs["texts"]})

@@ -17,9 +17,7 @@ def run_sft(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     rows = load_demonstrations(job.data.dataset_name, job.data.dataset_train_split, job.data.dataset_config)
     evaluation = None
     if job.args.eval_strategy != "no":
-        evaluation = load_demonstrations(
-            job.data.dataset_name, job.data.dataset_test_split, job.data.dataset_config
-        )
+        evaluation = load_demonstrations(job.data.dataset_name, job.data.dataset_test_split, job.data.dataset_config)
     peft_config = lora_config(job, "CAUSAL_LM")
     model = load_causal_lm(job.source, job.model_args, trainable=True)
 

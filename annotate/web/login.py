@@ -34,6 +34,11 @@ def home(request: Request) -> Response:
     return RedirectResponse("/rate/" if rates else "/owner/", status_code=303)
 
 
+@router.get("/favicon.ico")
+def icon() -> Response:
+    return RedirectResponse("/static/icon.svg")
+
+
 @router.get("/login")
 def login_page(next: str = "/") -> HTMLResponse:
     return _page(next)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-WORDS = "red green blue cat dog fox sun moon star tea milk soup".split()
+WORDS = ["red", "green", "blue", "cat", "dog", "fox", "sun", "moon", "star", "tea", "milk", "soup"]
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"

@@ -50,9 +50,7 @@ def test_every_pair_is_in_exactly_one_pack(rows: list[tuple[int, int, float, flo
 
 def test_hard_labels_give_the_usual_reward_loss() -> None:
     # scores 2 over 1 and 0 over 3: -log s(1) = log(1 + e^-1) = 0.313262, -log s(-3) = log(1 + e^3) = 3.048587
-    loss = soft_bradley_terry(
-        torch.tensor([2.0, 0.0]), torch.tensor([1.0, 3.0]), torch.ones(2), torch.ones(2)
-    )
+    loss = soft_bradley_terry(torch.tensor([2.0, 0.0]), torch.tensor([1.0, 3.0]), torch.ones(2), torch.ones(2))
     assert loss.item() == pytest.approx((0.313262 + 3.048587) / 2, abs=1e-6)
 
 
