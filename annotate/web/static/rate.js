@@ -109,7 +109,8 @@ async function submit() {
   } catch (problem) {
     at("receipt").textContent = "";
     if (!(problem instanceof Problem)) throw problem;
-    error(`Not saved. ${problem.message} Your rating is kept; `, problem.signedOut);
+    const why = problem.signedOut ? "You are signed out." : problem.message;
+    error(`Not saved. ${why} Your rating is kept; `, problem.signedOut);
   } finally {
     busy = false;
   }
