@@ -1,6 +1,8 @@
 """Leases of slots under every order of events, on a real database file."""
 
+import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +59,19 @@ def answer(ranks: list[int]) -> contract.Answer:
 class Slots(RuleBasedStateMachine):
     """Raters ask, wait, answer, answer late and answer twice; a model says what each may hold."""
 
+    @staticmethod
+    @cache
+    def template() -> Path:
+        """A database file to copy, which is quicker than making one for every example."""
+        folder = Path(tempfile.mkdtemp())
+        small_project(folder).engine.dispose()
+        return folder / "a.db"
+
     @initialize()
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.database = small_project(Path(self.folder.name))
+        shutil.copy(self.template(), self.folder.name)
+        self.database = open_database(f"{self.folder.name}/a.db")
         self.members = members(self.database)
         self.now = 1000.0
         self.given: dict[int, tuple[int, int, list[int]]] = {}  # member -> (assignment, item, order) of the last lease
@@ -146,7 +157,7 @@ class Slots(RuleBasedStateMachine):
 
 
 Slots.TestCase.settings = settings(
-    max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestSlots = Slots.TestCase
 
