@@ -1,9 +1,7 @@
 """The `align` command. Heavy imports happen inside the verb, so that `align --help` answers at once."""
 
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,7 +12,14 @@ from preferences.errors import BadInput, exit_on_bad_input
 def main() -> None:
     """Entry point: a user's mistake is one sentence and exit code 2."""
     with exit_on_bad_input():
-        align(prog_name="align")
+        try:
+            align(prog_name="align")
+        except BadInput as error:
+            from align.run.launch import tell_launcher
+
+            if tell_launcher(error):
+                sys.exit(2)
+            raise
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,7 +32,9 @@ def align() -> None:
     """
 
 
-def recipe_verb(name: str, help_text: str) -> Callable[[Callable[..., None]], click.Command]:
+def recipe_verb(
+    name: str, help_text: str, *, distributed: bool = True
+) -> Callable[[Callable[..., None]], click.Command]:
     """A verb that runs a recipe: RECIPE, its keys as options, and what every such verb has."""
 
     def decorate(body: Callable[..., None]) -> click.Command:
@@ -36,11 +43,13 @@ def recipe_verb(name: str, help_text: str) -> Callable[[Callable[..., None]], cl
             overrides: tuple[str, ...],
             resume: bool,
             overwrite: bool,
-            accelerate_config: str | None,
+            accelerate_config: str | None = None,
             **more: Any,
         ) -> None:
             if accelerate_config:
-                _relaunch(accelerate_config)
+                from align.run.launch import relaunch
+
+                relaunch(accelerate_config, _without_accelerate_config(sys.argv[1:]))
             from align.run.progress import quiet_libraries
 
             quiet_libraries()
@@ -58,13 +67,16 @@ def recipe_verb(name: str, help_text: str) -> Callable[[Callable[..., None]], cl
                 click.Argument(["overrides"], nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]..."),
                 click.Option(["--resume"], is_flag=True, help="Go on with an interrupted run in output_dir."),
                 click.Option(["--overwrite"], is_flag=True, help="Replace the run in output_dir."),
+            ],
+        )
+        if distributed:
+            command.params.append(
                 click.Option(
                     ["--accelerate_config"],
                     metavar="NAME",
                     help="Relaunch under accelerate with accelerate_configs/NAME.yaml, or with a file of your own.",
-                ),
-            ],
-        )
+                )
+            )
         align.add_command(command)
         return command
 
@@ -99,7 +111,7 @@ def ppo(recipe: dict[str, Any], where: str, **options: Any) -> None:
     run_ppo(recipe, where, **options)
 
 
-@recipe_verb("evaluate", "Compare models on held-out prompts, and write a report.")
+@recipe_verb("evaluate", "Compare models on held-out prompts, and write a report.", distributed=False)
 def evaluate(recipe: dict[str, Any], where: str, **options: Any) -> None:
     from align.evaluate.compare import compare
     from align.report.html import write_report
@@ -139,36 +151,15 @@ def chat(model: str, max_new_tokens: int, temperature: float) -> None:
     run_chat(model, max_new_tokens, temperature)
 
 
-def _relaunch(name: str) -> None:
-    """Replace this process by `accelerate launch` of the same command line. Raises BadInput for an unknown name."""
-    beside_checkout = Path(__file__).parent.parent / "accelerate_configs"
-    candidates = [Path(name), Path("accelerate_configs") / f"{name}.yaml", beside_checkout / f"{name}.yaml"]
-    found = next((path for path in candidates if path.is_file()), None)
-    if found is None:
-        names = sorted(
-            path.stem for folder in {Path("accelerate_configs"), beside_checkout} for path in folder.glob("*.yaml")
-        )
-        raise BadInput(f"--accelerate_config {name}: no such file; known names are {', '.join(dict.fromkeys(names))}")
-    words = list(sys.argv[1:])
-    for number, word in enumerate(words):
+def _without_accelerate_config(words: list[str]) -> list[str]:
+    """The command line less --accelerate_config and its value, so that the relaunched verb runs."""
+    rest = list(words)
+    for number, word in enumerate(rest):
         if word == "--accelerate_config":
-            del words[number : number + 2]
-            break
+            return rest[:number] + rest[number + 2 :]
         if word.startswith("--accelerate_config="):
-            del words[number]
-            break
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(found),
-        "-m",
-        "align.cli",
-        *words,
-    ]
-    sys.stdout.flush()
-    os.execv(sys.executable, launch)
+            return rest[:number] + rest[number + 1 :]
+    return rest
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from align.ppo.config import PPOConfig
 from align.ppo.losses import policy_loss, value_loss
 from align.ppo.rollout import Rollouts, make_rollouts
 from align.run.checkpoint import load_checkpoint, save_checkpoint
+from align.run.launch import check_world, sharded
 from align.run.manifest import Run, check_output_folder, hash_weights, is_run, start_run
 from align.run.progress import say
 from preferences.errors import BadInput
@@ -35,6 +36,10 @@ def run_ppo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     args, model_args = parse(recipe, (PPOConfig, ModelConfig), where)
     if not model_args.model_name_or_path:
         raise BadInput(f"{where}: the key `model_name_or_path` is missing; name a hub model or a model folder")
+    if kind := sharded():
+        raise BadInput(f"PPO keeps its four roles on one whole base and does not run under {kind}; take multi_gpu")
+    accelerator = Accelerator(cpu=args.use_cpu or not torch.cuda.is_available())
+    check_world(accelerator.num_processes)
     check_output_folder(args.output_dir, "ppo", resume, overwrite)
     source = find_model(model_args.model_name_or_path, model_args.model_revision)
     reward = find_model(args.reward_model_path)
@@ -43,7 +48,6 @@ def run_ppo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     tokenizer = load_tokenizer(source)
     prompts = load_prompts(args.dataset_name, args.dataset_train_split, args.dataset_config)
     check_prompts(tokenizer, prompts, args.response_length, context_length(load_config(source)), args.dataset_name)
-    accelerator = Accelerator(cpu=args.use_cpu)
     if args.batch_size % accelerator.num_processes:
         raise BadInput(
             f"{where}: batch_size {args.batch_size} does not divide into {accelerator.num_processes} processes"
@@ -53,6 +57,7 @@ def run_ppo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     torch.manual_seed(args.seed)
     roles = load_roles(source, reward, model_args, get_peft_config(model_args))
 
+    accelerator.wait_for_everyone()  # until every process has found the input right, the folder free among it
     run = start_run(
         "ppo",
         recipe,
@@ -64,6 +69,7 @@ def run_ppo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         parents=[f for f in (source.name, args.reward_model_path, args.dataset_name) if is_run(f)],
         seed=args.seed,
         resume=resume,
+        processes=accelerator.num_processes,
         writes=accelerator.is_main_process,
     )
     train(args, roles, tokenizer, prompts, accelerator, run)

@@ -9,7 +9,6 @@ runs/dpo/
 
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -56,7 +55,7 @@ class Run:
         self.manifest.update(facts)
         self.manifest["status"] = "finished"
         self.manifest["finished_at"] = _now()
-        self.manifest["seconds"] = round(self.manifest.get("seconds", 0.0) + time.monotonic() - self.started, 3)
+        self.manifest["seconds"] = round(time.monotonic() - self.started, 3)
         self.save()
 
     def save(self) -> None:
@@ -105,14 +104,20 @@ def start_run(
     parents: list[str | Path],
     seed: int,
     resume: bool,
+    processes: int = 1,
     writes: bool = True,
 ) -> Run:
     """Open the run folder `recipe["output_dir"]`; all inputs have been checked by now.
 
     `inputs` maps a role ("dataset", "model") to facts with hashes; `parents` are run folders that this run builds on.
-    A resumed run must have the same recipe (raises BadInput); what an overwritten run left is deleted.
+    A resumed run must have the same recipe (raises BadInput); what an overwritten run left is deleted. `writes` is
+    true in one process of a distributed run.
     """
     folder = Path(recipe["output_dir"])
+    for facts in inputs.values():
+        for name in (facts["name"], facts.get("base")):
+            if name and Path(name).exists() and Path(name).resolve().is_relative_to(folder.resolve()):
+                raise BadInput(f"output_dir {folder}: the run would replace its own input {name}; give another folder")
     resumed_at: list[str] = []
     old: dict[str, Any] = {}
     if resume:
@@ -122,6 +127,10 @@ def start_run(
             raise BadInput(
                 f"output_dir {folder}: the run to resume has another `{sorted(changed)[0]}` in its recipe;"
                 " resume it with the recipe it was started with"
+            )
+        if old["inputs"] != inputs:
+            raise BadInput(
+                f"output_dir {folder}: the data or the model of the run to resume have changed since; --overwrite it"
             )
         resumed_at = [*old.get("resumed_at", []), _now()]
     elif writes and folder.exists():
@@ -136,7 +145,7 @@ def start_run(
         "seed": seed,
         "versions": _versions(),
         "git_commit": _git_commit(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": processes,
         "started_at": old.get("started_at", _now()),
         "resumed_at": resumed_at,
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from align.config import parse
 from align.data.load import data_facts
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer, model_facts
+from align.run.launch import check_world
 from align.run.manifest import Run, check_output_folder, hash_weights, is_run, start_run
 from align.run.progress import say
 from preferences.errors import BadInput
@@ -57,6 +58,7 @@ def read_job(verb: str, recipe: dict[str, Any], where: str, config: type, resume
         raise BadInput(f"{where}: the key `model_name_or_path` is missing; name a hub model or a model folder")
     if (model_args.load_in_4bit or model_args.load_in_8bit) and not model_args.use_peft:
         raise BadInput(f"{where}: a model in 4 or 8 bits can't be trained whole; add `use_peft: true`")
+    check_world(args.world_size)
     check_output_folder(args.output_dir, verb, resume, overwrite)
     source = find_model(model_args.model_name_or_path, model_args.model_revision)
     context = getattr(load_config(source), "max_position_embeddings", None)
@@ -94,6 +96,9 @@ def lora_config(job: Job, task_type: str) -> Any:
 
 def open_run(job: Job) -> Run:
     """Open the run folder; the last step before training."""
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()  # until every process has found the input right, the folder free among it
     parents = [folder for folder in (job.source.name, job.data.dataset_name) if is_run(folder)]
     return start_run(
         job.verb,
@@ -102,6 +107,7 @@ def open_run(job: Job) -> Run:
         parents=list(parents),
         seed=job.args.seed,
         resume=job.resume,
+        processes=job.args.world_size,
         writes=job.args.process_index == 0,
     )
 
