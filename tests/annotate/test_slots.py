@@ -75,6 +75,7 @@ class Slots(RuleBasedStateMachine):
         self.members = members(self.database)
         self.now = 1000.0
         self.given: dict[int, tuple[int, int, list[int]]] = {}  # member -> (assignment, item, order) of the last lease
+        self.leased: dict[int, float] = {}  # member -> when that lease ends
         self.answered: dict[tuple[int, int], str] = {}  # (member, item) -> kind
 
     def teardown(self) -> None:
@@ -90,12 +91,15 @@ class Slots(RuleBasedStateMachine):
             done, total = progress(session, member, now=self.now)
         assert done == sum(who == member.id for who, _ in self.answered)
         assert (total > done) == (found is not None)
+        before = self.given.get(member.id)
+        if before is not None and (member.id, before[1]) not in self.answered and self.leased[member.id] > self.now:
+            assert found is not None and found[0].id == before[0]  # what a rater holds comes back first
         if found is None:
             return
         assignment, item = found
+        self.leased[member.id] = self.now + LEASE_SECONDS
         assert (member.id, item.id) not in self.answered
         assert sorted(assignment.shown) == [0, 1, 2]
-        before = self.given.get(member.id)
         if before is not None and before[1] == item.id:  # the same item comes back as it was
             assert before == (assignment.id, item.id, assignment.shown)
         self.given[member.id] = (assignment.id, item.id, assignment.shown)
@@ -184,6 +188,27 @@ def test_a_late_answer_takes_its_own_slot_while_nobody_else_has(tmp_path: Path) 
             session, rater, first.id, answer([1, 2, 3]), key="some-key", guideline=None, now=9 * LEASE_SECONDS
         )
     assert not receipt.surplus
+
+
+def test_a_late_answer_takes_another_free_slot(tmp_path: Path) -> None:
+    database = small_project(tmp_path, items=1, overlap=2, raters=2)
+    first, second = members(database)
+    with database.write() as session:
+        mine, _ = next_assignment(session, first, now=0.0) or pytest.fail()
+        next_assignment(session, second, now=LEASE_SECONDS + 1)  # takes the slot that ran out; the other one is free
+        late = LEASE_SECONDS + 2
+        receipt = submit(session, first, mine.id, answer([1, 2, 3]), key="some-key", guideline=None, now=late)
+    assert not receipt.surplus
+
+
+def test_what_a_rater_holds_comes_before_what_is_more_urgent(tmp_path: Path) -> None:
+    database = small_project(tmp_path, items=2, overlap=1, raters=2)
+    first, second = members(database)
+    with database.write() as session:
+        next_assignment(session, second, now=0.0)  # item 1
+        mine, _ = next_assignment(session, first, now=LEASE_SECONDS - 1) or pytest.fail()  # item 2
+        again, _ = next_assignment(session, first, now=LEASE_SECONDS + 1) or pytest.fail()  # item 1 is free again
+        assert again.id == mine.id
 
 
 def test_submitting_twice_stores_once(tmp_path: Path) -> None:
