@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from preferences.errors import BadInput
@@ -46,7 +46,7 @@ class Database:
     def _one_sentence(self) -> Iterator[None]:
         try:
             yield
-        except OperationalError as error:
+        except (OperationalError, DataError) as error:  # DataError: PostgreSQL keeps no NUL characters
             reason = str(error.orig).splitlines()[0]
             raise BadInput(f"the database {self.name} failed ({reason}), and nothing of this was stored") from error
 
