@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 class Pack(NamedTuple):
     """What goes through the model at once."""
 
-    texts: list[list[int]]  # token ids, each text once
+    texts: list[list[int]]  # token ids, each text once, shortest first
     pairs: list[tuple[int, int]]  # (chosen, rejected), as positions in `texts`
     preference: list[float]
     weight: list[float]
@@ -60,6 +60,22 @@ def pack_pairs(
     return [_pack(group, texts) for group in packed]
 
 
+def length_chunks(lengths: Sequence[int]) -> list[range]:
+    """Cut texts, sorted by length, into runs that are padded apart, where that saves a quarter of the tokens or more.
+
+    Halves again and again: [10, 10, 100, 100] -> 0..1, 2..3 (220 tokens with padding in place of 400).
+    """
+
+    def cut(run: range) -> list[range]:
+        middle = run.start + len(run) // 2
+        halves = (range(run.start, middle), range(middle, run.stop))
+        if len(run) < 2 or sum(len(half) * lengths[half[-1]] for half in halves) > 0.75 * len(run) * lengths[run[-1]]:
+            return [run]
+        return [part for half in halves for part in cut(half)]
+
+    return cut(range(len(lengths)))
+
+
 def _components(pairs: list[_Pair], count: int) -> list[list[_Pair]]:
     """Pairs that are connected through shared texts, by union-find."""
     parent = list(range(count))
@@ -98,12 +114,10 @@ def _count(pairs: list[_Pair]) -> int:
 
 
 def _pack(pairs: list[_Pair], texts: list[list[int]]) -> Pack:
-    place: dict[int, int] = {}
-    for pair in pairs:
-        for end in (pair.chosen, pair.rejected):
-            place.setdefault(end, len(place))
+    members = sorted({end for pair in pairs for end in (pair.chosen, pair.rejected)}, key=lambda n: (len(texts[n]), n))
+    place = {number: index for index, number in enumerate(members)}
     return Pack(
-        texts=[texts[number] for number in place],
+        texts=[texts[number] for number in members],
         pairs=[(place[pair.chosen], place[pair.rejected]) for pair in pairs],
         preference=[pair.preference for pair in pairs],
         weight=[pair.weight for pair in pairs],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.data.lengths import check_pairs, token_ids, whole_texts
 from align.data.load import load_pairs
-from align.data.packs import as_columns, pack_pairs
+from align.data.packs import as_columns, length_chunks, pack_pairs
 from align.models.load import load_reward_model
 from align.run.progress import say
 from align.train.common import Job, lora_config, open_run, read_job, train
@@ -80,7 +80,9 @@ def _packed(pairs: "Dataset", job: Job, batch_size: int) -> "Dataset":
 
 
 class _Collator:
-    """One pack to tensors: ids and mask (texts, n), padded on the right, and the pairs' columns (pairs,)."""
+    """One pack to tensors: runs of texts of like length, each ids and mask (texts, n) padded on the right, and the
+    pairs' columns (pairs,).
+    """
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
@@ -91,10 +93,11 @@ class _Collator:
 
         (pack,) = packs
         texts = [torch.tensor(ids) for ids in pack["texts"]]
+        runs = [[texts[n] for n in run] for run in length_chunks([len(text) for text in texts])]
         ends = torch.tensor(pack["pairs"])
         return {
-            "input_ids": pad_sequence(texts, batch_first=True, padding_value=self.pad_token_id),
-            "attention_mask": pad_sequence([torch.ones_like(ids) for ids in texts], batch_first=True),
+            "ids": [pad_sequence(run, batch_first=True, padding_value=self.pad_token_id) for run in runs],
+            "masks": [pad_sequence([torch.ones_like(ids) for ids in run], batch_first=True) for run in runs],
             "chosen": ends[:, 0],
             "rejected": ends[:, 1],
             "preference": torch.tensor(pack["preference"], dtype=torch.float32),
@@ -117,8 +120,9 @@ def _trainer_class() -> Any:
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
-            scores = outputs.logits.squeeze(-1).float()
+            runs = zip(inputs["ids"], inputs["masks"], strict=True)
+            logits = [model(input_ids=ids, attention_mask=mask, use_cache=False).logits for ids, mask in runs]
+            scores = torch.cat(logits).squeeze(-1).float()
             chosen, rejected = scores[inputs["chosen"]], scores[inputs["rejected"]]
             loss = soft_bradley_terry(chosen, rejected, inputs["preference"], inputs["weight"])
             if self.args.center_rewards_coefficient is not None:
@@ -130,7 +134,7 @@ def _trainer_class() -> Any:
             prefix = "" if self.model.training else "eval_"
             for name, value in zip(("accuracy", "margin", "mean_reward"), means, strict=True):
                 self.told.setdefault(prefix + name, []).append(value)
-            return (loss, outputs) if return_outputs else loss
+            return (loss, {"scores": scores}) if return_outputs else loss
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             prefix = "" if self.model.training else "eval_"

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from align.data.packs import pack_pairs
+from align.data.packs import length_chunks, pack_pairs
 from align.train.losses import soft_bradley_terry
 
 
@@ -46,6 +46,12 @@ def test_every_pair_is_in_exactly_one_pack(rows: list[tuple[int, int, float, flo
             found.append((pack.texts[first], pack.texts[second], preference, weight))
     assert sorted(found) == sorted(given_rows)
     assert packs == pack_pairs(given_rows, room, seed)
+
+
+def test_texts_of_like_length_are_padded_together() -> None:
+    assert length_chunks([10, 10, 100, 100]) == [range(0, 2), range(2, 4)]  # 20 + 200 tokens, where one run has 400
+    assert length_chunks([90, 95, 100, 100]) == [range(0, 4)]
+    assert length_chunks([7]) == [range(0, 1)]
 
 
 def test_hard_labels_give_the_usual_reward_loss() -> None:
