@@ -139,8 +139,16 @@ def sample(recipe: str, overrides: tuple[str, ...], to_annotate: str | None) -> 
 
 @align.command()
 @click.argument("model", metavar="MODEL")
-@click.option("--max-new-tokens", default=256, show_default=True, help="Longest reply, in tokens.")
-@click.option("--temperature", default=0.7, show_default=True, help="0 always takes the likeliest token.")
+@click.option(
+    "--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Longest reply, in tokens."
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.7,
+    show_default=True,
+    help="0 always takes the likeliest token.",
+)
 def chat(model: str, max_new_tokens: int, temperature: float) -> None:
     """Talk to a MODEL: a hub name, a model folder, or a run folder."""
     from align.run.progress import quiet_libraries

@@ -1,6 +1,8 @@
 """How long rows are in tokens: what fits the model, and what a recipe's `max_length` cuts or drops, said aloud."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from preferences.errors import BadInput
@@ -10,10 +12,19 @@ if TYPE_CHECKING:
 
 
 def token_ids(tokenizer: "PreTrainedTokenizerBase", messages: Any, *, generation: bool = False) -> list[int]:
-    """Token ids of a conversation under the tokenizer's chat template, or of a plain text."""
+    """Token ids of a conversation under the tokenizer's chat template, or of a plain text.
+
+    Raises BadInput for a conversation that the template refuses, such as one with a system turn for some models.
+    """
+    from jinja2 import TemplateError
+
     if isinstance(messages, str):
         return list(tokenizer(messages)["input_ids"])
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=generation, return_dict=True)["input_ids"]
+    try:
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=generation, return_dict=True)["input_ids"]
+    except TemplateError as error:
+        roles = ", ".join(turn["role"] for turn in messages)
+        raise BadInput(f"the model's chat template refuses a conversation of {roles}: {error}") from None
     return list(ids)
 
 
@@ -27,12 +38,13 @@ def check_prompts(
 ) -> None:
     """Raise BadInput for the first prompt that leaves no room for `new_tokens` in the model's context."""
     for number, prompt in enumerate(prompts, start=1):
-        length = len(token_ids(tokenizer, prompt, generation=True))
-        if context is not None and length + new_tokens > context:
-            raise BadInput(
-                f"{where}, prompt {number}: {length} tokens and {new_tokens} new ones do not fit the model's context"
-                f" of {context}; shorten the prompt or ask for fewer new tokens"
-            )
+        with _at(f"{where}, prompt {number}"):
+            length = len(token_ids(tokenizer, prompt, generation=True))
+            if context is not None and length + new_tokens > context:
+                raise BadInput(
+                    f"{length} tokens and {new_tokens} new ones do not fit the model's context of {context};"
+                    " shorten the prompt or ask for fewer new tokens"
+                )
 
 
 def whole_texts(row: dict[str, Any]) -> tuple[Any, Any]:
@@ -55,20 +67,56 @@ def check_pairs(
 ) -> int:
     """Count the rows longer than `max_length` tokens.
 
-    Raises BadInput for a prompt longer than the model's context, for a row longer than the context where the
-    recipe sets no `max_length`, and when no row is within `max_length`.
+    Raises BadInput for a prompt longer than the model's context, for a row longer than the context where
+    `max_length` does not keep it within, and when no row is within `max_length`.
     """
+    return _check(rows, partial(pair_lengths, tokenizer), max_length, context, where)
+
+
+def check_demonstrations(
+    tokenizer: "PreTrainedTokenizerBase", rows: Any, max_length: int | None, context: int | None, where: str
+) -> int:
+    """The same for texts to imitate: `prompt` and `completion`, `messages`, or `text`."""
+    return _check(rows, partial(_demonstration_lengths, tokenizer), max_length, context, where)
+
+
+def _demonstration_lengths(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> tuple[int, int]:
+    if row.get("completion") is None:
+        return 0, len(token_ids(tokenizer, row["messages"] if row.get("messages") is not None else row["text"]))
+    return len(token_ids(tokenizer, row["prompt"])), len(token_ids(tokenizer, row["prompt"] + row["completion"]))
+
+
+def _check(
+    rows: Any,
+    lengths: Callable[[dict[str, Any]], tuple[int, int]],
+    max_length: int | None,
+    context: int | None,
+    where: str,
+) -> int:
     longer = 0
     for number, row in enumerate(rows, start=1):
-        prompt, longest = pair_lengths(tokenizer, row)
-        if context is not None and (prompt >= context or (max_length is None and longest > context)):
-            raise BadInput(
-                f"{where}, row {number}: {max(prompt, longest)} tokens do not fit the model's context of {context};"
-                " shorten the prompt, or take the row out"
-            )
+        with _at(f"{where}, row {number}"):
+            prompt, longest = lengths(row)
+            if context is not None and (
+                prompt >= context or (longest > context and (max_length is None or max_length > context))
+            ):
+                remedy = "shorten the prompt" if prompt >= context else f"set max_length to {context} or less"
+                raise BadInput(
+                    f"{max(prompt, longest)} tokens do not fit the model's context of {context}; {remedy},"
+                    " or take the row out"
+                )
         longer += max_length is not None and longest > max_length
     if longer == len(rows):
         raise BadInput(
             f"{where}: every one of its {longer} rows is longer than max_length {max_length}; raise max_length"
         )
     return longer
+
+
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Put where the row stands before what is wrong with it."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None

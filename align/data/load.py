@@ -1,5 +1,7 @@
 """Training data by name: a preferences folder, a JSON-lines file, or a dataset of the hub."""
 
+import errno
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,61 +21,88 @@ def load_pairs(name: str, split: str, config: str | None = None) -> "Dataset":
 
 def load_demonstrations(name: str, split: str, config: str | None = None) -> "Dataset":
     """Texts to imitate, as TRL's SFT takes them: `prompt` and `completion`, or `messages`, or `text`."""
-    dataset = _load(name, split, config, "sft.jsonl", ())
-    if not {"messages", "text", "completion"} & set(dataset.column_names):
-        raise BadInput(f"{name}: no column `completion`, `messages` or `text` to learn from")
-    return dataset
+    shapes = (("prompt", "completion"), ("messages",), ("text",))
+    return _load(name, split, config, "sft.jsonl", *shapes)
 
 
 def load_prompts(name: str, split: str, config: str | None = None) -> list[Messages]:
     """Prompts as lists of turns, each once, in the data's order. Raises BadInput, for an empty prompt too."""
     rows = _load(name, split, config, "rankings.jsonl", ("prompt",))
     prompts: dict[str, Messages] = {}
-    for number, prompt in enumerate(rows["prompt"], start=1):
-        if isinstance(prompt, str):
-            prompt = [{"role": "user", "content": prompt}]
-        if not prompt or not prompt[-1]["content"].strip():
-            raise BadInput(f"{name}, prompt {number}: is empty; take it out, or say something in it")
-        prompts.setdefault(sha256_json(prompt), prompt)
+    for prompt in rows["prompt"]:
+        turns = as_turns(prompt)
+        prompts.setdefault(sha256_json(turns), turns)
     return list(prompts.values())
 
 
-def _load(name: str, split: str, config: str | None, file: str, columns: tuple[str, ...]) -> "Dataset":
-    from datasets import Dataset, load_dataset
+def as_turns(text: Any, role: str = "user") -> Messages:
+    """A text as a list of one turn; a list of turns as it is."""
+    return [{"role": role, "content": text}] if isinstance(text, str) else text
 
-    from preferences.contract import check_preferences, read_rows
 
+def _load(name: str, split: str, config: str | None, file: str, *shapes: tuple[str, ...]) -> "Dataset":
+    """The data, checked to have the columns of one of the `shapes` in every row."""
     path = Path(name).expanduser()
     if path.is_dir() and (path / "manifest.json").is_file():
-        check_preferences(path)
-        if split not in ("train", "validation", "test"):
-            raise BadInput(f"{name}: a preferences folder has no split {split!r}, only train, validation and test")
-        rows = [row.model_dump() for row in read_rows(path, file)]
-        if file in ("sft.jsonl", "rankings.jsonl"):
-            rows = [row for row in rows if row["split"] == split]
-        if not rows:
-            raise BadInput(f"{path / file}: nothing in its {split} split; rank more items, or name another split")
-        dataset = Dataset.from_list([{key: row[key] for key in row if key != "answers"} for row in rows])
+        dataset, rows = _from_folder(path, split, file)
     elif path.is_file():
-        rows = [row for _, row in read_jsonl(path)]
-        if not rows:
-            raise BadInput(f"{name}: nothing in it; write one JSON object a line")
-        dataset = _from_rows(name, rows)
-    elif name.startswith((".", "/", "~")) or path.suffix == ".jsonl":
+        dataset, rows = _from_file(path)
+    elif not path.is_dir() and (name.startswith((".", "/", "~")) or path.suffix == ".jsonl"):
         raise BadInput(f"{name}: no such file or folder")
     else:
-        try:
-            dataset = load_dataset(name, config, split=split)
-        except Exception as error:  # datasets raises its own, huggingface_hub's, pyarrow's and plain ones
-            first = str(error).strip().split("\n")[0]
-            raise BadInput(f"{name}: neither a local folder nor a dataset that could be loaded ({first})") from None
-    missing = [column for column in columns if column not in dataset.column_names]
-    if missing:
-        raise BadInput(f"{name}: no column `{missing[0]}`; its columns are {', '.join(dataset.column_names)}")
+        dataset, rows = _from_hub(name, split, config)
+    names = dataset.column_names
+    columns = next((columns for columns in shapes if set(columns) <= set(names)), None)
+    if columns is None:
+        wanted = " or ".join("`" + "`, `".join(columns) + "`" for columns in shapes)
+        raise BadInput(f"{name}: has no {wanted}; its columns are {', '.join(names)}")
+    for where, row in rows:
+        _check_row(row, columns, where)
     return dataset
 
 
-def _from_rows(name: str, rows: list[dict[str, Any]]) -> "Dataset":
+Rows = Iterable[tuple[str, dict[str, Any]]]  # (where a row stands, for error messages; the row)
+
+
+def _from_folder(path: Path, split: str, file: str) -> "tuple[Dataset, Rows]":
+    """A preferences folder, whose rows the contract has checked."""
+    from preferences.contract import SPLITS, check_preferences, read_rows
+
+    check_preferences(path)
+    if split not in SPLITS:
+        raise BadInput(f"{path}: a preferences folder has no split {split!r}, only {', '.join(SPLITS)}")
+    rows = [row.model_dump() for row in read_rows(path, file)]
+    if file in ("sft.jsonl", "rankings.jsonl"):
+        rows = [row for row in rows if row["split"] == split]
+    if not rows:
+        raise BadInput(f"{path / file}: nothing in its {split} split; rank more items, or name another split")
+    return _table(str(path / file), [{key: row[key] for key in row if key != "answers"} for row in rows]), []
+
+
+def _from_file(path: Path) -> "tuple[Dataset, Rows]":
+    lines = list(read_jsonl(path))
+    if not lines:
+        raise BadInput(f"{path}: nothing in it; write one JSON object a line")
+    return _table(str(path), [row for _, row in lines]), ((f"{path}, line {line}", row) for line, row in lines)
+
+
+def _from_hub(name: str, split: str, config: str | None) -> "tuple[Dataset, Rows]":
+    from datasets import load_dataset
+
+    try:
+        dataset = load_dataset(name, config, split=split)
+    except Exception as error:  # datasets raises its own, huggingface_hub's, pyarrow's and plain ones
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        first = str(error).strip().split("\n")[0]
+        kind = "a folder" if Path(name).is_dir() else "neither a local file or folder, nor"
+        raise BadInput(f"{name}: {kind} of data that `load_dataset` could load ({first})") from None
+    if not len(dataset):
+        raise BadInput(f"{name}: nothing in its {split} split; name another split")
+    return dataset, ((f"{name}, row {number}", row) for number, row in enumerate(dataset, start=1))
+
+
+def _table(name: str, rows: list[dict[str, Any]]) -> "Dataset":
     from datasets import Dataset
 
     try:
@@ -82,10 +111,36 @@ def _from_rows(name: str, rows: list[dict[str, Any]]) -> "Dataset":
         raise BadInput(f"{name}: its rows do not fit together in one table ({error})") from None
 
 
+def _check_row(row: dict[str, Any], columns: tuple[str, ...], where: str) -> None:
+    """Raise BadInput unless each of the columns, and the prompt, is a text or a list of turns; no prompt is empty."""
+    texts = [column for column in ("prompt", *columns) if column in columns or row.get(column) is not None]
+    for column in dict.fromkeys(texts):
+        value = row.get(column)
+        if isinstance(value, str):
+            empty = not value.strip()
+        elif isinstance(value, list) and all(_is_turn(turn) for turn in value):
+            empty = not value or not value[-1]["content"].strip()
+        else:
+            raise BadInput(f"{where}: `{column}` is neither a text nor a list of {{role, content}}; give one of them")
+        if empty and column == "prompt":
+            raise BadInput(f"{where}: the prompt is empty; take it out, or say something in it")
+        if not value and column != "prompt" and isinstance(value, list):
+            raise BadInput(f"{where}: `{column}` has no turns; give one, whose content may be empty")
+    if len({type(row[column]) for column in texts}) > 1:
+        raise BadInput(f"{where}: some of {', '.join(texts)} are texts and some are lists of turns; write all one way")
+
+
+def _is_turn(turn: Any) -> bool:
+    return isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
+
+
 def data_facts(name: str) -> dict[str, Any]:
     """What a run's manifest says about its data: where it was, and the hashes where it is local."""
     path = Path(name).expanduser()
-    if (path / "manifest.json").is_file():
+    if path.is_dir() and not (path / "manifest.json").is_file():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return {"name": name, "sha256": {str(file.relative_to(path)): sha256_file(file) for file in files}}
+    if path.is_dir():
         return {"name": name, "sha256": {"manifest.json": sha256_file(path / "manifest.json")}}
     if path.is_file():
         return {"name": name, "sha256": {path.name: sha256_file(path)}}

@@ -29,8 +29,11 @@ def run_chat(name: str, max_new_tokens: int, temperature: float) -> None:
             print("(a new conversation)")
             continue
         turns.append({"role": "user", "content": text})
-        while len(turns) > 1 and len(token_ids(tokenizer, turns, generation=True)) + max_new_tokens > context:
+        while turns and len(token_ids(tokenizer, turns, generation=True)) + max_new_tokens > context:
             turns = turns[2:]
+        if not turns:
+            print(f"(too long: that and {max_new_tokens} new tokens do not fit the model's context of {context})")
+            continue
         reply = sample(model, tokenizer, [turns], max_new_tokens=max_new_tokens, temperature=temperature).texts[0]
         turns.append({"role": "assistant", "content": reply})
         print(f"\nmodel: {reply.strip()}")

@@ -4,6 +4,7 @@ What is said here is said per prompt, and every number carries an interval over 
 """
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 from align.config import parse
 from align.data.lengths import check_prompts, context_length
-from align.data.load import data_facts, load_pairs, load_prompts
+from align.data.load import as_turns, data_facts, load_pairs, load_prompts
 from align.evaluate.judges import Scorer, function_judge, reward_judge
 from align.models.load import ModelSource, find_model, load_causal_lm, load_config, load_tokenizer, model_facts
 from align.models.sampling import pad_left, sample
@@ -43,6 +44,13 @@ class EvaluateConfig:
     batch_size: int = 16
     seed: int = 42
 
+    def __post_init__(self) -> None:
+        for key in ("num_prompts", "max_new_tokens", "batch_size"):
+            if getattr(self, key) is not None and getattr(self, key) < 1:
+                raise ValueError(f"key `{key}`: {getattr(self, key)} is less than 1")
+        if self.temperature <= 0:
+            raise ValueError(f"key `temperature`: {self.temperature} is not above 0")
+
 
 class Comparison(NamedTuple):
     """The open run, what its metrics.json holds, and one record a prompt, as in its samples.jsonl."""
@@ -62,10 +70,11 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         raise BadInput(
             f"{where}: key `base`: there is no model {args.base!r} among the models {', '.join(args.models)}"
         )
+    for name in args.models:
+        if not re.fullmatch(r"[\w .+-]+", name) or name.startswith("."):
+            raise BadInput(f"{where}: key `models`: {name!r} is not a plain name; it becomes part of a file's name")
     if args.reward_model_path is None and args.truth is None:
         raise BadInput(f"{where}: no judge; add `reward_model_path: runs/reward`")
-    if args.temperature <= 0:
-        raise BadInput(f"{where}: key `temperature`: {args.temperature} is not above 0")
     check_output_folder(args.output_dir, "evaluate", resume, overwrite)
     prompts = load_prompts(args.dataset_name, args.dataset_split, args.dataset_config)[: args.num_prompts]
     sources = {name: find_model(path) for name, path in args.models.items()}
@@ -78,8 +87,9 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         judges["truth"] = function_judge(args.truth)
         kinds["truth"] = {"kind": "known truth", "source": args.truth}
     if args.reward_model_path:
-        judges["reward"] = reward_judge(args.reward_model_path, args.batch_size)
+        judges["reward"] = reward_judge(args.reward_model_path, prompts, args.max_new_tokens, args.batch_size)
         kinds["reward"] = {"kind": "reward model", "source": args.reward_model_path}
+    held_out = _held_out(args, judges) if "reward" in judges else None
 
     paths = [*args.models.values(), args.reward_model_path or "", args.dataset_name]
     run = start_run(
@@ -94,7 +104,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         resume=resume,
     )
     responses = {name: _responses(name, source, prompts, args, run) for name, source in sources.items()}
-    kl = _kl_to_base(responses, sources[args.base], prompts, args)
+    kl = _kl_to_base(responses, sources, args)
 
     say("judging")
     names = list(args.models)
@@ -127,7 +137,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         "prompts": len(prompts),
         "models": models,
         "judges": kinds,
-        "reward_model": _reward_model(args, judges, scores) if "reward" in judges else None,
+        "reward_model": _reward_model(args, held_out, scores) if held_out else None,
         "curves": {Path(path).name: found for path in dict.fromkeys(paths) if path and (found := curves(Path(path)))},
         "provenance": _provenance(run, args, sources),
         "seconds": round(time.monotonic() - run.started, 1),
@@ -181,15 +191,17 @@ def _responses(
 
 
 def _kl_to_base(
-    responses: dict[str, list[dict[str, Any]]], base: ModelSource, prompts: list[Any], args: EvaluateConfig
+    responses: dict[str, list[dict[str, Any]]], sources: dict[str, ModelSource], args: EvaluateConfig
 ) -> dict[str, list[float]]:
     """Per response, log pi(y) - log pi_base(y) in nats on what the model itself sampled: its mean over prompts is an
-    unbiased estimate of the KL divergence at the sampling temperature. The base itself is left out.
+    unbiased estimate of the KL divergence at the sampling temperature. Left out are the base itself, and models with
+    another vocabulary, whose tokens mean nothing to the base.
     """
+    base = sources[args.base]
     model, tokenizer = _ready(load_causal_lm(base)), load_tokenizer(base)
     result = {}
     for name, rows in responses.items():
-        if name == args.base:
+        if name == args.base or load_tokenizer(sources[name]).get_vocab() != tokenizer.get_vocab():
             continue
         values: list[float] = []
         for start in range(0, len(rows), args.batch_size):
@@ -219,38 +231,49 @@ def _preferences(candidate: Sequence[float], baseline: Sequence[float]) -> list[
     return [0.5 + 0.5 * ((c > b) - (c < b)) for c, b in zip(candidate, baseline, strict=True)]
 
 
-def _reward_model(
-    args: EvaluateConfig, judges: dict[str, Scorer], scores: dict[str, dict[str, list[float]]]
-) -> dict[str, Any]:
+class HeldOut(NamedTuple):
+    """Held-out pairs as (chosen, rejected) scores, by each judge and by length; `groups` are None where not said."""
+
+    groups: list[str] | None
+    scores: dict[str, tuple[list[float], list[float]]]
+
+
+def _held_out(args: EvaluateConfig, judges: dict[str, Scorer]) -> HeldOut:
+    pairs = load_pairs(args.dataset_name, args.dataset_split, args.dataset_config)
+    say(f"scoring {len(pairs)} held-out pairs with the reward model")
+    chosen, rejected = (
+        [(as_turns(row["prompt"]), as_turns(row[side])[-1]["content"]) for row in pairs]
+        for side in ("chosen", "rejected")
+    )
+    scores = {judge: (scorer(chosen), scorer(rejected)) for judge, scorer in judges.items()}
+    scores["length"] = ([float(len(text)) for _, text in chosen], [float(len(text)) for _, text in rejected])
+    return HeldOut(list(pairs["group"]) if "group" in pairs.column_names else None, scores)
+
+
+def _reward_model(args: EvaluateConfig, held_out: HeldOut, scores: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     """How often the reward model agrees with held-out preferences, beside two things that know less than it should:
     "the longer one wins", and, where the truth is known, the raters themselves.
     """
-    pairs = load_pairs(args.dataset_name, args.dataset_split, args.dataset_config)
-    groups = list(pairs["group"]) if "group" in pairs.column_names else None
-    sides = {side: [(row["prompt"], row[side][-1]["content"]) for row in pairs] for side in ("chosen", "rejected")}
-    say(f"scoring {len(pairs)} held-out pairs with the reward model")
-    reward = {side: judges["reward"](rows) for side, rows in sides.items()}
-    length = {side: [float(len(text)) for _, text in rows] for side, rows in sides.items()}
+    groups = held_out.groups
+    right = {judge: _preferences(*sides) for judge, sides in held_out.scores.items()}
     result: dict[str, Any] = {
         "source": args.reward_model_path,
-        "test": accuracy(_preferences(reward["chosen"], reward["rejected"]), groups),
-        "longer_wins": accuracy(_preferences(length["chosen"], length["rejected"]), groups),
+        "test": accuracy(right["reward"], groups),
+        "longer_wins": accuracy(right["length"], groups),
     }
-    if "truth" in judges:
+    if "truth" in right:
         from scipy.stats import spearmanr
 
-        truth = {side: judges["truth"](rows) for side, rows in sides.items()}
-        decided = [number for number in range(len(pairs)) if truth["chosen"][number] != truth["rejected"][number]]
-        right = _preferences(truth["chosen"], truth["rejected"])
-        by_reward = _preferences(reward["chosen"], reward["rejected"])
+        decided = [number for number, value in enumerate(right["truth"]) if value != 0.5]
         kept_groups = [groups[number] for number in decided] if groups else None
+        by_reward = [right["reward"][n] if right["truth"][n] == 1.0 else 1.0 - right["reward"][n] for n in decided]
         points = [
             [t, r] for name in args.models for t, r in zip(scores["truth"][name], scores["reward"][name], strict=True)
         ]
         correlation = spearmanr(points).statistic if len(points) > 2 else float("nan")
         result["truth"] = {
-            "pairs": accuracy([by_reward[n] if right[n] == 1.0 else 1.0 - by_reward[n] for n in decided], kept_groups),
-            "raters": accuracy([right[n] for n in decided], kept_groups),
+            "pairs": accuracy(by_reward, kept_groups),
+            "raters": accuracy([right["truth"][n] for n in decided], kept_groups),
             "correlation": None if correlation != correlation else float(correlation),
             "points": points,
         }

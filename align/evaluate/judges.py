@@ -8,27 +8,36 @@ from typing import Any
 
 from align.data.lengths import check_prompts, context_length
 from align.models.load import find_model, load_config, load_reward_model, load_tokenizer
-from align.models.scores import reward_scores
+from align.models.scores import conversation_ids, reward_scores
 from preferences.errors import BadInput
 
 Conversation = tuple[list[dict[str, str]], str]  # (prompt, response)
 Scorer = Callable[[Sequence[Conversation]], list[float]]
 
 
-def reward_judge(name: str, batch_size: int) -> Scorer:
-    """A reward run, loaded alone. Raises BadInput when `name` is not a reward model or a text doesn't fit it."""
+def reward_judge(name: str, prompts: Sequence[Any], new_tokens: int, batch_size: int) -> Scorer:
+    """A reward run, loaded alone. Raises BadInput when `name` is not a reward model, or when one of the prompts
+    with so many new tokens does not fit it.
+    """
     import torch
 
     source = find_model(name)
     tokenizer = load_tokenizer(source)
     context = context_length(load_config(source))
+    check_prompts(tokenizer, prompts, new_tokens, context, f"the reward model {name}")
     model = load_reward_model(source)
     if torch.cuda.is_available():
         model.to("cuda")
     model.eval()
 
     def score(conversations: Sequence[Conversation]) -> list[float]:
-        check_prompts(tokenizer, [prompt for prompt, _ in conversations], 0, context, name)
+        for prompt, text in conversations:
+            length = len(conversation_ids(tokenizer, prompt, text))
+            if context is not None and length > context:
+                raise BadInput(
+                    f"{name}: a prompt with its response has {length} tokens, and the reward model's context is"
+                    f" {context}; take the row out, or take another reward model ({text[:40]!r})"
+                )
         return reward_scores(model, tokenizer, conversations, batch_size)
 
     return score

@@ -31,6 +31,13 @@ class SampleConfig:
     batch_size: int = 16  # responses sampled at once
     seed: int = 42
 
+    def __post_init__(self) -> None:
+        for key in ("num_prompts", "num_responses", "max_new_tokens", "batch_size"):
+            if getattr(self, key) is not None and getattr(self, key) < 1:
+                raise ValueError(f"key `{key}`: {getattr(self, key)} is less than 1")
+        if not self.model_name_or_path:
+            raise ValueError("key `model_name_or_path`: names no model")
+
 
 def run_sample(recipe: dict[str, Any], where: str, to_annotate: str | None) -> None:
     """Sample, and write an import file (`to_annotate`) or print the responses. Raises BadInput."""
@@ -47,9 +54,13 @@ def run_sample(recipe: dict[str, Any], where: str, to_annotate: str | None) -> N
     items: list[dict[str, Any]] = [
         {"id": sha256_json(prompt)[:12], "prompt": prompt, "responses": []} for prompt in prompts
     ]
-    for source in sources:
-        tokenizer = load_tokenizer(source)
-        check_prompts(tokenizer, prompts, args.max_new_tokens, context_length(load_config(source)), args.dataset_name)
+    tokenizers = [load_tokenizer(source) for source in sources]
+    for source, tokenizer in zip(sources, tokenizers, strict=True):
+        context = context_length(load_config(source))
+        for system in systems:
+            full = [_under(system, prompt) for prompt in prompts]
+            check_prompts(tokenizer, full, args.max_new_tokens, context, args.dataset_name)
+    for source, tokenizer in zip(sources, tokenizers, strict=True):
         model = load_causal_lm(source)
         if torch.cuda.is_available():
             model.to("cuda")

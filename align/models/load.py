@@ -1,6 +1,8 @@
 """Models and tokenizers by name: a hub name, a local folder, or a folder with an adapter on a base."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +43,10 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
     """Look where a model is, without loading it. Raises BadInput for a folder without weights or an odd name."""
     folder = Path(name).expanduser()
     if folder.is_dir():
+        if (folder / "manifest.json").is_file():
+            status = read_json(folder / "manifest.json").get("status", "finished")
+            if status != "finished":
+                raise BadInput(f"{name}: holds a run that is not finished ({status}); go on with it by --resume")
         if (folder / "adapter_config.json").is_file():
             if not (folder / "adapter_model.safetensors").is_file():
                 raise BadInput(
@@ -64,7 +70,7 @@ def load_config(source: ModelSource) -> Any:
     """The base model's configuration; a model of text and images gives that of its text half. Raises BadInput."""
     from transformers import AutoConfig
 
-    with _loading(source):
+    with loading(source):
         return AutoConfig.from_pretrained(source.base, revision=source.revision).get_text_config()
 
 
@@ -75,7 +81,7 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
     name = source.base
     if source.adapter and (Path(source.adapter) / "tokenizer_config.json").is_file():
         name = source.adapter
-    with _loading(source):
+    with loading(source, "its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=source.revision if name == source.base else None)
     if tokenizer.eos_token_id is None:
         raise BadInput(f"{source.name}: its tokenizer has no end-of-text token, so no response would ever end")
@@ -94,8 +100,14 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
 def load_causal_lm(
     source: ModelSource, model_args: "ModelConfig | None" = None, *, trainable: bool = False
 ) -> "PreTrainedModel":
-    """A causal language model, quantised if `model_args` asks for it, with its adapter if it has one."""
+    """A causal language model, quantised if `model_args` asks for it, with its adapter if it has one.
+
+    Raises BadInput for a reward model, of which transformers would silently make a language model.
+    """
     from transformers import AutoModelForCausalLM
+
+    if has_score_head(source):
+        raise BadInput(f"{source.name}: is a reward model, which scores texts; name a model that writes them")
 
     return _load(AutoModelForCausalLM, source, model_args, trainable)
 
@@ -123,7 +135,7 @@ def has_score_head(source: ModelSource) -> bool:
     if not folder.is_dir():
         return any("SequenceClassification" in name for name in load_config(source).architectures or [])
     for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as weights:
+        with loading(source), safe_open(path, framework="pt") as weights:
             if any(key.split(".")[-2:] == ["score", "weight"] for key in weights.keys()):  # noqa: SIM118
                 return True
     return False
@@ -147,8 +159,11 @@ def _load(
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it warns of a new `score` head, which is what a reward run starts from
     try:
-        with _loading(source):
-            model = auto_class.from_pretrained(source.base, **options)
+        with loading(source):
+            model, found = auto_class.from_pretrained(source.base, output_loading_info=True, **options)
+            missing = [key for key in sorted(found["missing_keys"]) if key != "score.weight"]
+            if missing:  # transformers would make them up
+                raise BadInput(f"{source.name}: its weights are not whole: there is no {missing[0]}")
             if source.adapter:
                 model = _put_adapter_on(model, source.adapter, trainable)
     finally:
@@ -200,22 +215,28 @@ def _quantization(model_args: "ModelConfig | None", dtype: "torch.dtype") -> Any
     )
 
 
-class _loading:
-    """Turn what transformers raises for an unknown or unreachable model into one sentence."""
+@contextmanager
+def loading(source: ModelSource, what: str = "this model") -> Iterator[None]:
+    """Turn what the libraries raise for a model that is unknown, out of reach or damaged into one sentence."""
+    import torch
 
-    def __init__(self, source: ModelSource) -> None:
-        self.source = source
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, OSError) and error.errno is None and not isinstance(error, BadInput):
-            first = str(error).strip().split("\n")[0]
-            raise BadInput(f"{self.source.name}: this model could not be loaded ({first})") from None
-        if isinstance(error, ValueError) and not isinstance(error, BadInput) and "safetensors" in str(error).lower():
-            raise BadInput(f"{self.source.name}: has no safetensors weights, and pickles are not read") from None
-        if type(error).__name__ == "SafetensorError":
-            raise BadInput(f"{self.source.name}: its weights are damaged ({error}); make or fetch them again") from None
+    try:
+        yield
+    except BadInput:
+        raise
+    except torch.OutOfMemoryError:
+        raise
+    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's own, not a library's
+            raise
+        reason = str(error).strip().split("\n")[0].rstrip(": ")
+        if "ignore_mismatched_sizes" in reason:
+            reason = "its weights have other shapes than its config.json says"
+        raise BadInput(f"{source.name}: {what} could not be loaded ({reason})") from None
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise BadInput(f"{source.name}: its weights are damaged ({error}); make or fetch them again") from None
 
 
 def model_facts(source: ModelSource) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from align.models.load import ModelSource, load_causal_lm
+from align.models.load import ModelSource, has_score_head, load_causal_lm, loading
 from align.models.sampling import positions, response_logprobs
 from preferences.errors import BadInput
 
@@ -105,12 +105,14 @@ def load_roles(
     source: ModelSource, reward: ModelSource, model_args: "ModelConfig", policy_config: "LoraConfig"
 ) -> Roles:
     """Load the base once and put the roles on it. Raises BadInput when the reward run has no adapter on that base."""
+    if not has_score_head(reward):
+        raise BadInput(f"reward_model_path {reward.name}: not a reward model (no score head); `align reward` makes one")
     if reward.adapter is None:
         raise BadInput(
             f"reward_model_path {reward.name}: a whole model; PPO on one base takes a reward run made with"
             " `use_peft: true` on the policy's base"
         )
-    if reward.base != source.base:
+    if not _same_model(reward.base, source.base):
         raise BadInput(
             f"reward_model_path {reward.name}: an adapter on {reward.base}, and the policy's base is {source.base};"
             " train the reward model on the policy's base"
@@ -118,7 +120,12 @@ def load_roles(
     base = load_causal_lm(ModelSource(source.name, source.base, None, source.revision), model_args)
     if torch.cuda.is_available() and not (model_args.load_in_4bit or model_args.load_in_8bit):
         base.to("cuda")
-    return Roles(base, source.adapter or policy_config, reward.adapter)
+    with loading(reward):
+        return Roles(base, source.adapter or policy_config, reward.adapter)
+
+
+def _same_model(first: str, second: str) -> bool:
+    return first == second or (Path(first).is_dir() and Path(first).resolve() == Path(second).resolve())
 
 
 def read_score_head(folder: str) -> nn.Linear:

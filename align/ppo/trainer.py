@@ -20,6 +20,7 @@ from align.ppo.config import PPOConfig
 from align.ppo.losses import policy_loss, value_loss
 from align.ppo.rollout import Rollouts, make_rollouts
 from align.run.checkpoint import load_checkpoint, save_checkpoint
+from align.run.disk import full_disk_is_said
 from align.run.launch import check_world, sharded
 from align.run.manifest import Run, check_output_folder, hash_weights, is_run, start_run
 from align.run.progress import say
@@ -72,10 +73,11 @@ def run_ppo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         processes=accelerator.num_processes,
         writes=accelerator.is_main_process,
     )
-    train(args, roles, tokenizer, prompts, accelerator, run)
-    if accelerator.is_main_process:
-        roles.save_policy(run.folder)
-        tokenizer.save_pretrained(str(run.folder))
+    with full_disk_is_said(run.folder):
+        train(args, roles, tokenizer, prompts, accelerator, run)
+        if accelerator.is_main_process:
+            roles.save_policy(run.folder)
+            tokenizer.save_pretrained(str(run.folder))
     run.finish(weights_sha256=hash_weights(run.folder), prompts=len(prompts))
     say(f"finished in {run.manifest['seconds']:.0f} s: {run.folder}")
 

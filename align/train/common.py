@@ -3,13 +3,16 @@
 Everything that can be wrong with the input is looked at before the run folder is opened.
 """
 
+import json
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from align.config import parse
 from align.data.load import data_facts
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer, model_facts
+from align.run.disk import full_disk_is_said
 from align.run.launch import check_world
 from align.run.manifest import Run, check_output_folder, hash_weights, is_run, start_run
 from align.run.progress import say
@@ -94,6 +97,18 @@ def lora_config(job: Job, task_type: str) -> Any:
     return get_peft_config(job.model_args)
 
 
+def make_trainer(trainer_class: Any, job: Job, **arguments: Any) -> Any:
+    """One of TRL's trainers. It looks at the recipe and the data once more: raises BadInput for what it finds."""
+    folder = Path(job.args.output_dir)
+    there_already = folder.exists()
+    try:
+        return trainer_class(args=job.args, processing_class=job.tokenizer, **arguments)
+    except (ImportError, ValueError) as error:
+        if not there_already and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # transformers makes it
+        raise BadInput(f"{job.where}: {' '.join(str(error).split())}") from None
+
+
 def open_run(job: Job) -> Run:
     """Open the run folder; the last step before training."""
     from accelerate import PartialState
@@ -115,18 +130,34 @@ def open_run(job: Job) -> Run:
 def train(trainer: Any, run: Run, **facts: Any) -> None:
     """Train, from the last whole checkpoint when resuming, and save the weights beside the manifest."""
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
-    from transformers.trainer_utils import get_last_checkpoint
 
     from align.train.progress import RunCallback
 
     for bar in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(bar)
     trainer.add_callback(RunCallback(run))
-    checkpoint = get_last_checkpoint(str(run.folder)) if run.resumed else None
+    checkpoint = _last_whole_checkpoint(run.folder) if run.resumed else None
     if run.resumed:
-        run.forget_after(int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
+        run.forget_after(_step_of(checkpoint) if checkpoint else 0)
         say(f"resuming from {checkpoint}" if checkpoint else "no whole checkpoint yet; starting from the beginning")
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(str(run.folder))
+    with full_disk_is_said(run.folder):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.save_model(str(run.folder))
     run.finish(weights_sha256=hash_weights(run.folder), steps=trainer.state.global_step, **facts)
     say(f"finished in {run.manifest['seconds']:.0f} s: {run.folder}")
+
+
+def _last_whole_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint written to its end, or None; trainer_state.json is what the trainer writes last."""
+    for path in sorted(folder.glob("checkpoint-[0-9]*"), key=_step_of, reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return path
+    return None
+
+
+def _step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint folder's name."""
+    return int(checkpoint.name.rpartition("-")[2])

@@ -6,7 +6,7 @@ from align.data.lengths import check_pairs
 from align.data.load import load_pairs
 from align.models.load import load_causal_lm
 from align.run.progress import say
-from align.train.common import lora_config, open_run, read_job, train
+from align.train.common import lora_config, make_trainer, open_run, read_job, train
 
 
 def run_dpo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -26,13 +26,12 @@ def run_dpo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     peft_config = lora_config(job, "CAUSAL_LM")
     model = load_causal_lm(job.source, job.model_args, trainable=True)
 
-    run = open_run(job)
-    trainer = DPOTrainer(
+    trainer = make_trainer(
+        DPOTrainer,
+        job,
         model=model,
-        args=job.args,
         train_dataset=pairs,
         eval_dataset=evaluation,
-        processing_class=job.tokenizer,
         peft_config=peft_config,
     )
-    train(trainer, run, pairs=len(pairs), pairs_cut=cut)
+    train(trainer, open_run(job), pairs=len(pairs), pairs_cut=cut)

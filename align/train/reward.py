@@ -12,7 +12,7 @@ from align.data.load import load_pairs
 from align.data.packs import as_columns, length_chunks, pack_pairs
 from align.models.load import load_reward_model
 from align.run.progress import say
-from align.train.common import Job, lora_config, open_run, read_job, train
+from align.train.common import Job, lora_config, make_trainer, open_run, read_job, train
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
@@ -43,20 +43,19 @@ def run_reward(recipe: dict[str, Any], where: str, *, resume: bool = False, over
     set_seed(job.args.seed)  # the head is new: its first weights come from the seed
     model = load_reward_model(job.source, job.model_args, trainable=True)
 
-    run = open_run(job)
     job.args.max_length = None  # dropped above; TRL would look for its own columns
     job.args.per_device_train_batch_size = job.args.per_device_eval_batch_size = 1  # a pack is a batch
     job.args.remove_unused_columns = False
-    trainer = _trainer_class()(
+    trainer = make_trainer(
+        _trainer_class(),
+        job,
         model=model,
-        args=job.args,
         data_collator=_Collator(job.tokenizer.pad_token_id),
         train_dataset=packs,
         eval_dataset=evaluation,
-        processing_class=job.tokenizer,
         peft_config=peft_config,
     )
-    train(trainer, run, pairs=len(pairs), pairs_dropped=dropped, packs=len(packs))
+    train(trainer, open_run(job), pairs=len(pairs), pairs_dropped=dropped, packs=len(packs))
 
 
 def _packed(pairs: "Dataset", job: Job, batch_size: int) -> "Dataset":

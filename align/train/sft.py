@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from align.data.lengths import check_demonstrations
 from align.data.load import load_demonstrations
 from align.models.load import load_causal_lm
-from align.train.common import lora_config, open_run, read_job, train
+from align.run.progress import say
+from align.train.common import lora_config, make_trainer, open_run, read_job, train
 
 
 def run_sft(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -15,19 +17,21 @@ def run_sft(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
 
     job = read_job("sft", recipe, where, SFTConfig, resume, overwrite)
     rows = load_demonstrations(job.data.dataset_name, job.data.dataset_train_split, job.data.dataset_config)
+    cut = check_demonstrations(job.tokenizer, rows, job.args.max_length, job.context, job.data.dataset_name)
+    if cut:
+        say(f"{cut} of {len(rows)} texts are longer than max_length {job.args.max_length} and will be cut")
     evaluation = None
     if job.args.eval_strategy != "no":
         evaluation = load_demonstrations(job.data.dataset_name, job.data.dataset_test_split, job.data.dataset_config)
     peft_config = lora_config(job, "CAUSAL_LM")
     model = load_causal_lm(job.source, job.model_args, trainable=True)
 
-    run = open_run(job)
-    trainer = SFTTrainer(
+    trainer = make_trainer(
+        SFTTrainer,
+        job,
         model=model,
-        args=job.args,
         train_dataset=rows,
         eval_dataset=evaluation,
-        processing_class=job.tokenizer,
         peft_config=peft_config,
     )
-    train(trainer, run, rows=len(rows))
+    train(trainer, open_run(job), rows=len(rows), rows_cut=cut)
