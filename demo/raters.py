@@ -54,7 +54,9 @@ def main(source: str, target: str, seed: int = 0) -> None:
             ranks = ranks_of(felt)
             shown = chance.sample(range(len(truth)), len(truth))
             answers.append({"rater": rater, "ranks": ranks, "strength": strength_of(felt, ranks), "shown": shown})
-        rows.append({**item.model_dump(mode="json"), "answers": answers})
+        # you, too, can rank on the demo's page: items whose responses differ come first there
+        different = len({response.messages[-1].content for response in item.responses})
+        rows.append({**item.model_dump(mode="json"), "answers": answers, "priority": float(different)})
     write_jsonl(target, rows)
     print(f"{len(rows)} items ranked by {len(CAREFUL) + 1} simulated raters, {ANSWERS_PER_ITEM} each: {target}")
 

@@ -57,7 +57,8 @@ def main() -> None:
     step("PPO", "align", "ppo", "demo/ppo.yaml", *on_model)
     models = json.dumps({"base": model, "dpo": str(OUT / "dpo"), "ppo": str(OUT / "ppo")})
     step("Did it help?", "align", "evaluate", "demo/evaluate.yaml", "--models", models)
-    step("A login for you", "annotate", "people", "add", "demo", "you", "--role", "owner", *where)
+    step("A login for you, to rank", "annotate", "people", "add", "demo", "you", *where)
+    step("A login for you, to watch", "annotate", "people", "add", "demo", "owner", "--role", "owner", *where)
 
     total = sum(seconds for _, seconds in times)
     print("\n\033[1mWhere the time went\033[0m")
@@ -65,7 +66,8 @@ def main() -> None:
         print(f"  {seconds:6.0f} s  {title}")
     print(f"  {total:6.0f} s  in all ({total / 60:.1f} minutes)")
     print(f"\nThe report:         {(OUT / 'evaluation' / 'report.html').resolve()}")
-    print("Rank for yourself:  make serve-demo, then http://127.0.0.1:7860 as `you`, with the password above")
+    print("Rank for yourself:  make serve-demo, then http://127.0.0.1:7860 as `you`, with its password above")
+    print("Watch the progress: the same page as `owner`")
 
 
 if __name__ == "__main__":
