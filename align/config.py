@@ -94,7 +94,7 @@ def parse(recipe: dict[str, Any], schemas: tuple[type, ...], where: str) -> tupl
             raise BadInput(f"{where}: the key `{missing[0]}` is missing; add `{missing[0]}: ...`")
         try:
             instances.append(schema(**given))
-        except (ValueError, TypeError, NotImplementedError) as error:
+        except (ValueError, TypeError, NotImplementedError, ImportError) as error:
             raise BadInput(f"{where}: {' '.join(str(error).split())}") from None
     return tuple(instances)
 

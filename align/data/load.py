@@ -1,7 +1,6 @@
 """Training data by name: a preferences folder, a JSON-lines file, or a dataset of the hub."""
 
 import errno
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,27 +43,15 @@ def _load(name: str, split: str, config: str | None, file: str, *shapes: tuple[s
     """The data, checked to have the columns of one of the `shapes` in every row."""
     path = Path(name).expanduser()
     if path.is_dir() and (path / "manifest.json").is_file():
-        dataset, rows = _from_folder(path, split, file)
-    elif path.is_file():
-        dataset, rows = _from_file(path)
-    elif not path.is_dir() and (name.startswith((".", "/", "~")) or path.suffix == ".jsonl"):
+        return _from_folder(path, split, file)
+    if path.is_file():
+        return _from_file(path, shapes)
+    if not path.is_dir() and (name.startswith((".", "/", "~")) or path.suffix == ".jsonl"):
         raise BadInput(f"{name}: no such file or folder")
-    else:
-        dataset, rows = _from_hub(name, split, config)
-    names = dataset.column_names
-    columns = next((columns for columns in shapes if set(columns) <= set(names)), None)
-    if columns is None:
-        wanted = " or ".join("`" + "`, `".join(columns) + "`" for columns in shapes)
-        raise BadInput(f"{name}: has no {wanted}; its columns are {', '.join(names)}")
-    for where, row in rows:
-        _check_row(row, columns, where)
-    return dataset
+    return _from_hub(name, split, config, shapes)
 
 
-Rows = Iterable[tuple[str, dict[str, Any]]]  # (where a row stands, for error messages; the row)
-
-
-def _from_folder(path: Path, split: str, file: str) -> "tuple[Dataset, Rows]":
+def _from_folder(path: Path, split: str, file: str) -> "Dataset":
     """A preferences folder, whose rows the contract has checked."""
     from preferences.contract import SPLITS, check_preferences, read_rows
 
@@ -76,17 +63,21 @@ def _from_folder(path: Path, split: str, file: str) -> "tuple[Dataset, Rows]":
         rows = [row for row in rows if row["split"] == split]
     if not rows:
         raise BadInput(f"{path / file}: nothing in its {split} split; rank more items, or name another split")
-    return _table(str(path / file), [{key: row[key] for key in row if key != "answers"} for row in rows]), []
+    return _table(str(path / file), [{key: row[key] for key in row if key != "answers"} for row in rows])
 
 
-def _from_file(path: Path) -> "tuple[Dataset, Rows]":
+def _from_file(path: Path, shapes: tuple[tuple[str, ...], ...]) -> "Dataset":
     lines = list(read_jsonl(path))
     if not lines:
         raise BadInput(f"{path}: nothing in it; write one JSON object a line")
-    return _table(str(path), [row for _, row in lines]), ((f"{path}, line {line}", row) for line, row in lines)
+    columns = _columns(str(path), list(dict.fromkeys(key for _, row in lines for key in row)), shapes)
+    for line, row in lines:
+        _check_row(row, columns, f"{path}, line {line}")
+    return _table(str(path), [row for _, row in lines])
 
 
-def _from_hub(name: str, split: str, config: str | None) -> "tuple[Dataset, Rows]":
+def _from_hub(name: str, split: str, config: str | None, shapes: tuple[tuple[str, ...], ...]) -> "Dataset":
+    """A dataset of the hub, or a local folder that `load_dataset` takes."""
     from datasets import load_dataset
 
     try:
@@ -95,11 +86,14 @@ def _from_hub(name: str, split: str, config: str | None) -> "tuple[Dataset, Rows
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         first = str(error).strip().split("\n")[0]
-        kind = "a folder" if Path(name).is_dir() else "neither a local file or folder, nor"
-        raise BadInput(f"{name}: {kind} of data that `load_dataset` could load ({first})") from None
+        kind = "not a folder" if Path(name).is_dir() else "neither a local folder nor a dataset"
+        raise BadInput(f"{name}: {kind} that could be loaded ({first})") from None
     if not len(dataset):
         raise BadInput(f"{name}: nothing in its {split} split; name another split")
-    return dataset, ((f"{name}, row {number}", row) for number, row in enumerate(dataset, start=1))
+    columns = _columns(name, dataset.column_names, shapes)
+    for number, row in enumerate(dataset, start=1):
+        _check_row(row, columns, f"{name}, row {number}")
+    return dataset
 
 
 def _table(name: str, rows: list[dict[str, Any]]) -> "Dataset":
@@ -109,6 +103,15 @@ def _table(name: str, rows: list[dict[str, Any]]) -> "Dataset":
         return Dataset.from_list(rows)
     except Exception as error:  # pyarrow's own types; a mixed column is the usual cause
         raise BadInput(f"{name}: its rows do not fit together in one table ({error})") from None
+
+
+def _columns(name: str, names: list[str], shapes: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """The first of the shapes whose columns are all there. Raises BadInput when there is none."""
+    for columns in shapes:
+        if set(columns) <= set(names):
+            return columns
+    missing = " or ".join(", ".join(f"`{column}`" for column in columns if column not in names) for columns in shapes)
+    raise BadInput(f"{name}: no column {missing}; its columns are {', '.join(names)}")
 
 
 def _check_row(row: dict[str, Any], columns: tuple[str, ...], where: str) -> None:

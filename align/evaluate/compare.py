@@ -246,6 +246,8 @@ def _held_out(args: EvaluateConfig, judges: dict[str, Scorer]) -> HeldOut:
         for side in ("chosen", "rejected")
     )
     scores = {judge: (scorer(chosen), scorer(rejected)) for judge, scorer in judges.items()}
+    if "truth" in scores and scores["truth"][0] == scores["truth"][1]:
+        raise BadInput(f"{args.truth}: gives both sides of every held-out pair the same score; it tells nothing apart")
     scores["length"] = ([float(len(text)) for _, text in chosen], [float(len(text)) for _, text in rejected])
     return HeldOut(list(pairs["group"]) if "group" in pairs.column_names else None, scores)
 

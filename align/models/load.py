@@ -144,16 +144,13 @@ def has_score_head(source: ModelSource) -> bool:
 def _load(
     auto_class: Any, source: ModelSource, model_args: "ModelConfig | None", trainable: bool, **kwargs: Any
 ) -> Any:
-    import torch
     from transformers.utils import logging
 
     options: dict[str, Any] = {"dtype": weight_dtype(model_args), "revision": source.revision, **kwargs}
     quantization = _quantization(model_args, options["dtype"])
     if quantization is not None:
-        from trl import get_kbit_device_map
-
         options["quantization_config"] = quantization
-        options["device_map"] = get_kbit_device_map() if torch.cuda.is_available() else {"": "cpu"}
+        options["device_map"] = {"": device()}
     if model_args is not None and model_args.attn_implementation:
         options["attn_implementation"] = model_args.attn_implementation
     verbosity = logging.get_verbosity()
@@ -250,6 +247,12 @@ def model_facts(source: ModelSource) -> dict[str, Any]:
 
 def device() -> "torch.device":
     """The GPU of this process if there is one, else the CPU."""
+    import os
+
     import torch
 
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )

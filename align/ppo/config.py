@@ -49,8 +49,8 @@ class PPOConfig:
             if getattr(self, key) < 1:
                 raise ValueError(f"key `{key}`: {getattr(self, key)} is less than 1")
         for key in ("temperature", "learning_rate", "cliprange", "cliprange_value"):
-            if getattr(self, key) <= 0:
-                raise ValueError(f"key `{key}`: {getattr(self, key)} is not above 0")
+            if not 0 < getattr(self, key) < float("inf"):
+                raise ValueError(f"key `{key}`: {getattr(self, key)} is not a number above 0")
         if self.batch_size % self.num_mini_batches:
             raise ValueError(
                 f"key `num_mini_batches`: batch_size {self.batch_size} does not divide into {self.num_mini_batches}"

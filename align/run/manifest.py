@@ -58,6 +58,11 @@ class Run:
         self.manifest["seconds"] = round(time.monotonic() - self.started, 3)
         self.save()
 
+    def discard(self) -> None:
+        """Leave nothing behind: nothing has come of the run."""
+        if self.writes:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def save(self) -> None:
         """Write the manifest, whole or not at all."""
         if self.writes:

@@ -61,6 +61,9 @@ def read_job(verb: str, recipe: dict[str, Any], where: str, config: type, resume
         raise BadInput(f"{where}: the key `model_name_or_path` is missing; name a hub model or a model folder")
     if (model_args.load_in_4bit or model_args.load_in_8bit) and not model_args.use_peft:
         raise BadInput(f"{where}: a model in 4 or 8 bits can't be trained whole; add `use_peft: true`")
+    for key in ("per_device_train_batch_size", "per_device_eval_batch_size"):
+        if getattr(args, key) < 1:
+            raise BadInput(f"{where}: key `{key}`: {getattr(args, key)} is less than 1")
     check_world(args.world_size)
     check_output_folder(args.output_dir, verb, resume, overwrite)
     source = find_model(model_args.model_name_or_path, model_args.model_revision)
@@ -97,16 +100,26 @@ def lora_config(job: Job, task_type: str) -> Any:
     return get_peft_config(job.model_args)
 
 
-def make_trainer(trainer_class: Any, job: Job, **arguments: Any) -> Any:
+def make_trainer(trainer_class: Any, job: Job, model: Any, **arguments: Any) -> Any:
     """One of TRL's trainers. It looks at the recipe and the data once more: raises BadInput for what it finds."""
+    import torch
+
     folder = Path(job.args.output_dir)
     there_already = folder.exists()
+    weights = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
     try:
-        return trainer_class(args=job.args, processing_class=job.tokenizer, **arguments)
-    except (ImportError, ValueError) as error:
+        trainer = trainer_class(model=model, args=job.args, processing_class=job.tokenizer, **arguments)
+    except (ImportError, RuntimeError, ValueError) as error:
+        if isinstance(error, RuntimeError) and "installed" not in str(error):  # of a logger that `report_to` names
+            raise
         if not there_already and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # transformers makes it
-        raise BadInput(f"{job.where}: {' '.join(str(error).split())}") from None
+        raise BadInput(f"{job.where}: {_one_line(error)}") from None
+    if (job.model_args.load_in_4bit or job.model_args.load_in_8bit) and not job.args.bf16:
+        for name, parameter in trainer.model.named_parameters():
+            if parameter.requires_grad and parameter.dtype == torch.bfloat16:  # TRL's, whatever the rest is in
+                parameter.data = weights.get(name, parameter.data).float()
+    return trainer
 
 
 def open_run(job: Job) -> Run:
@@ -127,12 +140,16 @@ def open_run(job: Job) -> Run:
     )
 
 
-def train(trainer: Any, run: Run, **facts: Any) -> None:
-    """Train, from the last whole checkpoint when resuming, and save the weights beside the manifest."""
+def train(trainer: Any, job: Job, **facts: Any) -> None:
+    """Open the run folder, train, from the last whole checkpoint when resuming, and save the weights.
+
+    Some values of a recipe TRL looks at in the first step only: raises BadInput then, and leaves no folder behind.
+    """
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     from align.train.progress import RunCallback
 
+    run = open_run(job)
     for bar in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(bar)
     trainer.add_callback(RunCallback(run))
@@ -141,10 +158,20 @@ def train(trainer: Any, run: Run, **facts: Any) -> None:
         run.forget_after(_step_of(checkpoint) if checkpoint else 0)
         say(f"resuming from {checkpoint}" if checkpoint else "no whole checkpoint yet; starting from the beginning")
     with full_disk_is_said(run.folder):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except (ImportError, NotImplementedError, ValueError) as error:
+            if trainer.state.global_step > 0 or run.resumed:
+                raise
+            run.discard()
+            raise BadInput(f"{job.where}: {_one_line(error)}") from None
         trainer.save_model(str(run.folder))
     run.finish(weights_sha256=hash_weights(run.folder), steps=trainer.state.global_step, **facts)
     say(f"finished in {run.manifest['seconds']:.0f} s: {run.folder}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _last_whole_checkpoint(folder: Path) -> Path | None:

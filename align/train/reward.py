@@ -12,7 +12,7 @@ from align.data.load import load_pairs
 from align.data.packs import as_columns, length_chunks, pack_pairs
 from align.models.load import load_reward_model
 from align.run.progress import say
-from align.train.common import Job, lora_config, make_trainer, open_run, read_job, train
+from align.train.common import Job, lora_config, make_trainer, read_job, train
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def run_reward(recipe: dict[str, Any], where: str, *, resume: bool = False, over
     trainer = make_trainer(
         _trainer_class(),
         job,
-        model=model,
+        model,
         data_collator=_Collator(job.tokenizer.pad_token_id),
         train_dataset=packs,
         eval_dataset=evaluation,
         peft_config=peft_config,
     )
-    train(trainer, open_run(job), pairs=len(pairs), pairs_dropped=dropped, packs=len(packs))
+    train(trainer, job, pairs=len(pairs), pairs_dropped=dropped, packs=len(packs))
 
 
 def _packed(pairs: "Dataset", job: Job, batch_size: int) -> "Dataset":

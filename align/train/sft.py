@@ -6,7 +6,7 @@ from align.data.lengths import check_demonstrations
 from align.data.load import load_demonstrations
 from align.models.load import load_causal_lm
 from align.run.progress import say
-from align.train.common import lora_config, make_trainer, open_run, read_job, train
+from align.train.common import lora_config, make_trainer, read_job, train
 
 
 def run_sft(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -29,9 +29,9 @@ def run_sft(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     trainer = make_trainer(
         SFTTrainer,
         job,
-        model=model,
+        model,
         train_dataset=rows,
         eval_dataset=evaluation,
         peft_config=peft_config,
     )
-    train(trainer, open_run(job), rows=len(rows), rows_cut=cut)
+    train(trainer, job, rows=len(rows), rows_cut=cut)
