@@ -144,6 +144,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     elif hint is str:
         if isinstance(value, str):
             return value
+        if value is False:  # YAML 1.1 reads a bare `no`, as in `save_strategy: no`, as false
+            return "no"
     elif hint is type(None):
         if value is None:
             return None

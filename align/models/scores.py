@@ -37,7 +37,7 @@ def last_token_scores(
 def reward_scores(
     model: Any, tokenizer: "PreTrainedTokenizerBase", conversations: Sequence[tuple[Any, str]], batch_size: int
 ) -> list[float]:
-    """Scores of (prompt, response) conversations by a reward model loaded alone (`load_reward_model`)."""
+    """Scores of (prompt, response) conversations by a reward model loaded alone, each different text once."""
     import torch
 
     classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -51,15 +51,12 @@ def reward_scores(
         ).last_hidden_state
         return states
 
-    rows = [conversation_ids(tokenizer, prompt, response) for prompt, response in conversations]
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))  # like lengths together: less padding
-    scores = [0.0] * len(rows)
+    rows = [tuple(conversation_ids(tokenizer, prompt, response)) for prompt, response in conversations]
+    different = sorted(set(rows), key=len)  # the pairs of a ranking share texts; like lengths together: less padding
+    scores: dict[tuple[int, ...], float] = {}
     with torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = last_token_scores(
-                hidden, head, [rows[number] for number in chosen], tokenizer.pad_token_id, model.device
-            )
-            for number, score in zip(chosen, batch.tolist(), strict=True):
-                scores[number] = score
-    return scores
+        for start in range(0, len(different), batch_size):
+            batch = different[start : start + batch_size]
+            found = last_token_scores(hidden, head, batch, tokenizer.pad_token_id, model.device)
+            scores.update(zip(batch, found.tolist(), strict=True))
+    return [scores[row] for row in rows]

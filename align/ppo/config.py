@@ -19,7 +19,7 @@ class PPOConfig:
     batch_size: int = 64  # rollouts an update, over all processes
     num_mini_batches: int = 1  # optimiser steps an epoch
     num_ppo_epochs: int = 4
-    per_device_train_batch_size: int = 8  # sequences that go through the model at once; changes memory, not results
+    per_device_train_batch_size: int = 8  # sequences scored and learnt from at once; changes memory, not results
 
     response_length: int = 53  # new tokens at most
     temperature: float = 0.7

@@ -34,6 +34,7 @@ def run_ppo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     """Train a policy with PPO on the prompts of a data set. Raises BadInput before anything is written."""
     from trl import ModelConfig, get_peft_config
 
+    recipe = {"dtype": "auto", **recipe}  # TRL's default is fp32, whatever the GPU
     args, model_args = parse(recipe, (PPOConfig, ModelConfig), where)
     if not model_args.model_name_or_path:
         raise BadInput(f"{where}: the key `model_name_or_path` is missing; name a hub model or a model folder")

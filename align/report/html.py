@@ -44,13 +44,10 @@ CURVES = {  # metric -> what it is, in a few words
     "eval_accuracy": "share of held-out pairs that it orders as the raters did",
     "rewards/accuracies": "share of pairs whose preferred response it favours",
     "rewards/margins": "how far it favours the preferred response (higher is clearer)",
-    "reward": "score by the reward model (what PPO tries to raise)",
-    "score": "score by the reward model (what PPO tries to raise)",
-    "kl": "distance from the starting model, in nats per response",
-    "length": "length of the responses",
-    "entropy": "how varied the model's choices are (a fall to 0 is a collapse)",
-    "learning_rate": "the size of the steps",
-    "grad_norm": "size of the gradient (spikes mean unrest)",
+    "objective/scores": "score by the reward model (what PPO tries to raise)",
+    "objective/kl": "distance from the starting model, in nats per response",
+    "response/ended": "share of responses that ended by themselves",
+    "response/tokens": "length of the responses, in tokens",
 }
 
 

@@ -16,6 +16,7 @@ def quiet_libraries() -> None:
     """Switch telemetry off (unless the user switched it on) and hide warnings that users can't act on."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # we say what matters; downloads keep their bars
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*MatMul8bitLt.*")
     warnings.filterwarnings("ignore", message=".*pin_memory.*")

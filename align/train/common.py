@@ -75,7 +75,7 @@ def with_machine_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     """Fill in what a recipe leaves open and TRL would get wrong here: TRL's defaults are for a recent GPU."""
     import torch
 
-    defaults: dict[str, Any] = {"report_to": "none", "logging_steps": 1}
+    defaults: dict[str, Any] = {"report_to": "none", "logging_steps": 1, "dtype": "auto"}
     if not torch.cuda.is_available():
         # `bf16: true` fails on most CPUs, and recomputing activations makes a step several times slower
         defaults |= {"use_cpu": True, "bf16": False, "activation_checkpointing": False, "dataloader_pin_memory": False}

@@ -112,8 +112,8 @@ def full_metrics() -> dict[str, Any]:
                 "x": step,
                 "series": {
                     "reward": [0.01 * s for s in step],
-                    "kl": [0.1 * s for s in step],
-                    "entropy": [2.5 - 0.01 * s for s in step],
+                    "objective/kl": [0.1 * s for s in step],
+                    "response/tokens": [2.5 - 0.01 * s for s in step],
                 },
             },
         },
