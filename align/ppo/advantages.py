@@ -49,7 +49,7 @@ def gae(rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, gamma: 
 def whiten(values: torch.Tensor, mask: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     """(values - mean) / sqrt(variance + 1e-8) on the mask, 0 elsewhere.
 
-    The moments are of the whole batch, over all processes, so that whitening does not depend on how the batch is spread.
+    The moments are of the whole batch, over all processes, so that how the batch is spread makes no difference.
     Detail 7 of Huang et al., The 37 Implementation Details of PPO (ICLR blog track 2022).
     """
     return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
