@@ -153,6 +153,7 @@ def _load(
         options["device_map"] = {"": device()}
     if model_args is not None and model_args.attn_implementation:
         options["attn_implementation"] = model_args.attn_implementation
+    logging.disable_progress_bar()  # of reading weights from the disk
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it warns of a new `score` head, which is what a reward run starts from
     try:
@@ -161,6 +162,11 @@ def _load(
             missing = [key for key in sorted(found["missing_keys"]) if key != "score.weight"]
             if missing:  # transformers would make them up
                 raise BadInput(f"{source.name}: its weights are not whole: there is no {missing[0]}")
+            for module in model.modules():
+                # On CPUs with AVX512-BF16 bitsandbytes repacks a layer when it first runs without a gradient, and from
+                # then on loses every gradient that should pass through it, without a word.
+                if hasattr(module, "support_avx512bf16_for_cpu"):
+                    module.support_avx512bf16_for_cpu = False
             if source.adapter:
                 model = _put_adapter_on(model, source.adapter, trainable)
     finally:
@@ -169,15 +175,19 @@ def _load(
 
 
 def _put_adapter_on(model: Any, adapter: str, trainable: bool) -> Any:
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
     from transformers import PreTrainedModel
 
     config = PeftConfig.from_pretrained(adapter)
     is_classifier = isinstance(model, PreTrainedModel) and hasattr(model, "score")
-    if is_classifier and config.task_type != "SEQ_CLS":
-        # a reward run that starts from a policy's adapter: same LoRA weights, and a new head to train beside them
-        config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]
-    return PeftModel.from_pretrained(model, adapter, config=config, is_trainable=trainable)
+    if not is_classifier or config.task_type == "SEQ_CLS":
+        return PeftModel.from_pretrained(model, adapter, config=config, is_trainable=trainable)
+    # a reward run that starts from a policy's adapter: same LoRA weights, and a new head to train beside them
+    config.task_type, config.modules_to_save, config.inference_mode = "SEQ_CLS", ["score"], not trainable
+    head = model.score.weight.detach().clone()
+    model = get_peft_model(model, config)
+    set_peft_model_state_dict(model, {**load_peft_weights(adapter, "cpu"), "base_model.model.score.weight": head})
+    return model
 
 
 def weight_dtype(model_args: "ModelConfig | None" = None) -> "torch.dtype":

@@ -1,17 +1,37 @@
 """A tiny chat model, trained in a minute's fraction, that stands in for a real one in every test of the loop."""
 
+import contextlib
+import io
 import json
+import os
 import random
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start, too: tiny matrices gain nothing from threads
 
 WORDS = ["red", "green", "blue", "cat", "dog", "fox", "sun", "moon", "star", "tea", "milk", "soup"]
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+def write_recipe(path: Path, **keys: Any) -> Path:
+    """A recipe file; JSON is YAML."""
+    path.write_text(json.dumps(keys, indent=1))
+    return path
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """A JSON-lines file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def make_tiny_model(folder: Path, steps: int = 120) -> Path:
@@ -74,6 +94,35 @@ def make_tiny_model(folder: Path, steps: int = 120) -> Path:
     return folder
 
 
+class Said(NamedTuple):
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def align(*words: Any) -> Said:
+    """Run `align WORDS` in this process, through its entry point: importing TRL anew would cost seconds a call."""
+    from align.cli import main
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    command = mock.patch.object(sys, "argv", ["align", *map(str, words)])
+    with command, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def done(*words: Any) -> Said:
+    """Run `align WORDS`, which must end well."""
+    said = align(*words)
+    assert said.code == 0, said.err
+    return said
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny model."""
@@ -104,6 +153,43 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A preferences folder as `annotate export` writes it: shorter is better; train and test, no validation, a tie."""
+    from preferences.contract import Demonstration, Pair, PreferencesFolder, Ranking, Tie, write_preferences
+
+    chance = random.Random(2)
+    pairs: dict[str, list[Pair]] = {"train": [], "validation": [], "test": []}
+    rankings, demonstrations = [], []
+    for number in range(24):
+        split = "test" if number % 4 == 3 else "train"
+        row = pair(f"Say {chance.choice(WORDS)}, {number}.", chance.choice(WORDS), " ".join(chance.choices(WORDS, k=5)))
+        name = f"r{number}"
+        facts: dict[str, Any] = {"ranking": name, "group": f"g{number}"}
+        more: dict[str, Any] = {"strength": None, "weight": 1.0, "tags": [], "raters": ["p1"], "models": None}
+        pairs[split].append(Pair(**row, preference=0.9, **facts, **more))
+        rankings.append(
+            Ranking(
+                **facts,
+                split=split,
+                prompt=row["prompt"],
+                responses=[row["chosen"], row["rejected"]],
+                models=None,
+                ranks=[1, 2],
+                weight=1.0,
+                tags=[],
+                answers=[],
+            )
+        )
+        demonstrations.append(
+            Demonstration(prompt=row["prompt"], completion=row["chosen"], split=split, source="best", **facts)
+        )
+    tie = Tie(**pairs["train"][0].model_dump() | {"preference": 0.5}, split="train")
+    folder = tmp_path_factory.mktemp("data") / "preferences"
+    write_preferences(folder, PreferencesFolder(pairs, [tie], rankings, demonstrations, {"project": "tiny"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def reward_run(tiny: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward run on the tiny model, made by the verb itself."""
     from align.train.reward import run_reward
@@ -121,3 +207,53 @@ def reward_run(tiny: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFa
     }
     run_reward(recipe, "reward.yaml")
     return folder
+
+
+TRAIN = {"use_peft": True, "lora_r": 4, "max_steps": 1, "save_strategy": "no"}
+PPO = {"use_peft": True, "lora_r": 4, "total_episodes": 4, "batch_size": 4, "response_length": 8}
+
+
+def refused(*words: Any) -> str:
+    """Run `align WORDS`, which must be refused; its sentence."""
+    said = align(*words)
+    assert said.code == 2, said
+    assert said.out == ""
+    lines = said.err.strip().splitlines()
+    assert lines[-1].startswith(("error: ", "Error: ")), said.err
+    assert sum(line.startswith("error: ") for line in lines) <= 1
+    assert "Traceback" not in said.err
+    return lines[-1]
+
+
+@pytest.fixture()
+def recipe(tiny: Path, pairs_file: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes a recipe that would run, but for the keys given."""
+
+    def make(**keys: Any) -> Path:
+        (tmp_path / "home").mkdir(exist_ok=True)
+        right = {**TRAIN, "model_name_or_path": str(tiny), "dataset_name": str(pairs_file)}
+        return write_recipe(tmp_path / "recipe.yaml", **{**right, "output_dir": str(tmp_path / "home/out"), **keys})
+
+    return make
+
+
+@pytest.fixture()
+def ppo_recipe(tiny: Path, pairs_file: Path, reward_run: Path, tmp_path: Path) -> Callable[..., Path]:
+    def make(**keys: Any) -> Path:
+        (tmp_path / "home").mkdir(exist_ok=True)
+        right = {**PPO, "model_name_or_path": str(tiny), "dataset_name": str(pairs_file)}
+        right |= {"reward_model_path": str(reward_run), "output_dir": str(tmp_path / "home/out")}
+        return write_recipe(tmp_path / "ppo.yaml", **{**right, **keys})
+
+    return make
+
+
+@pytest.fixture()
+def evaluate_recipe(tiny: Path, pairs_file: Path, reward_run: Path, tmp_path: Path) -> Callable[..., Path]:
+    def make(**keys: Any) -> Path:
+        (tmp_path / "home").mkdir(exist_ok=True)
+        right = {"models": {"base": str(tiny), "copy": str(tiny)}, "dataset_name": str(pairs_file)}
+        right |= {"reward_model_path": str(reward_run), "output_dir": str(tmp_path / "home/out")}
+        return write_recipe(tmp_path / "evaluate.yaml", **{**right, "max_new_tokens": 4, "num_prompts": 3, **keys})
+
+    return make
