@@ -165,6 +165,8 @@ def import_(project: str, file: str, database: str | None, as_json: bool) -> Non
     )
     if counts["unchanged"]:
         text += f"; {counts['unchanged']} items were there already, unchanged"
+    if counts["kept_apart"]:
+        text += f"; groups that share a prompt with one on another side of the split, and stay: {counts['kept_apart']}"
     _say({"project": project, **counts}, as_json, text)
 
 

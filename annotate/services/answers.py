@@ -66,7 +66,9 @@ def submit(
     free = select(Slot).where(Slot.item_id == item.id, is_free(now)).order_by(Slot.number).limit(1)
     slot = own or session.scalar(free.with_for_update(skip_locked=True))
     if slot is not None:
-        slot.assignment_id = assignment.id
+        # No lease any more. The change to the row is what tells another transaction, which found the slot free just
+        # before this one is committed, to look again (PostgreSQL).
+        slot.assignment_id, slot.leased_until = assignment.id, None
     row = AnswerRow(
         item_id=item.id,
         member_id=member.id,

@@ -7,14 +7,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, insert, select, update
+from sqlalchemy.orm import Session, aliased
 
 from annotate.services.answers import answer_columns, counted_answers
 from annotate.services.consensus import consensus_ranks, pair_strength, share
 from annotate.services.people import new_pseudonym
-from annotate.services.projects import guideline_version, note
-from annotate.services.splits import choose_splits, prompt_hash
+from annotate.services.projects import guideline_version, lock_project, note
+from annotate.services.splits import GroupsOfPrompts, choose_splits, prompt_hash
 from annotate.store.tables import Answer, Group, Item, Member, Project, Slot
 from preferences import contract
 from preferences.contract import Demonstration, ExportedAnswer, Message, Models, Pair, PreferencesFolder, Ranking, Tie
@@ -33,9 +33,11 @@ def import_items(
 ) -> dict[str, int]:
     """Store the items that were read from the file `path`, in the caller's transaction.
 
-    `advance(n)` is called whenever n more items are stored. Returns how many {items, answers, raters} are new, and
-    how many items were there `unchanged`. Raises BadInput, with file and line, for a known id with other content.
+    `advance(n)` is called whenever n more items are stored. Returns how many {items, answers, raters} are new, how
+    many items were there `unchanged`, and how many groups stay `kept_apart` from one that they share a prompt with,
+    because both have a split already. Raises BadInput, with file and line, for a known id with other content.
     """
+    lock_project(session, project)
     known = _mapping(session, select(Item.key, Item.content_hash).where(Item.project_id == project.id))
     fresh: list[tuple[contract.Item, str]] = []
     for record in records:
@@ -49,7 +51,7 @@ def import_items(
             )
     advance(len(records) - len(fresh))
 
-    prompts, groups = _place(session, project, [record for record, _ in fresh])
+    prompts, groups, kept_apart = _place(session, project, [record for record, _ in fresh])
     raters, new_raters = _raters(session, project, [record for record, _ in fresh])
     answers = 0
     for start in range(0, len(fresh), CHUNK):
@@ -88,29 +90,48 @@ def import_items(
             session.execute(insert(Answer), given)
         answers += len(given)
         advance(len(chunk))
-    counts = {"items": len(fresh), "answers": answers, "raters": new_raters, "unchanged": len(records) - len(fresh)}
+    counts = {
+        "items": len(fresh),
+        "answers": answers,
+        "raters": new_raters,
+        "unchanged": len(records) - len(fresh),
+        "kept_apart": kept_apart,
+    }
     note(session, "imported", project=project.id, **counts)
     return counts
 
 
 def _place(
     session: Session, project: Project, records: Sequence[contract.Item]
-) -> tuple[dict[str, tuple[str, str]], dict[str, int]]:
-    """Find each new item's group: that of its prompt where the prompt is known, else what the import says, else one
-    of its own. Returns {item key: (prompt hash, group name)} and {group name: group id}."""
-    stored = select(Item.prompt_hash, Group.name).join(Group).where(Item.project_id == project.id)
-    group_of_prompt = _mapping(session, stored)
-    places = {}
+) -> tuple[dict[str, tuple[str, str]], dict[str, int], int]:
+    """Find each new item's group, and store the groups that are new and those that have become one.
+
+    Returns {item key: (prompt hash, group name)}, {group name: group id}, and how many groups are kept apart.
+    """
+    of_project = Group.project_id == project.id
+    prompts = select(Item.prompt_hash, Group.name).join(Group).where(of_project)
+    into = aliased(Group)
+    joined = select(Group.name, into.name).join(into, Group.joined_id == into.id).where(of_project)
+    groups = GroupsOfPrompts(
+        _mapping(session, prompts),
+        _mapping(session, select(Group.name, Group.split).where(of_project)),
+        _mapping(session, joined),
+    )
+    known = select(Group.name, Group.id).where(of_project)
+    before = _mapping(session, known)
+    hashes = {record.id: prompt_hash([message.model_dump() for message in record.prompt]) for record in records}
     for record in records:
-        prompt = prompt_hash([message.model_dump() for message in record.prompt])
-        group = group_of_prompt.setdefault(prompt, record.group or f"prompt-{prompt[:16]}")
-        places[record.id] = (prompt, group)
-    known = select(Group.name, Group.id).where(Group.project_id == project.id)
-    groups = _mapping(session, known)
-    missing = [name for name in dict.fromkeys(group for _, group in places.values()) if name not in groups]
+        groups.add(hashes[record.id], record.group)
+    missing = [name for name in groups.splits if name not in before]
     if missing:
         session.execute(insert(Group), [{"project_id": project.id, "name": name} for name in missing])
-    return places, _mapping(session, known)
+    ids = _mapping(session, known)
+    for name in groups.newly_joined:
+        old, new = ids[name], ids[groups.whole(name)]
+        session.execute(update(Group).where(Group.id == old).values(joined_id=new))
+        session.execute(update(Item).where(Item.group_id == old).values(group_id=new))
+    places = {record.id: (prompt := hashes[record.id], groups.of(prompt)) for record in records}
+    return places, ids, len(groups.kept_apart)
 
 
 def _raters(session: Session, project: Project, records: Sequence[contract.Item]) -> tuple[dict[str, int], int]:
@@ -152,6 +173,7 @@ def export_preferences(session: Session, project: Project) -> PreferencesFolder:
     from preferences.stats.agreement import agreement  # half a second of scipy, which an import can do without
     from preferences.stats.reliability import reliability
 
+    lock_project(session, project)
     answers = counted_answers(session, project.id)
     if not answers:
         raise BadInput(f"project {project.name!r} has no answers yet; rate some items or import some, then export")

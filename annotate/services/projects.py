@@ -63,6 +63,11 @@ def find_project(session: Session, name: str) -> Project:
     return project
 
 
+def lock_project(session: Session, project: Project) -> None:
+    """Let imports and exports of one project take turns; raters don't wait for them (PostgreSQL only)."""
+    session.execute(select(Project.id).where(Project.id == project.id).with_for_update(key_share=True))
+
+
 def current_guideline(session: Session, project_id: int) -> Guideline | None:
     """The newest version of a project's guidelines, or None where it has none."""
     query = select(Guideline).where(Guideline.project_id == project_id).order_by(Guideline.version.desc()).limit(1)

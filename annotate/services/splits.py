@@ -4,6 +4,8 @@ import hashlib
 import unicodedata
 from collections.abc import Mapping
 
+OWN_GROUP = "prompt-"  # begins the name of a group that no import named
+
 
 def normalised(text: str) -> str:
     """Text without what makes a trivial copy differ: width and case of letters, punctuation, runs of white space."""
@@ -16,6 +18,61 @@ def prompt_hash(prompt: list[dict[str, str]]) -> str:
     """Hex SHA-256 of a normalised prompt, turns and roles included."""
     turns = "\n".join(f"{turn['role']}: {normalised(turn['content'])}" for turn in prompt)
     return hashlib.sha256(turns.encode()).hexdigest()
+
+
+class GroupsOfPrompts:
+    """Which group each prompt belongs to, as items come in: all items of one prompt stand in one group.
+
+    A new prompt takes the group that the import says, or else one of its own. A known prompt keeps its group, and a
+    group that the import says for it becomes one with that; the one with a stored split stays, or else the one that
+    an import named.
+    Two groups that both have a split can't become one any more: where the splits differ they are kept apart.
+
+    `splits` holds every group's stored split or None; `newly_joined` the groups that are part of another one now.
+    """
+
+    def __init__(
+        self, of_prompt: Mapping[str, str], splits: Mapping[str, str | None], joined: Mapping[str, str]
+    ) -> None:
+        self.splits = dict(splits)
+        self.newly_joined: list[str] = []
+        self.kept_apart: set[str] = set()
+        self._of_prompt = dict(of_prompt)
+        self._joined = dict(joined)  # group -> the one that it has become part of
+
+    def add(self, prompt: str, named: str | None) -> None:
+        """Take in an item with this prompt (a hash), for which the import names a group, or None."""
+        if prompt not in self._of_prompt:
+            group = self._of_prompt[prompt] = named or OWN_GROUP + prompt[:16]
+            self.splits.setdefault(group, None)
+        elif named is not None:
+            self._join(self.of(prompt), named)
+
+    def of(self, prompt: str) -> str:
+        """The group of a prompt."""
+        return self.whole(self._of_prompt[prompt])
+
+    def whole(self, group: str) -> str:
+        """The group that this one is part of by now, which may be itself."""
+        while group in self._joined:
+            group = self._joined[group]
+        return group
+
+    def _join(self, stays: str, named: str) -> None:
+        self.splits.setdefault(named, None)
+        goes = self.whole(named)
+        if self._weight(goes) > self._weight(stays):
+            stays, goes = goes, stays
+        if stays == goes:
+            return
+        if self.splits[goes] is None:
+            self._joined[goes] = stays
+            self.newly_joined.append(goes)
+        elif self.splits[goes] != self.splits[stays]:
+            self.kept_apart.add(named)
+
+    def _weight(self, group: str) -> tuple[bool, bool]:
+        return self.splits[group] is not None, not group.startswith(OWN_GROUP)
 
 
 def choose_splits(

@@ -26,11 +26,13 @@ class Database:
         self.engine = engine
         self.name = name
         self._writing = engine.execution_options(begin="BEGIN IMMEDIATE")
+        isolated = {} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+        self._reading = engine.execution_options(**isolated)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the database. It is never committed. Raises BadInput as `write` does."""
-        with self._one_sentence(), Session(self.engine, expire_on_commit=False) as session:
+        with self._one_sentence(), Session(self._reading, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -70,9 +72,10 @@ def open_database(where: str | None, *, create: bool = False) -> Database:
             except OSError as error:
                 raise BadInput(f"cannot make the folder of {name}: {error.strerror}") from None
     try:
-        engine = create_engine(
-            url, connect_args={"timeout": BUSY_SECONDS} if url.get_backend_name() == "sqlite" else {}
-        )
+        if url.get_backend_name() == "sqlite":
+            engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+        else:
+            engine = create_engine(url, pool_pre_ping=True)  # a server that was restarted costs no rater an answer
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise BadInput(
             f"{name}: the driver of this database is not installed ({error}); for PostgreSQL run"

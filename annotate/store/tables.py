@@ -87,7 +87,10 @@ class Member(Base):
 
 
 class Group(Base):
-    """What must stay on one side of a split. `split` is null until the first export of one of its items."""
+    """What must stay on one side of a split. `split` is null until the first export of one of its items.
+
+    `joined_id` is the group that this one has become part of, because they share a prompt; it has no items then.
+    """
 
     __tablename__ = "groups"
     __table_args__ = (UniqueConstraint("project_id", "name"),)
@@ -95,6 +98,7 @@ class Group(Base):
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str] = mapped_column(Text)
     split: Mapped[str | None] = mapped_column(String(10))
+    joined_id: Mapped[int | None] = mapped_column(ForeignKey("groups.id"))
 
 
 class Item(Base):
@@ -132,7 +136,8 @@ class Assignment(Base):
 
 
 class Slot(Base):
-    """One of the answers that an item wants. It is free when it has no answer and no lease that still runs."""
+    """One of the answers that an item wants. It is free when it has no answer and no lease that still runs; with an
+    answer it has the assignment, and no lease."""
 
     __tablename__ = "slots"
     __table_args__ = (UniqueConstraint("item_id", "number"),)

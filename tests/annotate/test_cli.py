@@ -54,7 +54,7 @@ def test_the_loop_without_a_browser(project: Annotate) -> None:
     answers = [{"rater": "w1", "ranks": [1, 2], "strength": -2}, {"rater": "w2", "ranks": [1, 2], "strength": -1}]
     project.write("items.jsonl", {**PAIR, "answers": answers}, FOUR)
     assert project.json("import", "p", "items.jsonl") == {
-        "format": 1, "project": "p", "items": 2, "answers": 2, "raters": 2, "unchanged": 0,
+        "format": 1, "project": "p", "items": 2, "answers": 2, "raters": 2, "unchanged": 0, "kept_apart": 0,
     }  # fmt: skip
     again = project.json("import", "p", "items.jsonl")
     assert (again["items"], again["answers"], again["unchanged"]) == (0, 0, 2)

@@ -133,6 +133,42 @@ def test_a_copy_of_a_prompt_joins_its_group_and_splits_never_move(annotate: Anno
     assert all(after[f"b{n}"] == before[f"a{n}"] for n in range(10))
 
 
+def test_groups_that_share_a_prompt_become_one(annotate: Annotate) -> None:
+    """Also a prompt that stood alone, also a chain of imports, and also when one of them has a split already."""
+
+    def item(key: str, prompt: str, group: str | None = None) -> dict[str, Any]:
+        row = {"id": key, "prompt": prompt, "responses": ["x", "y"], "answers": [{"rater": "w", "ranks": [1, 2]}]}
+        return row | ({"group": group} if group else {})
+
+    def bring(*rows: dict[str, Any]) -> int:
+        annotate.write("items.jsonl", *rows)
+        return annotate.json("import", "p", "items.jsonl")["kept_apart"]
+
+    def places(folder: str) -> dict[str, tuple[str, str]]:
+        annotate.ok("export", "p", folder)
+        return {row["ranking"]: (row["group"], row["split"]) for row in annotate.rows(f"{folder}/rankings.jsonl")}
+
+    annotate.ok("project", "create", "p", "--test", "0.4", "--validation", "0")
+    bring(item("a", "shared", "red"), item("b", "alone"))
+    bring(item("c", "Shared!", "blue"), item("d", "fresh", "blue"), item("e", "alone?", "blue"))
+    bring(item("f", "later", "blue"), *(item(f"z{n}", f"other {n}") for n in range(8)))
+    first = places("one")
+    assert {first[key] for key in "abcdef"} == {first["a"]} and first["a"][0] == "red"
+
+    assert bring(item("g", "new", "green"), item("h", "SHARED", "green"), item("i", "newer", "green")) == 0
+    second = places("two")
+    assert {second[key] for key in "ghi"} == {first["a"]} and {key: second[key] for key in first} == first
+
+    train, test = (next(key for key, place in first.items() if place[1] == side) for side in ("train", "test"))
+    prompts = {key: prompt for key, prompt in (*((f"z{n}", f"other {n}") for n in range(8)), ("a", "shared"))}
+    assert bring(item("j", prompts[train], "both"), item("k", prompts[test], "both"), item("l", "last", "both")) == 1
+    third = places("three")
+    assert {key: third[key] for key in second} == second
+    assert (third["j"], third["k"], third["l"]) == (first[train], first[test], first[train])
+    annotate.write("items.jsonl", item("m", prompts[test], "both"))
+    assert "one on another side of the split, and stay: 1" in annotate.ok("import", "p", "items.jsonl")
+
+
 @pytest.mark.parametrize("kind", ["rich", "only ties", "bare"])
 def test_datasets_loads_every_config(annotate: Annotate, kind: str) -> None:
     datasets = pytest.importorskip("datasets")

