@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.align.conftest import done, pair, refused, write_rows
+from tests.align.conftest import done, pair, refused, write_recipe, write_rows
 
 GOOD = pair("Say red.", "red", "red red red")
 
@@ -81,3 +81,17 @@ def test_a_full_disk(
         refused("chat", small_disk / "run")
         if (small_disk / "run" / "manifest.json").exists():
             assert json.loads((small_disk / "run" / "manifest.json").read_text())["status"] == "running"
+
+
+@pytest.mark.skipif(os.name != "posix" or not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.parametrize("left", [0, 3_000])
+def test_a_full_disk_for_responses(
+    left: int, small_disk: Path, tiny: Path, pairs_file: Path, evaluate_recipe: Any, tmp_path: Path
+) -> None:
+    (small_disk / "other").write_bytes(b"x" * (2**20 - os.sysconf("SC_PAGE_SIZE") - left))
+    assert "no space left on the disk" in refused("evaluate", evaluate_recipe(output_dir=str(small_disk / "run")))
+    keys = {"model_name_or_path": [str(tiny)], "dataset_name": str(pairs_file), "max_new_tokens": 8}
+    recipe = write_recipe(tmp_path / "sample.yaml", **keys)
+    said = refused("sample", recipe, "--to-annotate", small_disk / "items.jsonl")
+    assert "no space left on the disk" in said
+    assert not (small_disk / "items.jsonl").exists()
