@@ -123,7 +123,7 @@ def _table(
     test = {ranking.group for ranking in read_rows(out / "preferences", "rankings.jsonl") if ranking.split == "test"}
     held_out = [row for row in items.values() if row["title"] in test and row["gold"] in ("a1", "a2")]
     texts = list({(_prompt(row), row[side]) for row in held_out for side in ("a1", "a2")})
-    score = reward_judge(str(out / "reward"), 16)
+    score = reward_judge(str(out / "reward"), [], 0, 16)
     scores = dict(zip(texts, score([([{"role": "user", "content": p}], text) for p, text in texts]), strict=True))
 
     def right(first: float, second: float, gold: str) -> float:
