@@ -29,6 +29,7 @@ def relaunch(name: str, words: list[str]) -> None:
     found = _find(name)
     expected = _check(found, name)
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     for logger in ("api", "subprocess_handler"):  # torchrun's own account of a failure: the worker's is enough
@@ -46,6 +47,8 @@ def relaunch(name: str, words: list[str]) -> None:
         else:
             print(f"error: process {rank} failed (exit code {failure.exitcode}); see above", file=sys.stderr)
         sys.exit(failure.exitcode if failure.exitcode > 0 else 1)
+    except SignalException:  # torchrun's for Ctrl-C
+        raise KeyboardInterrupt from None
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode if error.returncode > 0 else 1)
     except ValueError as error:  # accelerate's own checks of the configuration

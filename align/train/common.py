@@ -4,7 +4,6 @@ Everything that can be wrong with the input is looked at before the run folder i
 """
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,6 +64,8 @@ def read_job(verb: str, recipe: dict[str, Any], where: str, config: type, resume
         if getattr(args, key) < 1:
             raise BadInput(f"{where}: key `{key}`: {getattr(args, key)} is less than 1")
     check_world(args.world_size)
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = False  # all that trains is used; looking for more costs time, and warns
     check_output_folder(args.output_dir, verb, resume, overwrite)
     source = find_model(model_args.model_name_or_path, model_args.model_revision)
     context = getattr(load_config(source), "max_position_embeddings", None)
@@ -79,8 +80,6 @@ def with_machine_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     if not torch.cuda.is_available():
         # `bf16: true` fails on most CPUs, and recomputing activations makes a step several times slower
         defaults |= {"use_cpu": True, "bf16": False, "activation_checkpointing": False, "dataloader_pin_memory": False}
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            defaults["ddp_backend"] = None
     return {**defaults, **recipe}
 
 
