@@ -13,7 +13,12 @@ def main() -> None:
     """Entry point: a user's mistake is one sentence and exit code 2."""
     with exit_on_bad_input():
         try:
-            align(prog_name="align")
+            align.main(prog_name="align", standalone_mode=False)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.Abort:
+            raise KeyboardInterrupt from None
         except BadInput as error:
             from align.run.launch import tell_launcher
 

@@ -13,7 +13,7 @@ import yaml
 
 from preferences.contract import read_items
 from preferences.files import sha256_file
-from tests.align.conftest import done, write_recipe, write_rows
+from tests.align.conftest import align, done, write_recipe, write_rows
 
 SMALL = {"use_peft": True, "lora_r": 4, "max_steps": 2, "learning_rate": 1e-3, "save_strategy": "no", "seed": 7}
 PPO = {
@@ -216,6 +216,24 @@ def test_plain_texts_train_and_are_compared(tiny: Path, tmp_path: Path) -> None:
         max_new_tokens=4,
     )
     done("evaluate", evaluate)
+
+
+def test_ctrl_c_is_no_crash(tiny: Path, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("align.evaluate.sample.sample", press)
+    keys = {"model_name_or_path": [str(tiny)], "dataset_name": str(pairs_file), "max_new_tokens": 4}
+    said = align("sample", write_recipe(tmp_path / "s.yaml", **keys))
+    assert (said.code, said.err.strip().splitlines()[-1]) == (130, "interrupted")
+
+
+def test_help_and_wrong_words() -> None:
+    assert align("--help").code == 0
+    assert "--accelerate_config" in align("dpo", "--help").out
+    assert align("train").code == 2
+    assert align("dpo").code == 2
+    assert "align, version" in align("--version").out
 
 
 def script(name: str) -> str:
