@@ -1,5 +1,6 @@
 """One web application: the login pages, the REST API, and the Gradio pages of raters and owners."""
 
+import logging
 import os
 import socket
 from urllib.parse import quote
@@ -12,6 +13,7 @@ import gradio as gr
 import uvicorn
 from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
@@ -39,6 +41,8 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "X-Frame-Options": "DENY",
 }
+LONGEST_BODY = 1_000_000  # bytes of a request
+log = logging.getLogger("uvicorn.error")
 
 
 def build_app(database: Database) -> FastAPI:
@@ -51,7 +55,14 @@ def build_app(database: Database) -> FastAPI:
 
     @app.exception_handler(BadInput)
     def _database_failed(_request: Request, error: BadInput) -> JSONResponse:
-        return JSONResponse({"detail": f"Not saved: {error}."}, status_code=503)
+        log.error("%s", error)  # where the database is, is nothing for raters
+        return JSONResponse({"detail": "The server's database failed."}, status_code=503)
+
+    @app.exception_handler(RequestValidationError)
+    def _bad_shape(_request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"][1:])
+        return JSONResponse({"detail": f"{key + ': ' if key else ''}{first['msg']}"}, status_code=422)
 
     def who(request: Request) -> str | None:
         found = find_visitor(database, request)
@@ -78,7 +89,7 @@ def build_app(database: Database) -> FastAPI:
 
 
 class Gate:
-    """Who may see which page, decided on every request, and the headers that every response carries."""
+    """Who may see which page, decided on every request; how long a request may be; headers of every response."""
 
     def __init__(self, app: ASGIApp, database: Database) -> None:
         self.app = app
@@ -93,14 +104,27 @@ class Gate:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
+                for name in [name for name in headers if name.startswith("access-control-")]:
+                    del headers[name]  # Gradio lets other sites read its pages
                 if not scope["path"].startswith(("/static", "/rate/assets", "/owner/assets")):
                     headers["Cache-Control"] = "no-store"
             await send(message)
 
-        refusal = (
-            await run_sync(self._refusal, Request(scope)) if scope["path"].startswith(("/rate", "/owner")) else None
-        )
-        await (refusal or self.app)(scope, receive, send_with_headers)
+        received = 0
+
+        async def receive_some() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message if received <= LONGEST_BODY else {"type": "http.disconnect"}
+
+        request = Request(scope)
+        refusal: ASGIApp | None = None
+        if int(request.headers.get("content-length", 0)) > LONGEST_BODY:
+            refusal = JSONResponse({"detail": f"This is too long; send at most {LONGEST_BODY} bytes."}, 413)
+        elif scope["path"].startswith(("/rate", "/owner")):
+            refusal = await run_sync(self._refusal, request)
+        await (refusal or self.app)(scope, receive_some, send_with_headers)
 
     def _refusal(self, request: Request) -> ASGIApp | None:
         """The response to a request that may not go on to a Gradio page, or None if it may."""
@@ -119,6 +143,10 @@ class Gate:
         if part == "rater" and request.method not in ("GET", "HEAD"):
             # The rater's Gradio page has no events, and its files API is not for raters.
             return JSONResponse({"detail": "There is nothing to post here."}, status_code=405)
+        if path in ("/rate", "/owner"):  # Starlette would name the host, and the scheme as it sees it
+            return RedirectResponse(
+                f"{path}/" + (f"?{request.url.query}" if request.url.query else ""), status_code=307
+            )
         if "/gradio_api/upload" in path or "/gradio_api/proxy" in path:
             return JSONResponse({"detail": "There is nothing to upload here."}, status_code=404)
         return None

@@ -58,7 +58,9 @@ def project() -> None:
 @click.option("--strength/--no-strength", default=True, show_default=True, help="Ask how much better the best is.")
 @click.option("--validation", default=0.1, show_default=True, help="Share of the items that validate.")
 @click.option("--test", default=0.1, show_default=True, help="Share of the items that test.")
-@click.option("--simulated", is_flag=True, help="The raters are simulated: it is said wherever the project is shown.")
+@click.option(
+    "--simulated", is_flag=True, help="Imported answers come from programs: it is said wherever the project is shown."
+)
 @database_option
 @json_option
 def project_create(
@@ -304,11 +306,10 @@ def _report_text(facts: dict[str, Any]) -> str:
     interval = agreed["krippendorff_alpha_nominal_interval"]
     between = f" (95% {number(interval[0])} to {number(interval[1])})" if interval else ""
     slots = facts["slots"]
-    raters = "simulated raters" if facts["simulated"] else "raters"
     lines = [
-        facts["project"] + ("   SIMULATED RATERS, not people" if facts["simulated"] else ""),
+        facts["project"] + ("   SIMULATED: imported answers come from programs" if facts["simulated"] else ""),
         f"  items      {facts['items']}, of which {facts['items_answered']} have an answer",
-        f"  answers    {facts['answers']} by {facts['raters']} {raters}"
+        f"  answers    {facts['answers']} by {facts['raters']} raters"
         + (f", and {facts['surplus']} surplus" if facts["surplus"] else ""),
         f"  slots      {slots['filled']} of {slots['all']} filled",
         f"  agreement  raw {number(agreed['raw'])}, Krippendorff's alpha "

@@ -15,7 +15,9 @@ TAGS = {
 @cache
 def _markdown() -> MarkdownIt:
     # html off: tags in the text are shown as text. Images are off too: nothing is ever loaded from elsewhere.
-    return MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")
+    # What is nested deeper than maxNesting is left out; 20, its default, is ten lists.
+    options = {"html": False, "breaks": True, "maxNesting": 100}
+    return MarkdownIt("commonmark", options).enable(["table", "strikethrough"]).disable("image")
 
 
 @cache

@@ -1,22 +1,23 @@
 """The REST API of the pages, and of scripts: what a rater reads and submits, what an owner sees.
 
-Errors are {"detail": "one sentence"}: 401 signed out, 403 not yours, 409 something must happen first, 422 bad shape.
+Errors are {"detail": "one sentence"}: 401 signed out, 403 not yours, 409 something must happen first, 413 too long,
+422 bad shape, 503 the database failed.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from annotate.api.render import to_html, turns_to_html
-from annotate.api.security import AnyVisitor, DatabaseOfApp, Owner, Rater, WritingRater
+from annotate.api.security import LARGEST_ID, AnyVisitor, DatabaseOfApp, Owner, Rater, WritingRater
 from annotate.services.answers import Refused, in_import_order, submit
 from annotate.services.assignment import next_assignment, progress
 from annotate.services.people import memberships
 from annotate.services.projects import current_guideline, guideline_version
 from annotate.services.report import project_report
-from annotate.store.tables import Member, Project
+from annotate.store.tables import Assignment, Item, Member, Project
 
 router = APIRouter(prefix="/api")
 
@@ -73,7 +74,7 @@ class AnswerIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    assignment: int
+    assignment: Annotated[int, Field(ge=1, le=LARGEST_ID)]
     key: Annotated[str, Field(min_length=8, max_length=80, description="the same for every try of one submission")]
     ranks: list[Annotated[int, Field(ge=1, le=1000)]]
     strength: Annotated[int, Field(ge=-3, le=3)] | None = None
@@ -127,7 +128,8 @@ def next_item(member: WritingRater, database: DatabaseOfApp) -> NextOut:
     """Lease this rater's next item; asked again before an answer, it is the same item in the same order."""
     with database.write() as session:
         _require_guidelines(session, member)
-        return _next(session, member)
+        following = _next(session, member)
+    return _shown(following)
 
 
 @router.post("/projects/{project_id}/answers")
@@ -141,7 +143,7 @@ def answer(body: AnswerIn, member: WritingRater, database: DatabaseOfApp) -> Sub
         except Refused as error:
             raise HTTPException(409, str(error)) from None
         following = _next(session, member)
-    return SubmittedOut(receipt=ReceiptOut(answer=receipt.answer, surplus=receipt.surplus), next=following)
+    return SubmittedOut(receipt=ReceiptOut(answer=receipt.answer, surplus=receipt.surplus), next=_shown(following))
 
 
 @router.get("/projects/{project_id}/report")
@@ -158,18 +160,30 @@ def _require_guidelines(session: Session, member: Member) -> int | None:
     return version
 
 
-def _next(session: Session, member: Member) -> NextOut:
+class _Next(NamedTuple):
+    found: tuple[Assignment, Item] | None
+    progress: Progress
+    strength: bool
+
+
+def _next(session: Session, member: Member) -> _Next:
     found = next_assignment(session, member)
     done, total = progress(session, member)
-    if found is None:
-        return NextOut(task=None, progress=Progress(done=done, total=total))
-    assignment, item = found
+    strength = session.get_one(Project, member.project_id).strength
+    return _Next(found, Progress(done=done, total=total), strength)
+
+
+def _shown(following: _Next) -> NextOut:
+    """Draw what was leased: outside of the transaction, which would keep the other raters waiting."""
+    if following.found is None:
+        return NextOut(task=None, progress=following.progress)
+    assignment, item = following.found
     task = Task(
         assignment=assignment.id,
         prompt=[Turn(**turn) for turn in turns_to_html(item.prompt)],
         responses=[
             [Turn(**turn) for turn in turns_to_html(item.responses[index]["messages"])] for index in assignment.shown
         ],
-        strength=session.get_one(Project, member.project_id).strength,
+        strength=following.strength,
     )
-    return NextOut(task=task, progress=Progress(done=done, total=total))
+    return NextOut(task=task, progress=following.progress)

@@ -3,7 +3,7 @@
 import secrets
 from typing import Annotated
 
-from fastapi import Depends, Header, HTTPException, Request
+from fastapi import Depends, Header, HTTPException, Path, Request
 
 from annotate.services.people import Visitor, membership, visitor
 from annotate.store.database import Database
@@ -47,15 +47,21 @@ DatabaseOfApp = Annotated[Database, Depends(_database)]
 AnyVisitor = Annotated[Visitor, Depends(_visitor)]
 
 
-def _rater(project_id: int, who: AnyVisitor, database: DatabaseOfApp) -> Member:
+LARGEST_ID = 2**31 - 1  # more would be an error of the database
+ProjectId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
+
+
+def _rater(project_id: ProjectId, who: AnyVisitor, database: DatabaseOfApp) -> Member:
     return _member(project_id, "rater", who, database)
 
 
-def _writing_rater(project_id: int, who: Annotated[Visitor, Depends(_writing)], database: DatabaseOfApp) -> Member:
+def _writing_rater(
+    project_id: ProjectId, who: Annotated[Visitor, Depends(_writing)], database: DatabaseOfApp
+) -> Member:
     return _member(project_id, "rater", who, database)
 
 
-def _owner(project_id: int, who: AnyVisitor, database: DatabaseOfApp) -> Member:
+def _owner(project_id: ProjectId, who: AnyVisitor, database: DatabaseOfApp) -> Member:
     return _member(project_id, "owner", who, database)
 
 

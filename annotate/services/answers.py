@@ -39,7 +39,8 @@ def submit(
 ) -> Receipt:
     """Store one rater's answer to an assignment, with its slot and audit entry, in the caller's transaction.
 
-    The same idempotency `key` again returns the first receipt. A late answer takes a free slot, or else is surplus.
+    The same answer with the same idempotency `key` again returns the first receipt. A late answer takes a free slot,
+    or else is surplus.
     Raises Refused for an assignment of somebody else, for an item answered already, and for ranks that don't fit.
     """
     now = time.time() if now is None else now
@@ -51,7 +52,7 @@ def submit(
         select(AnswerRow).where(AnswerRow.item_id == assignment.item_id, AnswerRow.member_id == member.id)
     )
     if stored is not None:
-        if stored.idempotency_key != key:
+        if (stored.idempotency_key, stored.ranks, stored.strength) != (key, answer.ranks, answer.strength):
             raise Refused("You have answered this item already, and your first answer stands; reload the page.")
         return Receipt(stored.id, stored.kind == "surplus", stored.submitted_at or now)
     item = session.get_one(Item, assignment.item_id)

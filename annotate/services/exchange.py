@@ -301,10 +301,10 @@ def _manifest(
     items: Sequence[tuple[Item, Group]],
     trust: dict[str, float],
 ) -> dict[str, Any]:
-    kind = "Simulated raters, not people, gave these rankings" if project.simulated else "Raters gave these rankings"
+    simulated = " It is simulated: its imported answers come from programs, not people." if project.simulated else ""
     return {
         "project": project.name,
-        "description": f"{kind} in the project {project.name!r}.",
+        "description": f"Raters gave these rankings in the project {project.name!r}.{simulated}",
         "simulated": project.simulated,
         "guideline": guideline_version(session, project.id),
         "items": len(items),

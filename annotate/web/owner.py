@@ -109,7 +109,7 @@ def _tiles(facts: dict[str, Any]) -> str:
         ),
         ("–" if alpha is None else _minus(alpha), "Krippendorff's alpha", between + either_way),
     ]
-    simulated = '<p class="simulated">Simulated raters, not people, gave these rankings.</p>'
+    simulated = '<p class="simulated">Simulated project: its imported answers come from programs, not people.</p>'
     return (
         (simulated if facts["simulated"] else "")
         + '<div class="tiles">'

@@ -247,4 +247,4 @@ def test_simulated_is_said_everywhere(annotate: Annotate, tmp_path: Path) -> Non
     assert "SIMULATED" in annotate.ok("report", "p")
     annotate.ok("export", "p", "out")
     assert check_preferences(tmp_path / "out")["simulated"] is True
-    assert "Simulated raters, not people" in (tmp_path / "out/README.md").read_text()
+    assert "imported answers come from programs" in (tmp_path / "out/README.md").read_text()

@@ -169,6 +169,54 @@ def test_headers(server: Server) -> None:
         assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
 
 
+def test_the_cookie_is_secure_over_https(server: Server) -> None:
+    """Also behind a proxy on this machine, which says so in a header."""
+    for headers, secure in (({"X-Forwarded-Proto": "https"}, True), ({}, False)):
+        data = {"login": "cem", "password": PASSWORD}
+        answer = httpx.post(server.url + "/login", data=data, headers=headers)
+        assert ("Secure" in answer.headers["set-cookie"]) is secure
+
+
+def test_no_other_site_may_read(server: Server) -> None:
+    """Gradio's own CORS would let the pages of any site, or of another port of localhost, read the owner's page."""
+    olga = server.visitor("olga")
+    hosts = ({}, {"Host": "annotate.example"})
+    for host in hosts:
+        for origin in ("http://localhost:3000", "https://evil.annotate.example"):
+            answer = olga.http.get("/owner/config", headers={"Origin": origin, **host})
+            assert not [name for name in answer.headers if name.startswith("access-control-")], answer.headers
+    assert httpx.get(server.url + "/rate", headers={"Host": "evil.example"}).headers["location"] == "/login?next=/rate"
+    assert olga.http.get("/owner?x=1", headers={"Host": "evil.example"}).headers["location"] == "/owner/?x=1"
+
+
+def test_what_is_too_long_or_too_big_is_refused(server: Server) -> None:
+    anna = server.visitor("anna")
+    url, json = f"{anna.project}/answers", {"Content-Type": "application/json"}
+    for post in (anna.http.post, httpx.Client(base_url=server.url).post):  # signed in or not
+        answer = post(url, content="x" * 1_500_000, headers=json)
+        assert answer.status_code == 413 and "too long" in answer.json()["detail"]
+    chunked = anna.http.post(url, content=(b"x" * 100_000 for _ in range(15)), headers=json)
+    assert chunked.status_code == 400
+    for number in (2**31, 2**63, 10**30, -1):
+        assert anna.http.post(f"/api/projects/{number}/next", json={}).status_code in (403, 422), number
+        assert anna.submit(number, [1, 2]).status_code in (409, 422), number
+    half = anna.http.post(url, content='{"assignment": 1, "key": "a key \\ud800", "ranks": [1, 2]}', headers=json)
+    assert half.status_code == 422 and half.json()["detail"].startswith("key: "), half.text
+    long = anna.submit(1, [1, 2], key="k" * 1000)
+    assert long.json()["detail"] == "key: String should have at most 80 characters"
+
+
+def test_who_is_no_rater_any_more_is_out_at_once(server: Server, project: Annotate) -> None:
+    project.ok("project", "create", "left")
+    project.person("left", "lea")
+    lea = server.visitor("lea")
+    assert lea.next()["task"] is None
+    with sqlite3.connect(project.folder / "data/annotate.db") as connection:
+        connection.execute("UPDATE members SET role = 'owner' WHERE rater = 'lea'")
+    assert lea.http.post(f"{lea.project}/next", json={}).status_code == 403
+    assert lea.http.get("/rate/").status_code == 403 and lea.http.get("/owner/").status_code == 200
+
+
 def test_answers_with_a_wrong_shape_store_nothing(server: Server) -> None:
     anna, ben = server.visitor("anna"), server.visitor("ben")
     for visitor in (anna, ben):
@@ -207,6 +255,8 @@ def test_an_answer_lands_in_import_order_and_once(server: Server, project: Annot
         first = ben.submit(task["assignment"], ranks, key=key, strength=strength, seconds=4.5).json()
         again = ben.submit(task["assignment"], ranks, key=key, strength=strength, seconds=4.5).json()
         assert again["receipt"] == first["receipt"] and again["next"] == first["next"]
+        other = ben.submit(task["assignment"], [1] * len(ranks), key=key, strength=0)  # never said to be saved
+        assert other.status_code == 409 and "your first answer stands" in other.json()["detail"]
         following = first["next"]
     assert following["progress"] == {"done": len(ITEMS), "total": len(ITEMS)}
     project.ok("export", "p", "out")
@@ -277,8 +327,18 @@ def test_a_killed_server_loses_no_acknowledged_answer(annotate: Annotate) -> Non
             "[x](https://a.example)",
             '<p><a href="https://a.example" target="_blank" rel="noopener noreferrer nofollow">x</a></p>\n',
         ),
+        ("<!-- note -->", "<p>&lt;!-- note --&gt;</p>\n"),
         ("line one\nline two", "<p>line one<br>\nline two</p>\n"),
     ],
 )
 def test_markdown(text: str, html: str) -> None:
     assert to_html(text) == html
+
+
+def test_markdown_drops_nothing_that_is_nested() -> None:
+    lists = "\n".join("  " * depth + f"- item {depth}" for depth in range(30))
+    assert "item 29" in to_html(lists) and "deep" in to_html("> " * 40 + "deep")
+
+
+def test_no_image_is_loaded() -> None:
+    assert "<img" not in to_html("![cat](https://a.example/cat.png)") and "cat" in to_html("![cat](https://a.example)")

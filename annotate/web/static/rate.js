@@ -24,9 +24,10 @@ let shownAt = null; // when the item last came into view, in ms
 // --- talking to the server ---
 
 class Problem extends Error {
-  constructor(sentence, signedOut = false) {
+  // `remedy` is "retry", "reload" or "sign in".
+  constructor(sentence, remedy = "retry") {
     super(sentence);
-    this.signedOut = signedOut;
+    this.remedy = remedy;
   }
 }
 
@@ -45,7 +46,7 @@ async function call(method, path, body) {
   const value = await answer.json().catch(() => null);
   if (answer.ok && value !== null) return value;
   const said = value && typeof value.detail === "string" ? value.detail : `The server failed (${answer.status}).`;
-  throw new Problem(said, answer.status === 401);
+  throw new Problem(said, answer.status === 401 ? "sign in" : answer.status < 500 ? "reload" : "retry");
 }
 
 const inProject = (path) => `/api/projects/${project.id}/${path}`;
@@ -77,10 +78,8 @@ async function start() {
 function choose(rates) {
   at("projects").replaceChildren(
     ...rates.map((one) => {
-      const link = element("a", one.name);
-      link.href = `/rate/?project=${one.id}`;
       const line = element("li");
-      line.append(link);
+      line.append(link(`/rate/?project=${one.id}`, one.name));
       return line;
     }),
   );
@@ -89,8 +88,8 @@ function choose(rates) {
 
 async function submit() {
   if (busy || !complete()) return;
-  busy = true;
-  error("");
+  freeze(true); // what is on the screen stays what is being saved
+  error(null);
   at("receipt").textContent = "Saving…";
   keep();
   try {
@@ -109,11 +108,15 @@ async function submit() {
   } catch (problem) {
     at("receipt").textContent = "";
     if (!(problem instanceof Problem)) throw problem;
-    const why = problem.signedOut ? "You are signed out." : problem.message;
-    error(`Not saved. ${why} Your rating is kept; `, problem.signedOut);
+    error(problem);
   } finally {
-    busy = false;
+    freeze(false);
   }
+}
+
+function freeze(on) {
+  busy = on;
+  root.classList.toggle("busy", on);
 }
 
 // --- showing ---
@@ -126,21 +129,27 @@ function stuck(problem) {
   if (!(problem instanceof Problem)) console.error(problem);
   at("stuck-text").textContent = problem.message;
   view("stuck");
-  if (problem.signedOut) location.assign(loginPage());
+  if (problem.remedy === "sign in") location.assign(loginPage());
 }
 
-function error(sentence, signedOut = false) {
+// Say that the rating is not saved, and what helps; null says nothing.
+function error(problem) {
   const box = at("error");
-  box.hidden = !sentence;
-  box.replaceChildren(sentence);
-  if (!sentence) return;
-  if (signedOut) {
-    const link = element("a", "sign in again.");
-    link.href = loginPage();
-    box.append(link);
+  box.hidden = !problem;
+  if (!problem) return box.replaceChildren();
+  if (problem.remedy === "sign in") {
+    box.replaceChildren("Not saved. You are signed out. Your rating is kept; ", link(loginPage(), "sign in again."));
+  } else if (problem.remedy === "reload") {
+    box.replaceChildren(`Not saved. ${problem.message} `, link(location.href, "Reload"));
   } else {
-    box.append("press Enter to try again.");
+    box.replaceChildren(`Not saved. ${problem.message} Your rating is kept; press Enter to try again.`);
   }
+}
+
+function link(href, text) {
+  const made = element("a", text);
+  made.href = href;
+  return made;
 }
 
 const loginPage = () => "/login?next=" + encodeURIComponent(location.pathname + location.search);
@@ -151,7 +160,7 @@ function show(next) {
   at("track").setAttribute("aria-valuemax", total);
   at("track").setAttribute("aria-valuenow", done);
   at("track").firstElementChild.style.width = total ? `${(100 * done) / total}%` : "0";
-  error("");
+  error(null);
   task = next.task;
   if (!task) {
     at("done-text").textContent = done
@@ -192,7 +201,8 @@ function turns(box, messages, named) {
       if (named) turn.append(element("div", { user: "User", assistant: "Assistant", system: "System" }[message.role] ?? "Tool", "who"));
       const body = element("div", "", "body");
       body.innerHTML = message.html;
-      for (const link of body.querySelectorAll("a")) link.title = link.href;
+      body.dir = "auto";
+      for (const one of body.querySelectorAll("a")) one.title = one.href;
       turn.append(body);
       return turn;
     }),
@@ -288,7 +298,7 @@ function hint() {
     return rating.scale === null ? ["Which one is better?", ` Keys 1 to ${task.strength ? 7 : 3} choose.`] : ["", ""];
   }
   const last = task.responses.length;
-  if (!ranked()) return ["Rank each response; 1 is best, ties are fine.", ` Keys 1 to ${last} rank ${LETTERS[current]}, letters move.`];
+  if (!ranked()) return ["Rank each response; 1 is best, ties are fine.", ` Keys 1 to ${Math.min(last, 9)} rank ${LETTERS[current]}, letters move.`];
   if (!rating.ranks.includes(1)) return ["At least one response must have rank 1.", ""];
   if (!complete()) return ["How much better is the best than the second?", " Keys 1 to 3 choose."];
   return ["", ""];
@@ -384,6 +394,10 @@ function keydown(event) {
   if (root.dataset.view !== "work" || root.querySelector("dialog[open]")) return;
   const target = event.target;
   const radio = target.matches("input[type=radio]");
+  if (busy) {
+    if (radio) event.preventDefault();
+    return;
+  }
   if (!radio && target.closest("input, textarea, select, [contenteditable]")) return;
   if (event.key === "Enter") {
     if (target.closest("a, button") && target.id !== "submit") return;
