@@ -34,10 +34,9 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data/ukpconvarg1", help="the folder with judgements.jsonl.gz")
     parser.add_argument("--model", help="any hub name or folder [default: the demo's SmolLM2-135M-Instruct]")
     parser.add_argument("--pairs", type=int, help="take only this many of the pairs, drawn at random [default: all]")
-    parser.add_argument("--passes", type=float, default=3.0, help="passes over the training packs")
+    parser.add_argument("--steps", type=int, default=80, help="optimiser steps, of 32 arguments from four debate-sides")
     parser.add_argument("--max-length", type=int, default=256, help="tokens of prompt and argument together")
-    parser.add_argument("--batch", type=int, default=16, help="pairs' worth of arguments at once")
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", help="keep the run here [default: a temporary folder]")
     options = parser.parse_args()
@@ -102,8 +101,10 @@ def _recipe(options: argparse.Namespace, model: str, out: Path) -> dict[str, Any
         "learning_rate": options.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 5,
-        "num_train_epochs": options.passes,
-        "per_device_train_batch_size": options.batch,
+        "max_steps": options.steps,
+        # packs of eight arguments of one side, and four packs a step: what one debate likes is averaged with others
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 4,
         "max_length": options.max_length,
         "save_strategy": "no",
         "seed": options.seed,
@@ -148,7 +149,7 @@ def _table(
         [
             f"\n{len(rows)} pairs, {report['answers']} answers by {report['raters']} raters; Krippendorff's alpha"
             f" {report['agreement']['krippendorff_alpha_nominal']:.3f}; {manifest['counts']['train']} training pairs.",
-            f"Reward model: {Path(model).name}, LoRA r 16, {options.passes:g} passes, at most {options.max_length}"
+            f"Reward model: {Path(model).name}, LoRA r 16, {options.steps} steps, at most {options.max_length}"
             f" tokens, learning rate {options.learning_rate:g}, seed {options.seed}: {seconds / 60:.1f} minutes.",
             f"Test: {len(held_out)} pairs with a published winner, of {len(set(debates))} debate-sides"
             f" ({len(test)} debates) that training did not see.",

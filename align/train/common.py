@@ -165,6 +165,8 @@ def train(trainer: Any, job: Job, **facts: Any) -> None:
             run.discard()
             raise BadInput(f"{job.where}: {_one_line(error)}") from None
         trainer.save_model(str(run.folder))
+    if run.writes:
+        (run.folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; recipe.yaml says the same
     run.finish(weights_sha256=hash_weights(run.folder), steps=trainer.state.global_step, **facts)
     say(f"finished in {run.manifest['seconds']:.0f} s: {run.folder}")
 

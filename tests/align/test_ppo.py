@@ -11,6 +11,7 @@ from peft import LoraConfig
 
 from align.models.load import find_model, load_causal_lm, load_reward_model, load_tokenizer
 from align.models.roles import Roles
+from align.models.sampling import until_end
 from align.models.scores import conversation_ids, reward_scores
 from align.ppo.advantages import gae, token_rewards
 from align.ppo.config import PPOConfig
@@ -100,6 +101,43 @@ def test_reference_is_the_adapter_that_ppo_started_from(
         bare, _ = response_logprobs(roles.model, rollouts.ids, rollouts.mask, rollouts.response_mask.shape[1], 0.9)
     assert not torch.allclose(bare, rollouts.reference_logprobs, atol=1e-3)
     assert not [n for n, p in roles.model.named_parameters() if p.requires_grad and ".reference." in n]
+
+
+def test_value_starts_as_the_reward_model_and_is_read_before_each_token(roles: Roles, tokenizer: Any) -> None:
+    rollouts = rollouts_of(roles, tokenizer)
+    length = rollouts.response_mask.shape[1]
+    with torch.no_grad():
+        states = roles.hidden("reward", rollouts.ids, rollouts.mask)
+        expected = roles.score_head(states).squeeze(-1)[:, -length - 1 : -1]  # shifted by one: not yet said
+    torch.testing.assert_close(rollouts.values, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_response_ends_with_its_first_end_token() -> None:
+    tokens = torch.tensor([[5, 6, 2, 2, 7], [5, 6, 7, 8, 9], [3, 5, 2, 0, 0]])
+    mask, ended = until_end(tokens, [2, 3])  # some models have several end tokens
+    assert mask.tolist() == [[True, True, True, False, False], [True] * 5, [True, False, False, False, False]]
+    assert ended.tolist() == [True, False, True]
+
+
+def test_not_ending_costs_the_penalty(roles: Roles, tokenizer: Any) -> None:
+    free, fined = (
+        make_rollouts_of_two_tokens(roles, tokenizer, missing_eos_penalty=penalty) for penalty in (None, 3.0)
+    )
+    assert not free.ended.all()
+    assert (free.scores - fined.scores).tolist() == pytest.approx([3.0 * (not ended) for ended in free.ended])
+
+
+def make_rollouts_of_two_tokens(roles: Roles, tokenizer: Any, missing_eos_penalty: float | None) -> Any:
+    torch.manual_seed(3)
+    return make_rollouts(
+        roles,
+        tokenizer,
+        PROMPTS,
+        response_length=2,
+        temperature=1.0,
+        missing_eos_penalty=missing_eos_penalty,
+        batch_size=5,
+    )
 
 
 def gradients(roles: Roles, rollouts: Any, splits: list[list[int]]) -> dict[str, torch.Tensor]:
