@@ -86,7 +86,7 @@ def _tiles(facts: dict[str, Any]) -> str:
         return '<div class="tiles"></div>'
     agreed, slots = facts["agreement"], facts["slots"]
     alpha, interval = agreed["krippendorff_alpha_nominal"], agreed["krippendorff_alpha_nominal_interval"]
-    between = f"95% {_minus(interval[0])} to {_minus(interval[1])}" if interval else "needs two answers an item"
+    between = f"95% {_minus(interval[0])} to {_minus(interval[1])}" if interval else "needs two items with two answers"
     mirrored = agreed["krippendorff_alpha_symmetrised"]
     either_way = "" if mirrored is None else f"; in either order {_minus(mirrored)}"
     part = slots["filled"] / slots["all"] if slots["all"] else 0.0

@@ -196,10 +196,118 @@ def test_an_owner_sees_progress_and_a_rater_does_not(
     context.close()
 
 
-def test_the_page_fits_a_narrow_screen(page: Any, server: Server, sign_in: Callable, screenshots: Path) -> None:
-    page.set_viewport_size({"width": 420, "height": 900})
-    sign_in(page, server.url, "ben", PASSWORD)
+@pytest.fixture
+def alone(server: Server, project: Annotate, request: pytest.FixtureRequest) -> str:
+    """The login of a rater with a project of two pairs of their own."""
+    name = login = request.node.name[:64]
+    project.ok("project", "create", name)
+    project.person(name, login)
+    project.write("more.jsonl", ITEMS[0], {**ITEMS[0], "id": "again", "prompt": "Again?", "priority": 2.0})
+    project.ok("import", name, "more.jsonl")
+    return login
+
+
+def begin(page: Any, server: Server, login: str, sign_in: Callable) -> None:
+    sign_in(page, server.url, login, PASSWORD)
     page.locator("#concord[data-view=work]").wait_for()
+
+
+def test_a_session_that_ends_costs_no_rating(
+    page: Any, server: Server, project: Annotate, sign_in: Callable, alone: str
+) -> None:
+    begin(page, server, alone, sign_in)
+    page.keyboard.press("6")
+    chosen = page.locator("#scale label:has(:checked)").inner_text()
+    page.context.clear_cookies()
+    page.keyboard.press("Enter")
+    page.get_by_text("You are signed out. Your rating is kept").wait_for()
+    page.get_by_role("link", name="sign in again").click()
+    page.get_by_label("Login").fill(alone)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.locator("#concord[data-view=work]").wait_for()
+    assert page.locator("#scale label:has(:checked)").inner_text() == chosen
+    page.keyboard.press("Enter")
+    page.get_by_text("Saved ✓").wait_for()
+    assert page.locator("#count").inner_text() == "1 of 2"
+
+
+def test_two_tabs_on_one_item(page: Any, server: Server, sign_in: Callable, alone: str) -> None:
+    begin(page, server, alone, sign_in)
+    page.keyboard.press("2")
+    other = page.context.new_page()
+    other.goto(server.url)
+    other.locator("#concord[data-view=work]").wait_for()
+    other.keyboard.press("6")  # in the other tab the rater thinks otherwise
+    other.keyboard.press("Enter")
+    other.get_by_text("Saved ✓").wait_for()
+    page.keyboard.press("Enter")
+    page.get_by_text("your first answer stands").wait_for()
+    assert "try again" not in page.locator("#error").inner_text()
+    page.get_by_role("link", name="Reload").click()
+    page.locator("#count").get_by_text("1 of 2").wait_for()
+
+    context = other.context
+    other.close()
+    again = context.new_page()  # signing in again in one tab makes the other one's token stale
+    sign_in(again, server.url + "/login", alone, PASSWORD)
+    again.locator("#concord[data-view=work]").wait_for()
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    page.get_by_text("This page is out of date").wait_for()
+    page.get_by_role("link", name="Reload").click()
+    page.locator("#concord[data-view=work]").wait_for()
+    assert page.locator("#scale input:checked").count() == 1
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="All done").wait_for()
+
+
+def test_a_slow_server_saves_what_is_on_the_screen_once(
+    page: Any, server: Server, project: Annotate, sign_in: Callable, alone: str
+) -> None:
+    begin(page, server, alone, sign_in)
+    held: list[Any] = []
+    page.route("**/answers", lambda route: held.append(route))
+    page.keyboard.press("2")
+    chosen = page.locator("#scale label:has(:checked)").inner_text()
+    page.locator("#submit").dblclick()
+    page.get_by_text("Saving…").wait_for()
+    page.keyboard.press("6")
+    page.locator("#scale label").last.click(force=True)
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#scale label:has(:checked)").inner_text() == chosen
+    assert len(held) == 1
+    held[0].continue_()
+    page.get_by_text("Saved ✓").wait_for()
+    assert page.locator("#count").inner_text() == "1 of 2"
+    assert page.locator("#scale input:checked").count() == 0
+
+
+@pytest.mark.parametrize("width", [420, 1280])
+def test_twelve_responses_can_be_read_and_ranked(
+    page: Any, server: Server, project: Annotate, sign_in: Callable, width: int
+) -> None:
+    name = login = f"twelve-{width}"
+    project.ok("project", "create", name)
+    project.person(name, login)
+    project.write("twelve.jsonl", {"id": "x", "prompt": "Twelve?", "responses": [f"text {n}" for n in range(12)]})
+    project.ok("import", name, "twelve.jsonl")
+    page.set_viewport_size({"width": width, "height": 800})
+    begin(page, server, login, sign_in)
+    for index in range(12):
+        card = page.locator(".response").nth(index)
+        card.locator(".body").scroll_into_view_if_needed()
+        shown, text = card.bounding_box(), card.locator(".body").bounding_box()
+        assert text["y"] + text["height"] <= shown["y"] + shown["height"]
+        last = card.get_by_role("radio").last.bounding_box()
+        assert last["x"] + last["width"] <= shown["x"] + shown["width"]
+
+
+def test_the_page_fits_a_narrow_screen(
+    page: Any, server: Server, sign_in: Callable, screenshots: Path, alone: str
+) -> None:
+    page.set_viewport_size({"width": 420, "height": 900})
+    begin(page, server, alone, sign_in)
     wide = page.evaluate("document.querySelector('#concord').scrollWidth")
     assert wide <= 420
     box = page.locator("#submit").bounding_box()
