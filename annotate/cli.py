@@ -1,6 +1,7 @@
 """The `annotate` command: one sub-command a verb; what is heavy to import is imported inside the verb."""
 
 import contextlib
+import errno
 import json
 import shlex
 import socket
@@ -203,7 +204,9 @@ def export(project: str, folder: str, overwrite: bool, database: str | None, as_
         rows = export_preferences(session, find_project(session, project))
         try:
             manifest = write_preferences(path, rows)
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
             raise BadInput(f"cannot write to {folder}: {error.strerror}") from None
     counts = manifest["counts"]
     words = {
@@ -317,13 +320,20 @@ def _report_text(facts: dict[str, Any]) -> str:
         f"             {number(agreed['krippendorff_alpha_symmetrised'])} with each pair in either order",
     ]
     people = sorted(facts["people"], key=lambda person: -person["answers"])[:TEXT_PEOPLE]
-    width = max([len("rater"), *(len(person["rater"]) for person in people)])
+    names = [_for_terminal(person["rater"]) for person in people]
+    width = max(map(len, ["rater", *names]))
     lines += ["", f"  {'rater':<{width}}  {'pseudonym':<16}  {'role':<5}  {'answers':>7}  {'reliability':>11}"]
     lines += [
-        f"  {person['rater']:<{width}}  {person['pseudonym']:<16}  {person['role']:<5}  {person['answers']:>7}"
+        f"  {name:<{width}}  {person['pseudonym']:<16}  {person['role']:<5}  {person['answers']:>7}"
         f"  {number(person['reliability']):>11}"
-        for person in people
+        for name, person in zip(names, people, strict=True)
     ]
     if len(facts["people"]) > TEXT_PEOPLE:
         lines.append(f"  … and {len(facts['people']) - TEXT_PEOPLE} more; --json lists everybody")
     return "\n".join(lines)
+
+
+def _for_terminal(name: str) -> str:
+    """An imported id as one short word that does nothing to the terminal."""
+    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+    return shown if len(shown) <= 40 else shown[:39] + "…"

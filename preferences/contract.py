@@ -61,7 +61,7 @@ def _id(value: Any) -> Any:
 Prompt = Annotated[list[Message], BeforeValidator(_prompt), AfterValidator(_not_blank)]
 Time = Annotated[str, AfterValidator(_time_zone)]
 Id = Annotated[str, BeforeValidator(_id), Field(min_length=1)]
-Rank = Annotated[int, Field(ge=1)]
+Rank = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Response(Strict):

@@ -40,7 +40,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise BadInput(
                         f"{path}, line {number}: not UTF-8 ({error.reason}); save the file as UTF-8"
                     ) from None
-                except (json.JSONDecodeError, RecursionError) as error:
+                except (ValueError, RecursionError) as error:  # ValueError: also a number of 5000 digits
                     raise BadInput(f"{path}, line {number}: not JSON ({error}); write one JSON object a line") from None
                 if not isinstance(row, dict):
                     raise BadInput(f"{path}, line {number}: a {type(row).__name__}, not a JSON object like {{...}}")
@@ -99,8 +99,14 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o755)
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            os.replace(path, old / "old")
-            os.replace(temporary, path)
+            try:
+                os.replace(path, old / "old")
+                os.replace(temporary, path)
+            except BaseException:
+                if (old / "old").exists():
+                    os.replace(old / "old", path)
+                old.rmdir()
+                raise
             shutil.rmtree(old)
         else:
             os.replace(temporary, path)

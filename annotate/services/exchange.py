@@ -46,7 +46,7 @@ def import_items(
             fresh.append((record, content))
         elif known[record.id] != content:
             raise BadInput(
-                f"{path}, line {_line_of(path, record.id)}: id {record.id!r} is in project {project.name!r} already"
+                f"{path}{_line_of(path, record.id)}: id {record.id!r} is in project {project.name!r} already"
                 " with other content; give it another id"
             )
     advance(len(records) - len(fresh))
@@ -157,8 +157,9 @@ def _mapping(session: Session, query: Select) -> dict[str, Any]:
     return {key: value for key, value in session.execute(query)}
 
 
-def _line_of(path: str | Path, key: str) -> int:
-    return next(line for line, row in read_jsonl(path) if str(row.get("id")) == key)
+def _line_of(path: str | Path, key: str) -> str:
+    """ ", line 7"; nothing where the file was a pipe, which can't be read twice."""
+    return next((f", line {line}" for line, row in read_jsonl(path) if str(row.get("id")) == key), "")
 
 
 # --- export -----------------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ def create_project(
     name = name.strip()
     if not name or len(name) > 100 or not name.isprintable():
         raise BadInput(f"project name {name!r}: give 1 to 100 printable characters")
-    if overlap < 1:
-        raise BadInput(f"--overlap {overlap}: every item needs at least 1 answer")
+    if not 1 <= overlap <= 1000:
+        raise BadInput(f"--overlap {overlap}: give how many raters answer each item, from 1 to 1000")
     for option, value in (("--validation", validation), ("--test", test)):
         if not 0 <= value < 1:
             raise BadInput(f"{option} {value}: give a share of the items from 0 to below 1, such as 0.1")

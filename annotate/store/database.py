@@ -62,6 +62,8 @@ def open_database(where: str | None, *, create: bool = False) -> Database:
     url = _url(where or "data/annotate.db")
     name = url.render_as_string(hide_password=True) if url.get_backend_name() != "sqlite" else str(url.database)
     if url.get_backend_name() == "sqlite":
+        if url.database in (None, "", ":memory:"):
+            raise BadInput(f"{where}: a database in memory is gone when the command ends; name a file")
         if not create and not Path(name).is_file():
             raise BadInput(
                 f"no database at {name}; `annotate project create NAME` makes one, or say where it is with --database"
@@ -99,7 +101,7 @@ def _url(where: str) -> URL:
         return URL.create("sqlite", database=os.path.abspath(where))
     try:
         return make_url(where)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise BadInput(f"{where}: not a database URL; write postgresql+psycopg://user@host/name, or a path") from None
 
 

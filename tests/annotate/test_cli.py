@@ -118,6 +118,7 @@ def test_an_imported_rater_can_get_a_login(project: Annotate) -> None:
         ({"answers": [{"rater": "w", "ranks": [1]}]}, "answers[0] (rater w): ranks: 1 ranks for 2 responses"),
         ({"answers": [{"rater": "w", "ranks": [2, 3]}]}, "the best response must have rank 1"),
         ({"answers": [{"rater": "w", "ranks": [0, 1]}]}, "answers[0].ranks[0]"),
+        ({"answers": [{"rater": "w", "ranks": [1, 10**30]}]}, "answers[0].ranks[1]"),
         ({"answers": [{"rater": "w", "ranks": ["1", 2]}]}, "answers[0].ranks[0]"),
         ({"answers": [{"rater": "w", "ranks": [1, 2], "strength": 2}]}, "strength 2 does not fit"),
         ({"answers": [{"rater": "w", "ranks": [1, 2]}] * 2}, "rater w answers twice"),
@@ -152,6 +153,8 @@ def test_files_that_are_no_json_lines(empty: Annotate) -> None:
     assert "bad.jsonl, line 2: not JSON" in project.refuses("import", "p", "bad.jsonl")
     (folder / "list.jsonl").write_text("[1]\n")
     assert "line 1: a list, not a JSON object" in project.refuses("import", "p", "list.jsonl")
+    (folder / "digits.jsonl").write_text('{"id": %s}' % ("9" * 5000))
+    assert "line 1: not JSON" in project.refuses("import", "p", "digits.jsonl")
     (folder / "latin.jsonl").write_bytes(json.dumps(PAIR).encode() + b'\n{"id": "\xe4"}\n')
     assert "line 2: not UTF-8" in project.refuses("import", "p", "latin.jsonl")
     assert stored(project) == (0, 0, 0)
@@ -165,6 +168,9 @@ def test_a_known_id_with_other_content(project: Annotate) -> None:
     assert "more.jsonl, line 2: id 'pair' is in project 'p' already with other content" in said
     project.write("twice.jsonl", FOUR, {**FOUR, "prompt": "Something else?"})
     assert "twice.jsonl, line 2: id 'four' stands in line 1" in project.refuses("import", "p", "twice.jsonl")
+    words = f"{COMMAND} import p <(cat more.jsonl)"  # what can't be read twice, to say which line it is
+    done = subprocess.run(["bash", "-c", words], cwd=project.folder, capture_output=True, text=True)
+    assert done.returncode == 2 and "id 'pair' is in project 'p' already" in done.stderr, done.stderr
     assert stored(project)[0] == 1
     project.write("same.jsonl", PAIR, FOUR, FOUR)
     assert project.json("import", "p", "same.jsonl")["items"] == 1
@@ -178,11 +184,14 @@ def test_projects_that_make_no_sense(annotate: Annotate) -> None:
     annotate.ok("project", "create", "p")
     assert "is there already" in annotate.refuses("project", "create", "p")
     assert "--overlap 0" in annotate.refuses("project", "create", "q", "--overlap", "0")
+    assert "--overlap 1001" in annotate.refuses("project", "create", "q", "--overlap", "1001")
     assert "--test 1.5" in annotate.refuses("project", "create", "q", "--test", "1.5")
     said = annotate.refuses("project", "create", "q", "--test", "0.6", "--validation", "0.5")
     assert "leave nothing to train on" in said
     assert "1 to 100 printable" in annotate.refuses("project", "create", " ")
     assert "no project 'q' in this database; there are p" in annotate.refuses("report", "q")
+    assert "in memory" in annotate.refuses("project", "create", "q", "--database", "sqlite://")
+    assert "not a database URL" in annotate.refuses("report", "p", "--database", "postgresql+psycopg://host:port/x")
 
 
 def test_usage_errors_exit_with_2(annotate: Annotate) -> None:
@@ -208,6 +217,15 @@ def test_export_refuses_what_it_must_not_replace(project: Annotate) -> None:
     assert (project.folder / "mine/thesis.txt").read_text() == "years of work"
     assert "is a file" in project.refuses("export", "p", "items.jsonl")
     assert "cannot write to" in project.refuses("export", "p", "items.jsonl/out")
+    (project.folder / "here").mkdir()
+    done = subprocess.run(
+        [COMMAND, "export", "p", ".", "--database", "../data/annotate.db"],
+        cwd=project.folder / "here",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "cannot write to ." in done.stderr, done.stderr
+    assert not list((project.folder / "here").iterdir())
     project.ok("export", "p", "out")
     assert "say --overwrite" in project.refuses("export", "p", "out")
     project.ok("export", "p", "out", "--overwrite")
@@ -237,6 +255,15 @@ def test_serve_says_when_the_port_is_taken(project: Annotate) -> None:
         said = project.refuses("serve", "--port", port)
     assert f"cannot listen on 127.0.0.1 port {port} (Address already in use)" in said
     assert "cannot listen" in project.refuses("serve", "--port", "99999999")
+
+
+def test_a_report_keeps_to_its_lines(project: Annotate) -> None:
+    """Whatever imported ids hold: they go to a terminal."""
+    project.write("items.jsonl", {**PAIR, "answers": [{"rater": "\x1b[31mred\nrow " + "x" * 99, "ranks": [1, 2]}]})
+    project.ok("import", "p", "items.jsonl")
+    told = project.ok("report", "p")
+    assert "\x1b" not in told and "red row" in told.replace("\N{REPLACEMENT CHARACTER}", " ")
+    assert max(map(len, told.splitlines())) < 100
 
 
 def test_simulated_is_said_everywhere(annotate: Annotate, tmp_path: Path) -> None:
