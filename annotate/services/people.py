@@ -96,13 +96,14 @@ def check_password(database: Database, login: str, password: str) -> Person | No
     now = time.time()
     login = login[:64]
     with database.write() as session:
+        # Attempts on one login take turns (PostgreSQL; elsewhere all that write do).
+        person = session.scalar(select(Person).where(Person.login == login).with_for_update(key_share=True))
         recent = (FailedLogin.login == login) & (FailedLogin.at > now - THROTTLE_SECONDS)
         failures, oldest = session.execute(select(func.count(), func.min(FailedLogin.at)).where(recent)).one()
         if failures >= THROTTLE_FAILURES:
             raise Throttled(oldest + THROTTLE_SECONDS - now)
         session.execute(delete(FailedLogin).where(FailedLogin.at < now - THROTTLE_SECONDS))
         session.add(FailedLogin(login=login, at=now))
-        person = session.scalar(select(Person).where(Person.login == login))
     try:
         _hasher.verify(person.password_hash if person else _hash_of_nobody(), password)
     except (VerificationError, InvalidHashError):

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from annotate.services import assignment
 from annotate.services.answers import Receipt, Refused, submit
 from annotate.services.assignment import next_assignment
+from annotate.services.people import THROTTLE_FAILURES, Throttled, check_password
 from annotate.store.database import Database, open_database
 from annotate.store.tables import Answer, Assignment, Member
 from preferences import contract
@@ -202,6 +203,21 @@ def test_submitting_at_once_stores_once(on_postgresql: Annotate) -> None:
     assert len({receipt.answer for receipt in receipts}) == 1 and len(answers(database)) == 1
     with pytest.raises(Refused, match="answered this item already"):
         store(database, rater, given[0], "another-key")
+    database.engine.dispose()
+
+
+def test_guessing_at_once_is_throttled_too(on_postgresql: Annotate) -> None:
+    on_postgresql.ok("project", "create", "p")
+    on_postgresql.person("p", "anna")
+    database = open_database(on_postgresql.environment["ANNOTATE_DATABASE"])
+
+    def guess(number: int) -> bool:
+        try:
+            return check_password(database, "anna", f"wrong {number}") is None
+        except Throttled:
+            return False
+
+    assert sum(at_once(guess, list(range(25)))) == THROTTLE_FAILURES
     database.engine.dispose()
 
 

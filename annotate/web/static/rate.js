@@ -371,13 +371,11 @@ function firstReading(version) {
   dialog.showModal();
   at("guidelines-text").focus();
   return new Promise((resolve, reject) => {
-    const stay = (event) => event.preventDefault();
-    dialog.addEventListener("cancel", stay);
+    const stay = () => dialog.showModal(); // Escape closes a dialog; this one comes back
+    dialog.addEventListener("close", stay);
     close.addEventListener("click", async () => {
-      dialog.removeEventListener("cancel", stay);
-      dialog.close();
+      dialog.removeEventListener("close", stay);
       close.textContent = "Close";
-      close.addEventListener("click", () => dialog.close());
       try {
         resolve(await call("POST", inProject("guidelines/read"), { version }));
       } catch (problem) {
