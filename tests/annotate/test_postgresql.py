@@ -88,6 +88,17 @@ def store(database: Database, member: Member, given: Assignment, key: str) -> Re
         return submit(session, member, given.id, answer, key=key, guideline=None)
 
 
+def rate_all(database: Database, member: Member) -> list[Receipt]:
+    """Answer everything that one rater is given."""
+    receipts = []
+    while True:
+        with database.write() as session:
+            found = next_assignment(session, member)
+        if found is None:
+            return receipts
+        receipts.append(store(database, member, found[0], f"key-{found[0].id}"))
+
+
 def answers(database: Database) -> list[Answer]:
     with database.read() as session:
         return list(session.scalars(select(Answer)))
@@ -146,17 +157,8 @@ def test_the_same_export_as_from_sqlite_and_twice_the_same(on_postgresql: Annota
 def test_raters_at_once_fill_each_slot_once(on_postgresql: Annotate) -> None:
     database, raters = many_raters(on_postgresql, items=12, overlap=3, raters=6)
 
-    def rate_all(member: Member) -> int:
-        done = 0
-        while True:
-            with database.write() as session:
-                found = next_assignment(session, member)
-            if found is None:
-                return done
-            assert not store(database, member, found[0], f"key-{found[0].id}").surplus
-            done += 1
-
-    assert sum(at_once(rate_all, raters)) == 12 * 3
+    receipts = sum(at_once(lambda member: rate_all(database, member), raters), [])
+    assert len(receipts) == 12 * 3 and not any(receipt.surplus for receipt in receipts)
     stored = answers(database)
     assert set(Counter(answer.item_id for answer in stored).values()) == {3}
     assert len({(answer.item_id, answer.member_id) for answer in stored}) == len(stored) == 36
@@ -168,17 +170,7 @@ def test_leases_that_run_out_while_others_take_them(on_postgresql: Annotate, mon
     monkeypatch.setattr(assignment, "LEASE_SECONDS", -1.0)
     database, raters = many_raters(on_postgresql, items=25, overlap=2, raters=6)
 
-    def rate_all(member: Member) -> int:
-        done = 0
-        while True:
-            with database.write() as session:
-                found = next_assignment(session, member)
-            if found is None:
-                return done
-            store(database, member, found[0], f"key-{found[0].id}")
-            done += 1
-
-    given = sum(at_once(rate_all, raters))
+    given = len(sum(at_once(lambda member: rate_all(database, member), raters), []))
     stored = answers(database)
     assert len(stored) == given
     assert len({(answer.item_id, answer.member_id) for answer in stored}) == given
