@@ -157,7 +157,7 @@ def test_the_same_export_as_from_sqlite_and_twice_the_same(on_postgresql: Annota
 def test_raters_at_once_fill_each_slot_once(on_postgresql: Annotate) -> None:
     database, raters = many_raters(on_postgresql, items=12, overlap=3, raters=6)
 
-    receipts = sum(at_once(lambda member: rate_all(database, member), raters), [])
+    receipts = [one for given in at_once(lambda member: rate_all(database, member), raters) for one in given]
     assert len(receipts) == 12 * 3 and not any(receipt.surplus for receipt in receipts)
     stored = answers(database)
     assert set(Counter(answer.item_id for answer in stored).values()) == {3}
@@ -170,7 +170,7 @@ def test_leases_that_run_out_while_others_take_them(on_postgresql: Annotate, mon
     monkeypatch.setattr(assignment, "LEASE_SECONDS", -1.0)
     database, raters = many_raters(on_postgresql, items=25, overlap=2, raters=6)
 
-    given = len(sum(at_once(lambda member: rate_all(database, member), raters), []))
+    given = sum(len(receipts) for receipts in at_once(lambda member: rate_all(database, member), raters))
     stored = answers(database)
     assert len(stored) == given
     assert len({(answer.item_id, answer.member_id) for answer in stored}) == given
