@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data/ukpconvarg1", help="the folder with judgements.jsonl.gz")
     parser.add_argument("--model", help="any hub name or folder [default: the demo's SmolLM2-135M-Instruct]")
     parser.add_argument("--pairs", type=int, help="take only this many of the pairs, drawn at random [default: all]")
-    parser.add_argument("--steps", type=int, default=80, help="optimiser steps, of 32 arguments from four debate-sides")
+    parser.add_argument("--steps", type=int, default=80, help="optimiser steps")
+    parser.add_argument("--batch", type=int, default=4, help="pairs' worth of arguments of one debate-side in a pack")
+    parser.add_argument("--accumulate", type=int, default=4, help="packs a step, of different debate-sides")
     parser.add_argument("--max-length", type=int, default=256, help="tokens of prompt and argument together")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
@@ -102,9 +104,9 @@ def _recipe(options: argparse.Namespace, model: str, out: Path) -> dict[str, Any
         "lr_scheduler_type": "cosine",
         "warmup_steps": 5,
         "max_steps": options.steps,
-        # packs of eight arguments of one side, and four packs a step: what one debate likes is averaged with others
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 4,
+        # small packs and several a step: what one debate likes is averaged with what others like
+        "per_device_train_batch_size": options.batch,
+        "gradient_accumulation_steps": options.accumulate,
         "max_length": options.max_length,
         "save_strategy": "no",
         "seed": options.seed,
@@ -149,8 +151,8 @@ def _table(
         [
             f"\n{len(rows)} pairs, {report['answers']} answers by {report['raters']} raters; Krippendorff's alpha"
             f" {report['agreement']['krippendorff_alpha_nominal']:.3f}; {manifest['counts']['train']} training pairs.",
-            f"Reward model: {Path(model).name}, LoRA r 16, {options.steps} steps, at most {options.max_length}"
-            f" tokens, learning rate {options.learning_rate:g}, seed {options.seed}: {seconds / 60:.1f} minutes.",
+            f"Reward model: {Path(model).name}, LoRA r 16, {options.steps} steps of {options.accumulate}"
+            f" packs of up to {2 * options.batch} arguments, at most {options.max_length} tokens, learning rate {options.learning_rate:g}, seed {options.seed}: {seconds / 60:.1f} minutes.",
             f"Test: {len(held_out)} pairs with a published winner, of {len(set(debates))} debate-sides"
             f" ({len(test)} debates) that training did not see.",
             "",

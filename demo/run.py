@@ -1,4 +1,4 @@
-"""The whole loop once, on a small real model: rankings, preferences, reward model, DPO and PPO, and a report.
+"""The whole loop once, on a small real model: rankings, preferences, reward model, SFT, DPO and PPO, and a report.
 
     python demo/run.py [MODEL]
 
@@ -54,8 +54,9 @@ def main() -> None:
     step("Answers become preferences", "annotate", "export", "demo", str(OUT / "preferences"), *where)
     step("A reward model", "align", "reward", "demo/reward.yaml", *on_model)
     step("DPO", "align", "dpo", "demo/dpo.yaml", *on_model)
-    step("PPO", "align", "ppo", "demo/ppo.yaml", *on_model)
-    models = json.dumps({"base": model, "dpo": str(OUT / "dpo"), "ppo": str(OUT / "ppo")})
+    step("SFT, for PPO to start from", "align", "sft", "demo/sft.yaml", *on_model)
+    step("PPO", "align", "ppo", "demo/ppo.yaml")
+    models = json.dumps({"base": model, **{name: str(OUT / name) for name in ("sft", "dpo", "ppo")}})
     step("Did it help?", "align", "evaluate", "demo/evaluate.yaml", "--models", models)
     step("A login for you, to rank", "annotate", "people", "add", "demo", "you", *where)
     step("A login for you, to watch", "annotate", "people", "add", "demo", "owner", "--role", "owner", *where)
