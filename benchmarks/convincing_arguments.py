@@ -151,8 +151,9 @@ def _table(
         [
             f"\n{len(rows)} pairs, {report['answers']} answers by {report['raters']} raters; Krippendorff's alpha"
             f" {report['agreement']['krippendorff_alpha_nominal']:.3f}; {manifest['counts']['train']} training pairs.",
-            f"Reward model: {Path(model).name}, LoRA r 16, {options.steps} steps of {options.accumulate}"
-            f" packs of up to {2 * options.batch} arguments, at most {options.max_length} tokens, learning rate {options.learning_rate:g}, seed {options.seed}: {seconds / 60:.1f} minutes.",
+            f"Reward model: {Path(model).name}, LoRA r 16, {options.steps} steps of {options.accumulate} packs of up to"
+            f" {2 * options.batch} arguments, at most {options.max_length} tokens, learning rate"
+            f" {options.learning_rate:g}, seed {options.seed}: {seconds / 60:.1f} minutes.",
             f"Test: {len(held_out)} pairs with a published winner, of {len(set(debates))} debate-sides"
             f" ({len(test)} debates) that training did not see.",
             "",
