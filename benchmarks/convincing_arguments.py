@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data/ukpconvarg1", help="the folder with judgements.jsonl.gz")
     parser.add_argument("--model", help="any hub name or folder [default: the demo's SmolLM2-135M-Instruct]")
     parser.add_argument("--pairs", type=int, help="take only this many of the pairs, drawn at random [default: all]")
-    parser.add_argument("--steps", type=int, default=80, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=24, help="optimiser steps")
     parser.add_argument("--batch", type=int, default=4, help="pairs' worth of arguments of one debate-side in a pack")
     parser.add_argument("--accumulate", type=int, default=4, help="packs a step, of different debate-sides")
     parser.add_argument("--max-length", type=int, default=256, help="tokens of prompt and argument together")
