@@ -98,6 +98,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         inputs={
             "dataset": data_facts(args.dataset_name),
             **{f"model {name}": model_facts(source) for name, source in sources.items()},
+            **({"reward model": model_facts(find_model(args.reward_model_path))} if args.reward_model_path else {}),
         },
         parents=list(dict.fromkeys(path for path in paths if path and is_run(path))),
         seed=args.seed,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from align.config import parse
+from align.data.lengths import context_length
 from align.data.load import data_facts
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer, model_facts
 from align.run.disk import full_disk_is_said
@@ -68,7 +69,7 @@ def read_job(verb: str, recipe: dict[str, Any], where: str, config: type, resume
         args.ddp_find_unused_parameters = False  # all that trains is used; looking for more costs time, and warns
     check_output_folder(args.output_dir, verb, resume, overwrite)
     source = find_model(model_args.model_name_or_path, model_args.model_revision)
-    context = getattr(load_config(source), "max_position_embeddings", None)
+    context = context_length(load_config(source))
     return Job(verb, recipe, where, data, model_args, args, source, load_tokenizer(source), context, resume)
 
 

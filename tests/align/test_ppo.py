@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from peft import LoraConfig
 
 from align.models.load import find_model, load_causal_lm, load_reward_model, load_tokenizer
@@ -283,7 +282,3 @@ def test_a_killed_run_resumes_to_the_same_weights(
     unbroken, resumed = (load_file(f / "adapter_model.safetensors") for f in (ppo_run, tmp_path / "ppo"))
     for name in unbroken:
         torch.testing.assert_close(unbroken[name], resumed[name], atol=1e-6, rtol=1e-5)
-
-
-def test_one_process_needs_no_launcher() -> None:
-    assert Accelerator(cpu=True).num_processes == 1
