@@ -26,7 +26,8 @@ def step(title: str, *command: str) -> None:
     """Run one command, showing it and what it says; stop the demo if it fails."""
     print(f"\n\033[1m{title}\033[0m\n$ {shlex.join(command)}", flush=True)
     started = time.monotonic()
-    code = subprocess.run([str(BIN / command[0]), *command[1:]]).returncode
+    # nobody is asked for a password half-way: without a terminal to ask at, `annotate people add` makes one up
+    code = subprocess.run([str(BIN / command[0]), *command[1:]], stdin=subprocess.DEVNULL).returncode
     times.append((title, time.monotonic() - started))
     if code != 0:
         sys.exit(f"error: the demo stopped at: {title} (exit code {code})")

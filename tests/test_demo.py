@@ -64,3 +64,20 @@ def test_the_demo_says_what_to_do_from_another_folder(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert "run the demo from the top folder" in done.stderr
+
+
+def test_no_step_of_the_demo_waits_at_a_terminal(tmp_path: Path) -> None:
+    """In a terminal `annotate people add` asks for a password; the demo runs through without anybody there."""
+    import os
+    import subprocess
+
+    code = "import run; run.step('a step', 'python', '-c', 'import sys; sys.exit(sys.stdin.isatty())')"
+    ours, theirs = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=DEMO, stdin=theirs, capture_output=True, text=True, timeout=120
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == 0, done.stderr
