@@ -1,8 +1,8 @@
 """Signs that a PPO run goes wrong, read from its metrics, each as a sentence: numbers, likely cause, what to do.
 
-Pure functions on the rows of metrics.jsonl, one an update. Single updates are noisy, so a sign looks at medians over a
-few; a key that a row lacks is nothing to judge. Scores have no scale of their own: changes in them are measured in
-their spread over the responses at the start of the run.
+Pure functions on the rows of metrics.jsonl: one an update, an evaluation in it or in a row of its own. Single updates
+are noisy, so a sign looks at medians over a few; a key that a row lacks is nothing to judge. Scores have no scale of
+their own: changes in them are measured in their spread over the responses at the start of the run.
 """
 
 import math
@@ -103,7 +103,7 @@ def _abstained(rows: Rows) -> Sign | None:
 
 def _same_scores(rows: Rows) -> Sign | None:
     spread, score = _now(rows, "objective/scores_std", QUICK), _now(rows, "objective/scores", QUICK)
-    if spread is None or score is None or spread > SAME_SCORES * max(1.0, abs(score)):
+    if spread is None or score is None or spread > SAME_SCORES * max(1.0, abs(score)) or _abstained(rows):
         return None
     return Sign(
         "same-scores",
@@ -227,24 +227,21 @@ def _truncated(rows: Rows, response_length: int) -> Sign | None:
 
 def _poor_value(rows: Rows) -> Sign | None:
     explained, clipped = _now(rows, "val/explained_variance", VALUE_WINDOW), _now(rows, "val/clipfrac_avg")
-    if explained is None or explained > POOR_VALUE or len(rows) < VALUE_AFTER or _same_scores(rows):
+    if explained is None or explained > POOR_VALUE or rows[-1]["step"] < VALUE_AFTER or _same_scores(rows):
         return None
     limits = "" if clipped is None else f"; it clips {clipped:.0%} of the tokens now"
     return Sign(
         "poor-value",
-        f"After {len(rows)} updates the value model's explained variance is {_words(explained)} (1 is perfect, 0 a "
-        "constant), so it doesn't tell good from bad luck. Raise vf_coef or learning_rate, or cliprange_value where "
+        f"After {rows[-1]['step']:.0f} updates the value model's explained variance is {_words(explained)} "
+        "(1 is perfect, 0 a constant), so it doesn't tell good from bad luck. Raise vf_coef or learning_rate, or cliprange_value where "
         f"scores differ by much more than it{limits}.",
     )
 
 
 def _standing_still(rows: Rows) -> Sign | None:
     """Steps of size 0 alone say little: with one step an update they are measured before it. The KL says it then."""
-    window = rows[-STILL_AFTER:]
-    if len(window) < STILL_AFTER:
-        return None
-    rates = _finite(window, "lr")
-    if rates and min(rates) < STILL_RATE * max(_finite(rows, "lr")):
+    rates = _finite(rows, "lr")
+    if rates and min(rates[-STILL_AFTER:]) < STILL_RATE * max(rates):
         return None
     step, clipped = _now(rows, "policy/approxkl_avg", STILL_AFTER), _now(rows, "policy/clipfrac_avg", STILL_AFTER)
     kl = _now(rows, "objective/kl", STILL_AFTER)
@@ -256,8 +253,8 @@ def _standing_still(rows: Rows) -> Sign | None:
     gradient = "" if norm is None else f" (gradient norm {_words(norm)})"
     return Sign(
         "standing-still",
-        f"After {len(rows)} updates the policy has hardly moved: approximate KL {_words(step)} nats a token and "
-        f"{clipped:.1%} of the tokens clipped within an update, and the score is flat{gradient}. Raise learning_rate; "
+        f"After {rows[-1]['step']:.0f} updates the policy has hardly moved: approximate KL {_words(step)} nats a token "
+        f"and {clipped:.1%} of the tokens clipped within an update, and the score is flat{gradient}. Raise learning_rate; "
         "if kl_coef is high, lower it; a gradient norm of 0 means that no trained weight takes part.",
     )
 

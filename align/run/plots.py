@@ -49,8 +49,9 @@ Rows = Sequence[Mapping[str, float]]
 def draw_ppo(rows: Rows, path: Path, *, best_step: int | None = None, kl_budget: float | None = None) -> None:
     """Write the PNG at `path`, whole or not at all; nothing when there are no rows.
 
-    rows: one an update, as in metrics.jsonl; keys that rows lack leave their curve out. best_step: the `step` of the
-    evaluation whose policy is the best, which every panel marks. kl_budget: nats a response.
+    rows: as in metrics.jsonl, an evaluation in its update's row or in one of its own; keys that rows lack leave
+    their curve out. best_step: the `step` of the evaluation whose policy is the best, which every panel marks.
+    kl_budget: nats a response.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -111,8 +112,8 @@ def _panel(axes: "Axes", title: str, reading: str, x_title: str = "update") -> N
 def _head(figure: "Figure", rows: Rows, best_step: int | None, budget: float | None) -> None:
     """How far the run is, and what the lines across the panels mean."""
     done = f"up to update {rows[-1].get('step', len(rows)):,.0f}"
-    if "episode" in rows[-1]:
-        done += f", {rows[-1]['episode']:,.0f} episodes"
+    if episodes := series(rows, "step", "episode")[1]:
+        done += f", {episodes[-1]:,.0f} episodes"
     figure.text(LEFT, 0.965, f"PPO {done}", fontsize=13, fontweight="bold", color=INK, va="center")
     notes = [] if best_step is None else [f"dotted: the best policy on held-out prompts, update {best_step:.0f}"]
     notes += [] if budget is None else [f"dashed: KL budget, {budget:g} nats"]

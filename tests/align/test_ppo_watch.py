@@ -171,6 +171,25 @@ def test_a_sign_is_about_now() -> None:
         assert found([*rows[:-1], rows[-1] | odd]) == {}
 
 
+@pytest.mark.parametrize("sign", ["held-out-falls", "poor-value", "standing-still", None])
+def test_evaluations_may_stand_in_rows_of_their_own(sign: str | None) -> None:
+    """One before the first update among them."""
+    rows = run()
+    for key, to in CASES[sign][0].items() if sign else []:
+        rows = changed(key, to, rows)
+    apart: list[Row] = [{"step": 0, "eval/scores": -1.2, "eval/kl": 0.0}]
+    for row in rows:
+        apart.append({key: number for key, number in row.items() if not key.startswith("eval/")})
+        if "eval/scores" in row:
+            apart.append({key: number for key, number in row.items() if key == "step" or key.startswith("eval/")})
+    assert list(found(apart)) == ([sign] if sign else [])
+
+
+def test_where_nothing_is_scored_equal_scores_mean_nothing() -> None:
+    nothing = {"response/abstained": 1.0, "objective/scores": 0.0, "objective/scores_std": 0.0}
+    assert list(found([row | nothing for row in run()])) == ["abstained"]
+
+
 def test_the_budget_says_what_a_large_kl_is() -> None:
     rows = run()
     assert "budget" in found(rows, kl_budget=4.0)["large-kl"]
