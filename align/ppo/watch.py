@@ -233,8 +233,8 @@ def _poor_value(rows: Rows) -> Sign | None:
     return Sign(
         "poor-value",
         f"After {rows[-1]['step']:.0f} updates the value model's explained variance is {_words(explained)} "
-        "(1 is perfect, 0 a constant), so it doesn't tell good from bad luck. Raise vf_coef or learning_rate, or cliprange_value where "
-        f"scores differ by much more than it{limits}.",
+        "(1 is perfect, 0 a constant), so it doesn't tell good from bad luck. Raise vf_coef or learning_rate, or "
+        f"cliprange_value where scores differ by much more than it{limits}.",
     )
 
 
@@ -254,8 +254,8 @@ def _standing_still(rows: Rows) -> Sign | None:
     return Sign(
         "standing-still",
         f"After {rows[-1]['step']:.0f} updates the policy has hardly moved: approximate KL {_words(step)} nats a token "
-        f"and {clipped:.1%} of the tokens clipped within an update, and the score is flat{gradient}. Raise learning_rate; "
-        "if kl_coef is high, lower it; a gradient norm of 0 means that no trained weight takes part.",
+        f"and {clipped:.1%} of the tokens clipped within an update, and the score is flat{gradient}. Raise "
+        "learning_rate; if kl_coef is high, lower it; a gradient norm of 0 means that no trained weight takes part.",
     )
 
 
