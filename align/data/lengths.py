@@ -47,6 +47,33 @@ def check_prompts(
                 )
 
 
+def prompts_that_fit(
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Any],
+    new_tokens: int,
+    context: int | None,
+    max_length: int | None,
+    where: str,
+) -> list[int]:
+    """The numbers of the prompts that are within `max_length` tokens and leave room for `new_tokens` in the context.
+
+    Raises BadInput when none is.
+    """
+    lengths = []
+    for number, prompt in enumerate(prompts, start=1):
+        with _at(f"{where}, prompt {number}"):
+            lengths.append(len(token_ids(tokenizer, prompt, generation=True)))
+    limits = [limit for limit in (max_length, context and context - new_tokens) if limit is not None]
+    fitting = [number for number, length in enumerate(lengths) if all(length <= limit for limit in limits)]
+    if not fitting:
+        raise BadInput(
+            f"{where}: every one of its {len(prompts)} prompts is too long; the shortest has {min(lengths)} tokens, and"
+            f" {min(limits)} are allowed (max_prompt_length {max_length}, and the model's context of {context} less"
+            f" {new_tokens} new tokens)"
+        )
+    return fitting
+
+
 def whole_texts(row: dict[str, Any]) -> tuple[Any, Any]:
     """(prompt + chosen, prompt + rejected) of a preference row; its prompt may also stand in both already."""
     prompt = row.get("prompt")

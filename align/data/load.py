@@ -26,11 +26,29 @@ def load_demonstrations(name: str, split: str, config: str | None = None) -> "Da
 
 def load_prompts(name: str, split: str, config: str | None = None) -> list[Messages]:
     """Prompts as lists of turns, each once, in the data's order. Raises BadInput, for an empty prompt too."""
-    rows = _load(name, split, config, "rankings.jsonl", ("prompt",))
-    prompts: dict[str, Messages] = {}
-    for prompt in rows["prompt"]:
-        turns = as_turns(prompt)
-        prompts.setdefault(sha256_json(turns), turns)
+    return [row["prompt"] for row in load_prompt_rows(name, split, config)]
+
+
+def load_prompt_rows(name: str, split: str, config: str | None = None) -> list[dict[str, Any]]:
+    """The same with the data's other columns, for reward functions that want them."""
+    return _each_prompt_once(_load(name, split, config, "rankings.jsonl", ("prompt",)))
+
+
+def prompt_rows(rows: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
+    """The same for rows in memory. Raises BadInput."""
+    if not rows:
+        raise BadInput(f"{where}: nothing in it; give rows with a `prompt`")
+    _columns(where, list(rows[0]), (("prompt",),))
+    for number, row in enumerate(rows, start=1):
+        _check_row(row, ("prompt",), f"{where}, row {number}")
+    return _each_prompt_once(rows)
+
+
+def _each_prompt_once(rows: Any) -> list[dict[str, Any]]:
+    prompts: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        turns = as_turns(row["prompt"])
+        prompts.setdefault(sha256_json(turns), {**row, "prompt": turns})
     return list(prompts.values())
 
 

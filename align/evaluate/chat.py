@@ -1,5 +1,7 @@
 """`align chat`: talk to a model in the terminal."""
 
+import random
+
 from align.data.lengths import context_length, token_ids
 from align.models.load import find_model, load_causal_lm, load_config, load_tokenizer
 from align.models.sampling import sample
@@ -34,6 +36,8 @@ def run_chat(name: str, max_new_tokens: int, temperature: float) -> None:
         if not turns:
             print(f"(too long: that and {max_new_tokens} new tokens do not fit the model's context of {context})")
             continue
-        reply = sample(model, tokenizer, [turns], max_new_tokens=max_new_tokens, temperature=temperature).texts[0]
+        seed = random.getrandbits(48)
+        said = sample(model, tokenizer, [turns], [seed], max_new_tokens=max_new_tokens, temperature=temperature)
+        reply = said.texts[0]
         turns.append({"role": "assistant", "content": reply})
         print(f"\nmodel: {reply.strip()}")

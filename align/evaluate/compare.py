@@ -16,7 +16,7 @@ from align.data.lengths import check_prompts, context_length
 from align.data.load import as_turns, data_facts, load_pairs, load_prompts
 from align.evaluate.judges import Scorer, function_judge, reward_judge
 from align.models.load import ModelSource, find_model, load_causal_lm, load_config, load_tokenizer, model_facts
-from align.models.sampling import pad_left, sample
+from align.models.sampling import sample, seed_of
 from align.run.manifest import Run, check_output_folder, is_run, start_run
 from align.run.metrics import curves
 from align.run.progress import say
@@ -161,31 +161,23 @@ def _responses(
     name: str, source: ModelSource, prompts: list[Any], args: EvaluateConfig, run: Run
 ) -> list[dict[str, Any]]:
     """One response to each prompt, with its tokens and its log-probability under its own model; kept in the run."""
-    import torch
 
     kept = run.folder / f"responses-{name}.jsonl"
     if kept.is_file():
         say(f"{name}: responses are there already")
         return [row for _, row in read_jsonl(kept)]
     tokenizer, model = load_tokenizer(source), _ready(load_causal_lm(source))
-    torch.manual_seed(args.seed)  # each model meets the prompts with the same draws
     rows: list[dict[str, Any]] = []
     for start in range(0, len(prompts), args.batch_size):
         batch = prompts[start : start + args.batch_size]
-        samples = sample(model, tokenizer, batch, max_new_tokens=args.max_new_tokens, temperature=args.temperature)
-        totals = _total_logprobs(model, samples.ids, samples.mask, samples.response_mask, args.temperature)
-        for row in range(len(batch)):
-            whole = samples.ids[row][samples.mask[row].bool()].tolist()
-            count = int(samples.response_mask[row].sum())
-            rows.append(
-                {
-                    "text": samples.texts[row].strip(),
-                    "ended": bool(samples.ended[row]),
-                    "prompt_ids": whole[: len(whole) - count],
-                    "ids": whole[len(whole) - count :],
-                    "logprob": totals[row],
-                }
-            )
+        # each model meets a prompt with the same draws
+        seeds = [seed_of(args.seed, number) for number in range(start, start + len(batch))]
+        said = sample(model, tokenizer, batch, seeds, max_new_tokens=args.max_new_tokens, temperature=args.temperature)
+        totals = _total_logprobs(model, said.prompts, said.responses, args.temperature)
+        for prompt, ids, ended, text, total in zip(
+            said.prompts, said.responses, said.ended, said.texts, totals, strict=True
+        ):
+            rows.append({"text": text.strip(), "ended": ended, "prompt_ids": prompt, "ids": ids, "logprob": total})
         say(f"{name}: {len(rows)} of {len(prompts)} prompts")
     write_jsonl(kept, rows)
     return rows
@@ -207,24 +199,26 @@ def _kl_to_base(
         values: list[float] = []
         for start in range(0, len(rows), args.batch_size):
             batch = rows[start : start + args.batch_size]
-            ids, mask = pad_left([row["prompt_ids"] + row["ids"] for row in batch], tokenizer.pad_token_id)
-            keep, _ = pad_left([[1] * len(row["ids"]) for row in batch], 0)
-            totals = _total_logprobs(model, ids, mask, keep.bool(), args.temperature)
+            prompts, said = [row["prompt_ids"] for row in batch], [row["ids"] for row in batch]
+            totals = _total_logprobs(model, prompts, said, args.temperature)
             values += [row["logprob"] - total for row, total in zip(batch, totals, strict=True)]
         result[name] = values
     return result
 
 
-def _total_logprobs(model: Any, ids: Any, mask: Any, keep: Any, temperature: float) -> list[float]:
-    """Summed log-probability of each row's response tokens; ids, mask (b, n), keep (b, t) over the last t tokens."""
+def _total_logprobs(
+    model: Any, prompts: list[list[int]], responses: list[list[int]], temperature: float
+) -> list[float]:
+    """Summed log-probability of each response (token ids) after its prompt."""
     import torch
 
-    from align.models.sampling import response_logprobs
+    from align.models.logprobs import last_states, response_logprobs, to_rows
 
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    rows = to_rows(prompts, responses, model.device)
     with torch.no_grad():
-        ids, mask, keep = ids.to(model.device), mask.to(model.device), keep.to(model.device)
-        logprobs, _ = response_logprobs(model, ids, mask, keep.shape[1], temperature)
-    return [float(total) for total in (logprobs * keep).sum(-1)]
+        logprobs, _ = response_logprobs(inner, last_states(inner, rows.ids), rows, temperature)
+    return [float(total) for total in logprobs.sum(-1)]
 
 
 def _preferences(candidate: Sequence[float], baseline: Sequence[float]) -> list[float]:

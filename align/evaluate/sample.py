@@ -8,7 +8,7 @@ from align.config import parse
 from align.data.lengths import check_prompts, context_length
 from align.data.load import load_prompts
 from align.models.load import find_model, load_causal_lm, load_config, load_tokenizer
-from align.models.sampling import sample
+from align.models.sampling import sample, seed_of
 from align.run.progress import say
 from preferences.errors import BadInput
 from preferences.files import sha256_json, write_jsonl
@@ -65,19 +65,19 @@ def run_sample(recipe: dict[str, Any], where: str, to_annotate: str | None) -> N
         if torch.cuda.is_available():
             model.to("cuda")
         model.eval()
-        torch.manual_seed(args.seed)
-        work = [(item, system) for item in items for system in systems for _ in range(args.num_responses)]
+        work = [(item, system, number) for item in items for system in systems for number in range(args.num_responses)]
         for start in range(0, len(work), args.batch_size):
             batch = work[start : start + args.batch_size]
             samples = sample(
                 model,
                 tokenizer,
-                [_under(system, item["prompt"]) for item, system in batch],
+                [_under(system, item["prompt"]) for item, system, _ in batch],
+                [seed_of(args.seed, source.name, item["id"], system, number) for item, system, number in batch],
                 max_new_tokens=args.max_new_tokens,
                 temperature=args.temperature,
                 top_p=args.top_p,
             )
-            for (item, system), text in zip(batch, samples.texts, strict=True):
+            for (item, system, _), text in zip(batch, samples.texts, strict=True):
                 name = f"{source.name} under {system!r}" if system else source.name
                 item["responses"].append({"text": text.strip(), "model": name})
             say(f"{source.name}: {start + len(batch)} of {len(work)} responses")

@@ -256,13 +256,11 @@ def model_facts(source: ModelSource) -> dict[str, Any]:
 
 
 def device() -> "torch.device":
-    """The GPU of this process if there is one, else the CPU."""
+    """The GPU of this process if there is one and the recipe wants it, else the CPU."""
     import os
 
     import torch
 
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
+    if not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes"):
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

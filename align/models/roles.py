@@ -1,131 +1,270 @@
-"""PPO's four roles as adapters on one frozen base: policy, value, reward, reference.
+"""PPO's roles and who plays them: policy, value, reference, and the reward runs.
 
-The base is in memory once, quantised if the recipe asks. `policy` and `value` are trained; `reward` is a reward run's
-adapter; `reference` is a frozen copy of the adapter that PPO started from, or the bare base if it started there.
+With LoRA there is one frozen base in memory, quantised if the recipe asks, and the roles are adapters on it: `policy`
+and `value` are trained; `reference` is a frozen copy of the adapter that PPO started from, or the bare base if it
+started there; each reward run that stands on the same base is one more. Whole models are separate.
 """
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
-from align.models.load import ModelSource, has_score_head, load_causal_lm, loading
-from align.models.sampling import positions, response_logprobs
+from align.models.load import ModelSource, has_score_head, load_causal_lm, load_reward_model, load_tokenizer, loading
+from align.models.logprobs import Rows, check_head, last_states, response_logprobs, spread, states_before
+from align.models.scores import RewardModel, load_scorer
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from trl import ModelConfig
 
-Role = Literal["policy", "value", "reward", "reference"]
+
+class Player(NamedTuple):
+    """Who plays a role."""
+
+    model: Any  # a model of transformers, as PEFT left it
+    adapter: str | None  # the adapter that is active then, "" for none; None for a model without adapters
 
 
 class Roles:
-    """One base, four roles. Everything runs in eval mode: PPO without dropout, so that the first ratio is 1."""
+    """Everything runs in eval mode, so without dropout: the first probability ratio is 1."""
 
-    def __init__(self, base: Any, policy: "LoraConfig | str", reward: str) -> None:
-        """`policy`: a new adapter's configuration, or the folder of one to go on with; `reward`: a reward run."""
-        from peft import PeftModel, get_peft_model
-
-        if isinstance(policy, str):
-            self.model = PeftModel.from_pretrained(base, policy, adapter_name="policy", is_trainable=True)
-            self.model.load_adapter(policy, "reference")
-        else:
-            self.model = get_peft_model(base, policy, adapter_name="policy")
-        self.started_from_adapter = isinstance(policy, str)
-        # Both load without their score head, which a causal model has no place for: it is put beside PEFT, below.
-        self.model.load_adapter(reward, "reward")
-        self.model.load_adapter(reward, "value", is_trainable=True)
-        self.model.eval()
-        self.device = self.model.device
-        # Heads stay outside PEFT's wrappers: a wrapped module silently falls back when an adapter lacks it.
-        self.score_head = read_score_head(reward).to(self.device)
-        self.value_head = read_score_head(reward).to(self.device).requires_grad_(True)  # value starts as the reward
+    def __init__(self, policy: Any, players: dict[str, Player], value_head: nn.Linear) -> None:
+        """policy: the model as it is saved, a PeftModel or a whole one. players: by role; a reference is optional."""
+        self.policy = policy.eval()
+        self.players = players
+        self.device = policy.device
+        self.value_head = value_head.to(self.device).requires_grad_(True)
+        self.shared = players["value"] == players["policy"]  # the value model is a head on the policy's trunk
+        self.one_base = players["policy"].adapter is not None
+        # whole models are trained in fp32, and computed with in bf16 where a GPU has it
+        self.autocast = (
+            not self.one_base
+            and self.device.type == "cuda"
+            and policy.dtype == torch.float32
+            and torch.cuda.is_bf16_supported()
+        )
+        for player in players.values():
+            player.model.eval()
         self._train_only_policy_and_value()
 
     @contextmanager
-    def acting(self, role: Role) -> Iterator[Any]:
+    def acting(self, role: str) -> Iterator[Any]:
         """The model with one role's adapter active. Finish a role's backward before the next role acts:
         activations that are recomputed in the backward pass would come from whichever adapter is active then.
         """
-        if role == "reference" and not self.started_from_adapter:
-            with self.model.disable_adapter():
-                yield self.model
-        else:
-            self.model.set_adapter(role)
-            self._train_only_policy_and_value()  # set_adapter flips requires_grad
-            yield self.model
+        model, adapter = self.players[role]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            if adapter == "":
+                with self.policy.disable_adapter():
+                    yield model
+            else:
+                if adapter is not None and adapter not in self.policy.active_adapters:
+                    self.policy.set_adapter(adapter)
+                    self._train_only_policy_and_value()  # set_adapter flips requires_grad
+                yield model
 
     def _train_only_policy_and_value(self) -> None:
-        frozen = ["reward", "reference"] if self.started_from_adapter else ["reward"]
-        self.model.set_requires_grad(["policy", "value"], True)
-        self.model.set_requires_grad(frozen, False)
+        if not self.one_base:
+            return
+        trained = {"policy"} if self.shared else {"policy", "value"}
+        for adapter in self.policy.peft_config:
+            self.policy.set_requires_grad(adapter, adapter in trained)
 
-    def hidden(self, role: Role, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Last hidden states (b, n, h) of ids, mask (b, n) under a role, without the vocabulary head."""
+    def states(self, role: str, ids: torch.Tensor) -> torch.Tensor:
+        """Last hidden states (b, n, h) of ids (b, n), padded on the right, under a role."""
         with self.acting(role) as model:
-            base = model.get_base_model()
-            trunk = getattr(base, base.base_model_prefix)
-            states: torch.Tensor = trunk(
-                input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
-            ).last_hidden_state
-            return states
+            return last_states(model, ids)
 
     def logprobs(
-        self, role: Role, ids: torch.Tensor, mask: torch.Tensor, length: int, temperature: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(log-probabilities, entropies), both (b, length), of the last `length` tokens under a role."""
+        self, role: str, states: torch.Tensor, rows: Rows, temperature: float, *, entropy: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(log-probabilities, entropies or None), both (b, t), of the response tokens, from a role's states."""
         with self.acting(role) as model:
-            return response_logprobs(model, ids, mask, length, temperature)
+            return response_logprobs(model, states, rows, temperature, entropy=entropy)
 
-    def values(self, ids: torch.Tensor, mask: torch.Tensor, length: int) -> torch.Tensor:
-        """(b, length): what the value model expects of the rest, before each of the last `length` tokens is said."""
-        states = self.hidden("value", ids, mask)[:, -length - 1 : -1]
-        return self.value_head(states.to(self.value_head.weight.dtype)).squeeze(-1).float()
+    def values(self, states: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """(b, t): what the value model expects of the rest, before each response token is said; from its states."""
+        return spread(self.value_head(states_before(states, rows).float()).squeeze(-1), rows)
 
     def parameters_of(self, role: Literal["policy", "value"]) -> dict[str, nn.Parameter]:
-        """The trainable parameters of a role by name; the value model's head is among its own."""
-        own = {name: p for name, p in self.model.named_parameters() if f".{role}." in name}
+        """The trained parameters of a role by name; the value model's head is among its own."""
+        model = self.players[role].model
+        if role == "value":
+            model = getattr(model, model.base_model_prefix)  # its vocabulary or score head has no part in it
+        own = {} if role == "value" and self.shared else dict(model.named_parameters())
+        if self.one_base:
+            own = {name: p for name, p in own.items() if f".{role}." in name}
+        else:
+            own = {f"{role}.{name}": p for name, p in own.items()}
         return own | ({"value_head.weight": self.value_head.weight} if role == "value" else {})
 
-    def save_policy(self, folder: Path) -> None:
-        """Write the policy as an adapter folder that PEFT, TRL and every verb here read."""
-        import shutil
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Activations of the trained models are recomputed in the backward pass instead of kept.
 
-        self.model.save_pretrained(str(folder), selected_adapters=["policy"])
+        transformers does so in train mode only. Only the layers that are recomputed are put in it, not the modules
+        inside them, so there is still no dropout.
+        """
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        models = {id(self.players[role].model): self.players[role].model for role in ("policy", "value")}.values()
+        layers = [m for model in models for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        for model in models:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        for layer in layers:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
+
+    def save_policy(self, folder: Path) -> None:
+        """Write the policy as a model or adapter folder that PEFT, TRL and every verb here read."""
+        if not self.one_base:
+            self.policy.save_pretrained(str(folder))
+            return
+        self.policy.save_pretrained(str(folder), selected_adapters=["policy"])
         for path in (folder / "policy").iterdir():  # PEFT puts every adapter that is not "default" one folder down
             path.replace(folder / path.name)
         shutil.rmtree(folder / "policy")
 
 
+def adapters_on_one_base(
+    base: Any,
+    policy: "LoraConfig | str",
+    rewards: Sequence[str] = (),
+    *,
+    shared_value: bool = False,
+) -> tuple[Roles, list[nn.Linear]]:
+    """All roles on one base, and the score heads of `rewards`: reward runs, folders of adapters on that base.
+
+    policy: a new adapter's configuration, or the folder of one to go on with. The value model starts as the first
+    reward run, head included (N+ details, arXiv 2403.17031); without one as a copy of the policy with a head of zeros.
+    """
+    from peft import PeftModel, get_peft_model
+
+    start = ""
+    if isinstance(policy, str):
+        model = PeftModel.from_pretrained(base, policy, adapter_name="policy", is_trainable=True)
+        model.load_adapter(policy, start := "reference")
+    else:
+        model = get_peft_model(base, policy, adapter_name="policy")
+    # Reward runs load without their score head, which a causal model has no place for. Heads stay outside PEFT's
+    # wrappers anyway: a wrapped module silently falls back when an adapter lacks it.
+    for number, reward in enumerate(rewards):
+        model.load_adapter(reward, f"reward_{number}")
+    inner = model.get_base_model()
+    heads = [read_score_head(reward).to(model.device) for reward in rewards]
+    players = {"policy": Player(inner, "policy"), "reference": Player(inner, start)}
+    players |= {f"reward_{number}": Player(inner, f"reward_{number}") for number in range(len(rewards))}
+    value_head = zero_head(inner)
+    if shared_value:
+        players["value"] = players["policy"]
+    else:
+        players["value"] = Player(inner, "value")
+        if rewards:
+            model.load_adapter(rewards[0], "value", is_trainable=True)
+            value_head = read_score_head(rewards[0])
+        elif isinstance(policy, str):
+            model.load_adapter(policy, "value", is_trainable=True)
+        else:
+            model.add_adapter("value", policy)
+    return Roles(model, players, value_head), heads
+
+
+def whole_models(policy: Any, value: Any, reference: Any | None, value_head: nn.Linear) -> Roles:
+    """Separate models; `value` None for a head on the policy's trunk, `reference` None for none."""
+    players = {"policy": Player(policy.requires_grad_(True), None)}
+    players["value"] = players["policy"] if value is None else Player(value.requires_grad_(True), None)
+    if reference is not None:
+        players["reference"] = Player(reference.requires_grad_(False), None)
+    return Roles(policy, players, value_head)
+
+
 def load_roles(
-    source: ModelSource, reward: ModelSource, model_args: "ModelConfig", policy_config: "LoraConfig"
-) -> Roles:
-    """Load the base once and put the roles on it. Raises BadInput when the reward run has no adapter on that base."""
-    if not has_score_head(reward):
-        raise BadInput(f"reward_model_path {reward.name}: not a reward model (no score head); `align reward` makes one")
-    if reward.adapter is None:
-        raise BadInput(
-            f"reward_model_path {reward.name}: a whole model; PPO on one base takes a reward run made with"
-            " `use_peft: true` on the policy's base"
-        )
-    if not _same_model(reward.base, source.base):
-        raise BadInput(
-            f"reward_model_path {reward.name}: an adapter on {reward.base}, and the policy's base is {source.base};"
-            " train the reward model on the policy's base"
-        )
-    base = load_causal_lm(ModelSource(source.name, source.base, None, source.revision), model_args)
-    if torch.cuda.is_available() and not (model_args.load_in_4bit or model_args.load_in_8bit):
-        base.to("cuda")
-    with loading(reward):
-        return Roles(base, source.adapter or policy_config, reward.adapter)
+    source: ModelSource,
+    rewards: list[ModelSource],
+    model_args: "ModelConfig",
+    policy_config: "LoraConfig | None",
+    device: torch.device,
+    *,
+    shared_value: bool,
+    use_reference: bool,
+    model: Any = None,
+) -> tuple[Roles, list[RewardModel]]:
+    """Load the roles and the reward models of a recipe; `policy_config` None (and no adapter) for whole models.
+
+    `model`: a causal model in memory to take instead of loading it. Raises BadInput for a reward run that is none,
+    and for a model whose head does more than we know of.
+    """
+    for reward in rewards:
+        if not has_score_head(reward):
+            raise BadInput(
+                f"reward_model_path {reward.name}: not a reward model (no score head); `align reward` makes one"
+            )
+
+    def load() -> Any:
+        base = load_causal_lm(source._replace(adapter=None), model_args)
+        return base if model_args.load_in_4bit or model_args.load_in_8bit else base.to(device)
+
+    base = load() if model is None else model
+    if not check_head(base):
+        raise BadInput(f"{source.name}: its vocabulary head does more than multiply, scale and cap; PPO can't take it")
+    if policy_config is None and source.adapter is None:
+        value, head = None, zero_head(base)
+        if not shared_value:
+            value, head = _whole_value(source, rewards, device) or (load(), head)
+        roles = whole_models(base, value, load() if use_reference else None, head)
+        return roles, [load_scorer(reward.name, device) for reward in rewards]
+
+    here = [reward for reward in rewards if stands_on(reward, source)]
+    with loading(source):
+        adapters = [str(reward.adapter) for reward in here]
+        roles, heads = adapters_on_one_base(base, source.adapter or policy_config, adapters, shared_value=shared_value)
+    scorers = []
+    for reward in rewards:
+        if reward in here:
+            number = here.index(reward)
+            scorers.append(RewardModel(reward, partial(roles.states, f"reward_{number}"), heads[number], device))
+        else:
+            scorers.append(load_scorer(reward.name, device))
+    return roles, scorers
+
+
+def stands_on(reward: ModelSource, source: ModelSource) -> bool:
+    """Whether a reward run is an adapter on the same base as the policy, and so needs no model of its own."""
+    return reward.adapter is not None and _same_model(reward.base, source.base)
 
 
 def _same_model(first: str, second: str) -> bool:
     return first == second or (Path(first).is_dir() and Path(first).resolve() == Path(second).resolve())
+
+
+def _whole_value(source: ModelSource, rewards: list[ModelSource], device: torch.device) -> tuple[Any, nn.Linear] | None:
+    """The first reward run as a whole value model, if it reads the policy's tokens; its adapter is merged."""
+    if not rewards or load_tokenizer(rewards[0]).get_vocab() != load_tokenizer(source).get_vocab():
+        return None
+    model: Any = load_reward_model(rewards[0], trainable=True).to(device).float()
+    if rewards[0].adapter:
+        model = model.merge_and_unload()
+    head = nn.Linear(model.score.in_features, 1, bias=False)
+    head.weight.data.copy_(model.score.weight)
+    return model, head
+
+
+def zero_head(model: Any) -> nn.Linear:
+    """A value head that expects nothing: zeros, fp32."""
+    head = nn.Linear(model.config.get_text_config().hidden_size, 1, bias=False)
+    nn.init.zeros_(head.weight)
+    return head
 
 
 def read_score_head(folder: str) -> nn.Linear:

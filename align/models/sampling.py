@@ -1,6 +1,11 @@
-"""Sampling responses from a causal model: one way, for rollouts, for evaluation, and for items to rank."""
+"""Sampling responses from a causal model: one way, for rollouts, for evaluation, and for items to rank.
 
-from collections.abc import Sequence
+Every response draws from its own seed, so it comes out the same whoever else is in the batch, however large the batch
+is, and however many processes share the work (up to the last bits of a float).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from align.data.lengths import token_ids
@@ -9,15 +14,16 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+_STAGE = 16  # tokens between looks at which rows have ended and may leave the batch
+
 
 class Samples(NamedTuple):
-    """A batch of sampled responses. b: batch, q: longest prompt, t: longest response, both in tokens."""
+    """One sampled response to each of b prompts, as token ids without padding."""
 
-    ids: "torch.Tensor"  # (b, q + t) int64: prompts padded on the left, responses on the right
-    mask: "torch.Tensor"  # (b, q + t) int64: 1 on real tokens
-    response_mask: "torch.Tensor"  # (b, t) bool: the response's tokens, its end-of-text token included
-    ended: "torch.Tensor"  # (b,) bool: the model ended by itself
-    texts: list[str]  # b decoded responses, without special tokens
+    prompts: list[list[int]]
+    responses: list[list[int]]  # with the token that ended it, if one did
+    ended: list[bool]  # by itself, within the length asked for
+    texts: list[str]  # decoded, without special tokens and without the token that ended it
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> "tuple[torch.Tensor, torch.Tensor]":
@@ -33,25 +39,12 @@ def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> "tuple[torch.Tensor,
     return ids, mask
 
 
-def positions(mask: "torch.Tensor") -> "torch.Tensor":
-    """Position of each token among the real ones, so that padding on either side does not shift a text. (b, n)."""
-    return (mask.cumsum(-1) - 1).clamp(min=0)
-
-
-def until_end(tokens: "torch.Tensor", end_ids: Sequence[int]) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Where each response stops: (mask (b, t) bool up to and with the first end token, ended (b,) bool)."""
-    import torch
-
-    is_end = torch.isin(tokens, torch.tensor(list(end_ids), device=tokens.device))
-    mask = (is_end.cumsum(-1) - is_end.long()) == 0
-    return mask, is_end.any(-1)
-
-
-def end_ids(model: Any, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Every token that ends a response: the tokenizer's, and those of the model's generation config."""
+def end_ids(model: Any, tokenizer: "PreTrainedTokenizerBase", stop_tokens: Sequence[str] = ()) -> list[int]:
+    """Every token that ends a response: the tokenizer's, those of the model's generation config, and `stop_tokens`."""
     found = {tokenizer.eos_token_id}
     ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     found.update([ids] if isinstance(ids, int) else ids or [])
+    found.update(tokenizer.encode(token, add_special_tokens=False)[0] for token in stop_tokens)
     return sorted(found)
 
 
@@ -59,50 +52,146 @@ def sample(
     model: Any,
     tokenizer: "PreTrainedTokenizerBase",
     prompts: Sequence[Any],
+    seeds: Sequence[int],
     *,
     max_new_tokens: int,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    stop_tokens: Sequence[str] = (),
+    batch_size: int = 64,
 ) -> Samples:
-    """One response to each prompt (lists of turns), drawn with torch's global random state; temperature 0 is greedy.
+    """One response to each prompt (lists of turns), drawn from its seed; temperature 0 is greedy.
 
-    The model samples as it stands: with whichever adapter is active.
+    The model samples as it stands: with whichever adapter is active. Prompts of like length go together.
     """
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    rows = [token_ids(tokenizer, prompt, generation=True) for prompt in prompts]
+    ends = end_ids(model, tokenizer, stop_tokens)
+    responses: list[list[int]] = [[] for _ in rows]
+    by_length = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    for start in range(0, len(rows), batch_size):
+        batch = by_length[start : start + batch_size]
+        said = _continue(
+            model,
+            [rows[number] for number in batch],
+            ends,
+            _uniforms([seeds[number] for number in batch], max_new_tokens) if temperature > 0 else None,
+            (max_new_tokens, temperature, top_p, tokenizer.pad_token_id),
+        )
+        for number, response in zip(batch, said, strict=True):
+            responses[number] = response
+    ended = [response[-1] in ends for response in responses]
+    spoken = [response[:-1] if end else response for response, end in zip(responses, ended, strict=True)]
+    texts = [tokenizer.decode(response, skip_special_tokens=True) for response in spoken]
+    return Samples(rows, responses, ended, texts)
+
+
+def _uniforms(seeds: Sequence[int], length: int) -> "torch.Tensor":
+    """(rows, length) float64 in [0, 1): each row's own random numbers, one a token."""
     import torch
+
+    rows = [torch.rand(length, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in seeds]
+    return torch.stack(rows)
+
+
+@contextmanager
+def _plain(model: Any) -> Iterator[None]:
+    """The model without settings of its own for generation. What a call leaves open generate takes from there, a
+    repetition_penalty, say; then the log-probabilities of a forward pass would be of another distribution.
+    """
     from transformers import GenerationConfig
 
-    ends = end_ids(model, tokenizer)
-    ids, mask = pad_left([token_ids(tokenizer, prompt, generation=True) for prompt in prompts], tokenizer.pad_token_id)
-    ids, mask = ids.to(model.device), mask.to(model.device)
-    choice: dict[str, Any] = {"do_sample": False}
-    if temperature > 0:
-        choice = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, **choice
-    )
-    with torch.no_grad():
-        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-    tokens = out[:, ids.shape[1] :]
-    response_mask, ended = until_end(tokens, ends)
-    texts = [
-        tokenizer.decode(row[keep], skip_special_tokens=True) for row, keep in zip(tokens, response_mask, strict=True)
-    ]
-    return Samples(out, torch.cat([mask, response_mask.long()], dim=1), response_mask, ended, texts)
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
-def response_logprobs(
-    model: Any, ids: "torch.Tensor", mask: "torch.Tensor", length: int, temperature: float = 1.0
-) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Log-probabilities of the last `length` tokens under the model, and the entropies of their distributions.
+def _continue(
+    model: Any,
+    prompts: list[list[int]],
+    ends: list[int],
+    uniforms: "torch.Tensor | None",
+    settings: tuple[int, float, float, int],
+) -> list[list[int]]:
+    """Token ids that follow each prompt, up to and with the first end token.
 
-    ids, mask: (b, n). Both results are (b, length), in nats, of the distribution at `temperature`; from a forward
-    pass, since generate's own scores are of another layout. Entropies carry no gradient.
+    transformers' generate, a few tokens at a time: rows that have ended leave the batch and its key-value cache,
+    instead of being carried along to the end of the longest.
     """
-    from trl.trainer.utils import entropy_from_logits, selective_log_softmax
+    import torch
+    from transformers import GenerationConfig, LogitsProcessorList
 
-    # only the states that predict response tokens go through the vocabulary head, the largest matrix of small models
-    logits = model(
-        input_ids=ids, attention_mask=mask, position_ids=positions(mask), logits_to_keep=length + 1, use_cache=False
-    ).logits[:, -length - 1 : -1]
-    logits = logits.float() / temperature
-    return selective_log_softmax(logits, ids[:, -length:]), entropy_from_logits(logits.detach())
+    length, temperature, top_p, pad_id = settings
+    responses: list[list[int]] = [[] for _ in prompts]
+    going = list(range(len(prompts)))
+    ids, mask = (tensor.to(model.device) for tensor in pad_left(prompts, pad_id))
+    cache = None
+    produced = 0
+    while going and produced < length:
+        choice = [] if uniforms is None else [_Draw(uniforms[going, produced:], temperature, top_p)]
+        config = GenerationConfig(
+            max_new_tokens=min(_STAGE, length - produced),
+            do_sample=False,  # what is likeliest after _Draw is what was drawn
+            eos_token_id=ends,
+            pad_token_id=pad_id,
+            return_dict_in_generate=True,
+        )
+        with torch.no_grad(), _plain(model):
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                generation_config=config,
+                logits_processor=LogitsProcessorList(choice),
+            )
+        new = out.sequences[:, ids.shape[1] :]
+        stay = []
+        for row, (number, tokens) in enumerate(zip(going, new.tolist(), strict=True)):
+            end = next((place for place, token in enumerate(tokens) if token in ends), None)
+            responses[number] += tokens if end is None else tokens[: end + 1]
+            if end is None:
+                stay.append(row)
+        produced += new.shape[1]
+        ids, mask = out.sequences, torch.cat([mask, mask.new_ones(new.shape)], dim=1)
+        cache = out.past_key_values
+        if len(stay) < len(going):
+            kept = torch.tensor(stay, dtype=torch.long, device=ids.device)
+            ids, mask, going = ids[kept], mask[kept], [going[row] for row in stay]
+            if stay:
+                cache.reorder_cache(kept)  # transformers' name for selecting rows, which every kind of cache has
+    return responses
+
+
+class _Draw:
+    """A logits processor of transformers that draws by inverting the distribution function at given numbers."""
+
+    def __init__(self, uniforms: "torch.Tensor", temperature: float, top_p: float) -> None:
+        """uniforms: (rows, at least as many as tokens will be asked for)."""
+        self.uniforms = uniforms
+        self.temperature = temperature
+        self.top_p = top_p
+        self.step = 0
+
+    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        scores = scores / self.temperature
+        if self.top_p < 1:
+            from transformers import TopPLogitsWarper
+
+            scores = TopPLogitsWarper(self.top_p)(input_ids, scores)
+        # float64: the sum over 100,000 tokens in float32 would be off by more than rare tokens weigh
+        reached = scores.softmax(-1, dtype=torch.float64).cumsum(-1)
+        number = self.uniforms[:, self.step, None].to(reached.device) * reached[:, -1:]
+        self.step += 1
+        token = torch.searchsorted(reached, number, right=True).clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter_(-1, token, 0.0)
+
+
+def seed_of(*what: object) -> int:
+    """A seed for each thing that draws, from a run's seed and what the thing is: the same in every process."""
+    from hashlib import sha256
+
+    return int.from_bytes(sha256(" ".join(map(str, what)).encode()).digest()[:7])

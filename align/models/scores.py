@@ -3,14 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from align.data.lengths import token_ids
-from align.models.sampling import pad_left, positions
+from align.data.lengths import context_length, token_ids
+from align.models.load import ModelSource, find_model, load_config, load_reward_model, load_tokenizer
+from preferences.errors import BadInput
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-Hidden = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+States = Callable[["torch.Tensor"], "torch.Tensor"]  # ids (b, n), padded on the right -> last hidden states (b, n, h)
 
 
 def conversation_ids(tokenizer: "PreTrainedTokenizerBase", prompt: Any, response: str) -> list[int]:
@@ -21,42 +22,57 @@ def conversation_ids(tokenizer: "PreTrainedTokenizerBase", prompt: Any, response
     return token_ids(tokenizer, [*prompt, {"role": "assistant", "content": response}])
 
 
-def last_token_scores(
-    hidden: Hidden, head: "torch.nn.Module", rows: Sequence[Sequence[int]], pad_id: int, device: Any
-) -> "torch.Tensor":
-    """The head's output on the hidden state of each row's last token. rows: b token lists; result (b,) float32.
+class RewardModel:
+    """A reward run's score of a conversation, whoever computes the hidden states: the run's own model, loaded alone,
+    or a base that it shares with other roles.
 
-    `hidden` maps (ids, mask), both (b, n), to states (b, n, h). Padding is on the left, so the last token is last
-    whatever its id is, also where a tokenizer pads with a token that texts end with.
+    The score is the head's output on the state of the last token. Rows are padded on the right, and a causal model
+    never looks there, so neither the padding nor its id matters, also where a tokenizer pads with what texts end with.
     """
-    ids, mask = pad_left(rows, pad_id)
-    states = hidden(ids.to(device), mask.to(device))
-    return head(states[:, -1].to(next(head.parameters()).dtype)).squeeze(-1).float()
+
+    def __init__(
+        self, source: ModelSource, states: States, head: "torch.nn.Module", device: Any, context: int | None = None
+    ) -> None:
+        self.name = source.name
+        self.tokenizer = load_tokenizer(source)
+        self.states = states
+        self.head = head
+        self.device = device
+        self.context = context or context_length(load_config(source))
+
+    def scores(self, prompts: Sequence[Any], texts: Sequence[str], batch_size: int) -> list[float]:
+        """One score a (prompt, response) pair, in the run's own units. Each different text goes through once.
+
+        Raises BadInput for a conversation that doesn't fit the reward model's context.
+        """
+        import torch
+
+        rows = [tuple(conversation_ids(self.tokenizer, p, text)) for p, text in zip(prompts, texts, strict=True)]
+        for row, text in zip(rows, texts, strict=True):
+            if self.context is not None and len(row) > self.context:
+                raise BadInput(
+                    f"{self.name}: a prompt with its response has {len(row)} tokens, and the reward model's context is"
+                    f" {self.context}; take the row out, or take another reward model ({text[:40]!r})"
+                )
+        different = sorted(set(rows), key=len)  # pairs of a ranking share texts; like lengths together: less padding
+        found: dict[tuple[int, ...], float] = {}
+        with torch.no_grad():
+            for start in range(0, len(different), batch_size):
+                batch = different[start : start + batch_size]
+                ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in batch], batch_first=True)
+                states = self.states(ids.to(self.device))
+                last = states[torch.arange(len(batch)), torch.tensor([len(row) - 1 for row in batch])]
+                scores = self.head(last.to(next(self.head.parameters()).dtype)).squeeze(-1).float()
+                found.update(zip(batch, scores.tolist(), strict=True))
+        return [found[row] for row in rows]
 
 
-def reward_scores(
-    model: Any, tokenizer: "PreTrainedTokenizerBase", conversations: Sequence[tuple[Any, str]], batch_size: int
-) -> list[float]:
-    """Scores of (prompt, response) conversations by a reward model loaded alone, each different text once."""
-    import torch
+def load_scorer(name: str, device: Any) -> RewardModel:
+    """A reward run as a model of its own. Raises BadInput when `name` is none."""
+    from align.models.logprobs import last_states
 
+    source = find_model(name)
+    model = load_reward_model(source).to(device).eval().requires_grad_(False)
     classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
-    trunk = getattr(classifier, classifier.base_model_prefix)
     # PEFT keeps the trained head in a wrapper that picks the active copy: calling it as a module is right either way
-    head = classifier.score
-
-    def hidden(ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
-        states: torch.Tensor = trunk(
-            input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
-        ).last_hidden_state
-        return states
-
-    rows = [tuple(conversation_ids(tokenizer, prompt, response)) for prompt, response in conversations]
-    different = sorted(set(rows), key=len)  # the pairs of a ranking share texts; like lengths together: less padding
-    scores: dict[tuple[int, ...], float] = {}
-    with torch.no_grad():
-        for start in range(0, len(different), batch_size):
-            batch = different[start : start + batch_size]
-            found = last_token_scores(hidden, head, batch, tokenizer.pad_token_id, model.device)
-            scores.update(zip(batch, found.tolist(), strict=True))
-    return [scores[row] for row in rows]
+    return RewardModel(source, lambda ids: last_states(classifier, ids), classifier.score, device)

@@ -1,248 +1,326 @@
-"""`align ppo`: Proximal Policy Optimization (arXiv 1707.06347) from a reward run, with all four roles on one base.
+"""Proximal Policy Optimization (arXiv 1707.06347) of a language model, with rewards from people's preferences.
 
-The loop in `train` reads as the algorithm. Left out for now: reward functions and ensembles, whole-model roles,
-adaptive KL, FSDP and DeepSpeed (several processes train as data-parallel copies of the adapters).
+`PPOTrainer.train` reads as the algorithm. Every process makes its share of the rollouts, gets to know all of them, and
+learns from its share of every mini-batch; gradients are added up. Randomness is a function of the seed and of what is
+drawn, so neither the number of processes nor an interruption makes a difference.
+
+Left out: FSDP and DeepSpeed, on-line sampling in another process, and models of images.
 """
 
+import random
+import resource
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
+from accelerate.utils import gather_object
 
-from align.config import parse
-from align.data.lengths import check_prompts, context_length
-from align.data.load import data_facts, load_prompts
-from align.models.load import find_model, load_config, load_tokenizer, model_facts
-from align.models.roles import Roles, load_roles
-from align.ppo.advantages import gae, token_rewards, whiten
+from align.models.sampling import seed_of
+from align.ppo.advantages import adapt_kl_coef, explained_variance, gae, kl_estimate, token_rewards, whiten
 from align.ppo.config import PPOConfig
-from align.ppo.losses import policy_loss, value_loss
-from align.ppo.rollout import Rollouts, make_rollouts
-from align.run.checkpoint import load_checkpoint, save_checkpoint
+from align.ppo.learn import Learner
+from align.ppo.record import Record
+from align.ppo.rollout import Prompts, Rollout, make_rollouts, to_batch
+from align.ppo.setup import Reward, set_up
+from align.run.checkpoint import load_checkpoint, load_parameters, save_checkpoint
 from align.run.disk import full_disk_is_said
-from align.run.launch import check_world, sharded
-from align.run.manifest import Run, check_output_folder, hash_weights, is_run, start_run
+from align.run.manifest import Run, check_output_folder, hash_weights, start_run
 from align.run.progress import say
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from peft import LoraConfig
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+    from trl import ModelConfig
+
+
+class PPOTrainer:
+    """PPO in TRL's style: `PPOTrainer(model, reward, args, train_dataset).train()`.
+
+    model: a hub name, a model folder, an adapter folder (the reference is then a copy of it), or a causal model of
+        transformers in memory.
+    reward: reward runs by folder, functions by "path/to/file.py:name", or functions as TRL's trainers take them:
+        f(prompts, completions, **columns) -> one number, or None to abstain, a completion; sync or async. By default
+        what `args` names.
+    train_dataset, eval_dataset: anything that iterates over rows with a `prompt`, text or turns; by default what `args`
+        names.
+    peft_config: a LoraConfig; without one, and without an adapter folder, the whole model is trained.
+    callbacks: transformers' TrainerCallbacks.
+
+    Raises BadInput for whatever does not fit together, before anything is written.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        reward: Reward | Sequence[Reward] | None = None,
+        args: PPOConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: "PreTrainedTokenizerBase | None" = None,
+        peft_config: "LoraConfig | None" = None,
+        callbacks: "Sequence[TrainerCallback] | None" = None,
+        *,
+        model_args: "ModelConfig | None" = None,
+        recipe: dict[str, Any] | None = None,
+    ) -> None:
+        from transformers.trainer_callback import TrainerControl, TrainerState
+        from trl import ModelConfig
+
+        if args is None:
+            raise BadInput("PPOTrainer: give `args`, a PPOConfig")
+        if reward is None:
+            reward = [*(args.reward_model_path or []), *(args.reward_funcs or [])]
+        rewards = [reward] if isinstance(reward, str) or callable(reward) else list(reward)
+        self.args = args
+        self.recipe = recipe or {"model_name_or_path": str(getattr(model, "name_or_path", model)), **asdict(args)}
+        model_args = model_args or ModelConfig(dtype="auto", use_peft=peft_config is not None)
+        setup = set_up(args, model_args, model, rewards, train_dataset, eval_dataset, processing_class, peft_config)
+        self.setup = setup
+        self.accelerator, self.roles, self.tokenizer = setup.accelerator, setup.roles, setup.tokenizer
+
+        self.updates = -(-args.total_episodes // args.batch_size)
+        self.learner = Learner(args, self.accelerator, self.roles, self.updates)
+        self.kl_coef = args.kl_coef
+        self.best: dict[str, float] | None = None  # of the held-out looks: step, scores, kl
+        self.looks_since_best = 0
+        self.control = TrainerControl()
+        self.state = TrainerState(
+            max_steps=self.updates, is_world_process_zero=self.accelerator.is_main_process, save_steps=args.save_steps
+        )
+        self.callbacks = list(callbacks or [])
+
+    def train(self, *, resume: bool = False, overwrite: bool = False) -> Run:
+        """Train, and leave the policy in the run folder `output_dir`. Raises BadInput; see check_output_folder."""
+        check_output_folder(self.args.output_dir, "ppo", resume, overwrite)
+        self.accelerator.wait_for_everyone()  # until every process has found the input right, the folder free among it
+        run = start_run(
+            "ppo",
+            self.recipe,
+            inputs=self.setup.inputs,
+            parents=list(self.setup.parents),
+            seed=self.args.seed,
+            resume=resume,
+            processes=self.accelerator.num_processes,
+            writes=self.accelerator.is_main_process,
+        )
+        if self.args.report_to != "none":
+            self.accelerator.init_trackers("concord", {k: v for k, v in self.recipe.items() if not isinstance(v, list)})
+        with full_disk_is_said(run.folder):
+            record = self._loop(run)
+            if self.accelerator.is_main_process:
+                self.save_model(str(run.folder))
+        self.accelerator.end_training()
+        facts = {"best": self.best} if self.best else {}
+        run.finish(
+            weights_sha256=hash_weights(run.folder),
+            prompts=len(self.setup.prompts.turns),
+            prompts_dropped=self.setup.prompts.dropped,
+            warnings=record.told,
+            **facts,
+        )
+        return run
+
+    def save_model(self, folder: str | None = None) -> None:
+        """Write the policy and its tokenizer as a model or adapter folder."""
+        from pathlib import Path
+
+        self.roles.save_policy(Path(folder or self.args.output_dir))
+        self.tokenizer.save_pretrained(folder or self.args.output_dir)
+
+    def _loop(self, run: Run) -> Record:
+        """The algorithm."""
+        args, accelerator = self.args, self.accelerator
+        record = Record(run, args)
+        done = self._resume(run, record)
+        self._event("on_train_begin")
+        if args.eval_steps is not None and not done:
+            self._look_at_held_out(0, record)
+
+        for update in range(done + 1, self.updates + 1):
+            started, cpu_started = time.monotonic(), time.process_time()
+            self._event("on_step_begin")
+
+            # 1. Roll out: this process's share of the batch, then everybody's, in the batch's order.
+            rollouts = self._roll_out(update)
+            batch = to_batch(rollouts, accelerator.device)
+            if not batch.mask.any():
+                raise BadInput(
+                    f"{args.output_dir}: update {update}: every reward source abstained on all {len(rollouts)} responses;"
+                    " have one of them always give a number"
+                )
+            rolled_out = time.monotonic()
+
+            # 2. Rewards: the score at the last token, the KL penalty at every token.
+            kl = kl_estimate(batch.logprobs, batch.reference, args.kl_estimator)
+            rewards = token_rewards(batch.scores, kl, batch.mask, self.kl_coef if args.kl_in == "reward" else 0.0)
+            if args.whiten_rewards:
+                rewards = whiten(rewards, batch.mask, shift_mean=False)
+
+            # 3. Advantages, whitened over the whole batch; the returns are what they were before.
+            advantages, returns = gae(rewards, batch.values, batch.mask, args.gamma, args.lam)
+            advantages = whiten(advantages, batch.mask, shift_mean=True)
+
+            # 4. Learn.
+            told = self.learner.learn(update, rollouts, batch, advantages, returns, self.kl_coef)
+
+            # 5. Say what happened, look at held-out prompts, keep what must not be lost.
+            told |= record.describe(rollouts, batch, rewards)
+            told["val/explained_variance"] = explained_variance(batch.values, returns, batch.mask)
+            if args.kl_target is not None:
+                episodes = len(rollouts)
+                self.kl_coef = adapt_kl_coef(
+                    self.kl_coef, told["objective/kl"], args.kl_target, args.kl_horizon, episodes
+                )
+            told |= {"episode": update * args.batch_size, "seconds_rollout": rolled_out - started}
+            told |= {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu_started}
+            told["peak_mb"] = _peak_mb(accelerator.device)
+            self.state.global_step = update
+            stop = False
+            if args.eval_steps is not None and (update % args.eval_steps == 0 or update == self.updates):
+                stop = self._look_at_held_out(update, record, told)
+            record.log(update, self.updates, told, rollouts)
+            if args.report_to != "none":
+                accelerator.log(told, step=update)
+            self._event("on_log", logs=told)
+            self._event("on_step_end")
+            stop = stop or self.control.should_training_stop
+            if update % args.save_steps == 0 and update < self.updates and not stop:
+                self._save(run, update, record)
+            if stop:
+                break
+        self._finish(run, record)
+        return record
+
+    def _roll_out(self, update: int) -> list[Rollout]:
+        """The rollouts of an update, made by all processes together and known to all."""
+        args, rank, processes = self.args, self.accelerator.process_index, self.accelerator.num_processes
+        order = batch_of_prompts(len(self.setup.prompts.turns), update, args.batch_size, args.seed)
+        first = (update - 1) * args.batch_size
+        numbers = range(rank, args.batch_size, processes)
+        prompts = self.setup.prompts.take([order[number] for number in numbers])
+        seeds = [seed_of(args.seed, "rollout", first + number) for number in numbers]
+        mine = make_rollouts(self.roles, self.tokenizer, self.setup.rewards, prompts, numbers, seeds, args)
+        return _everybodys(mine)
+
+    def _look_at_held_out(self, update: int, record: Record, told: dict[str, float] | None = None) -> bool:
+        """Score the policy on held-out prompts, remember the best within the KL budget; whether it is time to stop."""
+        args, rank, processes = self.args, self.accelerator.process_index, self.accelerator.num_processes
+        prompts: Prompts = self.setup.held_out  # type: ignore[assignment]
+        numbers = range(rank, len(prompts.turns), processes)
+        seeds = [seed_of(args.seed, "held-out", number) for number in numbers]
+        mine = make_rollouts(
+            self.roles, self.tokenizer, self.setup.rewards, prompts.take(numbers), numbers, seeds, args
+        )
+        rollouts = _everybodys(mine)
+        look = record.describe_held_out(rollouts)
+        better = self.best is None or look["eval/scores"] > self.best["scores"]
+        if better and (args.kl_budget is None or look["eval/kl"] <= args.kl_budget):
+            self.best = {"step": update, "scores": look["eval/scores"], "kl": look["eval/kl"]}
+            self.looks_since_best = 0
+            self._save(record.run, update, record)
+        else:
+            self.looks_since_best += 1
+        say(
+            f"held-out at update {update}: score {look['eval/scores']:+.3f}  KL {look['eval/kl']:.2f}"
+            + ("  (the best so far)" if self.best and self.best["step"] == update else "")
+        )
+        if told is None:
+            record.log_row({"step": update, **look})
+        else:
+            told |= look
+        self._event("on_evaluate", metrics=look)
+        stop = args.patience is not None and self.looks_since_best >= args.patience
+        if stop:
+            say(f"stopping: no new best in {self.looks_since_best} looks at held-out prompts")
+        return stop
+
+    def _save(self, run: Run, update: int, record: Record) -> None:
+        """Write a whole checkpoint, and keep the best one beside it."""
+        if self.accelerator.is_main_process:
+            state = {"kl_coef": self.kl_coef, "best": self.best, "looks_since_best": self.looks_since_best}
+            keep = [int(self.best["step"])] if self.best else []
+            save_checkpoint(run.folder, update, dict(self.learner.parameters), self.learner.optimizer, state, keep)
+            record.draw(self.best)
+        self._event("on_save")
+
+    def _resume(self, run: Run, record: Record) -> int:
+        """Go back to the last whole checkpoint and forget what was logged after it. The updates already done."""
+        if not run.resumed:
+            return 0
+        done, state = load_checkpoint(run.folder, dict(self.learner.parameters), self.learner.optimizer)
+        record.forget_after(done)
+        if state:
+            self.kl_coef, self.best = state["kl_coef"], state["best"]
+            self.looks_since_best = state["looks_since_best"]
+        self.learner.go_on_after(done)
+        say(f"resuming after update {done}" if done else "no whole checkpoint yet; starting from the beginning")
+        return done
+
+    def _finish(self, run: Run, record: Record) -> None:
+        """Go back to the best policy where held-out prompts were looked at, and draw the curves."""
+        if self.best is not None and int(self.best["step"]) != self.state.global_step:
+            self.accelerator.wait_for_everyone()
+            load_parameters(run.folder, int(self.best["step"]), dict(self.learner.parameters))
+            say(
+                f"going back to update {int(self.best['step'])}, the best on held-out prompts: score"
+                f" {self.best['scores']:+.3f} at a KL of {self.best['kl']:.2f}"
+            )
+        record.draw(self.best)
+        self._event("on_train_end")
+
+    def _event(self, name: str, **more: Any) -> None:
+        """Tell the callbacks, as transformers' Trainer does."""
+        for callback in self.callbacks:
+            answer = getattr(callback, name)(
+                self.args,
+                self.state,
+                self.control,
+                model=self.roles.policy,
+                processing_class=self.tokenizer,
+                optimizer=self.learner.optimizer,
+                lr_scheduler=self.learner.scheduler,
+                **more,
+            )
+            self.control = answer or self.control
+
+
+def batch_of_prompts(count: int, update: int, batch_size: int, seed: int) -> list[int]:
+    """The prompt numbers of an update (from 1): epochs of seeded permutations laid end to end, cut into batches."""
+    numbers: list[int] = []
+    for episode in range((update - 1) * batch_size, update * batch_size):
+        epoch, place = divmod(episode, count)
+        if not numbers or place == 0:
+            order = list(range(count))
+            random.Random(seed_of(seed, "prompts", epoch)).shuffle(order)
+        numbers.append(order[place])
+    return numbers
+
+
+def _everybodys(mine: list[Rollout]) -> list[Rollout]:
+    """The rollouts of all processes, in the batch's order."""
+    return sorted(gather_object(mine), key=lambda rollout: rollout.number)
+
+
+def _peak_mb(device: torch.device) -> float:
+    """The most memory so far: the GPU's, or this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def run_ppo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Train a policy with PPO on the prompts of a data set. Raises BadInput before anything is written."""
-    from trl import ModelConfig, get_peft_config
+    """`align ppo`: train a policy by a recipe. Raises BadInput before anything is written."""
+    from trl import ModelConfig
+
+    from align.config import parse
 
     recipe = {"dtype": "auto", **recipe}  # TRL's default is fp32, whatever the GPU
     args, model_args = parse(recipe, (PPOConfig, ModelConfig), where)
     if not model_args.model_name_or_path:
         raise BadInput(f"{where}: the key `model_name_or_path` is missing; name a hub model or a model folder")
-    if kind := sharded():
-        raise BadInput(f"PPO keeps its four roles on one whole base and does not run under {kind}; take multi_gpu")
-    accelerator = Accelerator(cpu=args.use_cpu or not torch.cuda.is_available())
-    check_world(accelerator.num_processes)
     check_output_folder(args.output_dir, "ppo", resume, overwrite)
-    source = find_model(model_args.model_name_or_path, model_args.model_revision)
-    reward = find_model(args.reward_model_path)
-    if not source.adapter and not model_args.use_peft:
-        raise BadInput(f"{where}: PPO trains adapters on one shared base; add `use_peft: true`")
-    tokenizer = load_tokenizer(source)
-    prompts = load_prompts(args.dataset_name, args.dataset_train_split, args.dataset_config)
-    check_prompts(tokenizer, prompts, args.response_length, context_length(load_config(source)), args.dataset_name)
-    if args.batch_size % accelerator.num_processes:
-        raise BadInput(
-            f"{where}: batch_size {args.batch_size} does not divide into {accelerator.num_processes} processes"
-        )
-    model_args.lora_task_type = "CAUSAL_LM"
-    model_args.lora_target_modules = model_args.lora_target_modules or "all-linear"
-    torch.manual_seed(args.seed)
-    roles = load_roles(source, reward, model_args, get_peft_config(model_args))
-
-    accelerator.wait_for_everyone()  # until every process has found the input right, the folder free among it
-    run = start_run(
-        "ppo",
-        recipe,
-        inputs={
-            "model": model_facts(source),
-            "reward_model": model_facts(reward),
-            "dataset": data_facts(args.dataset_name),
-        },
-        parents=[f for f in (source.name, args.reward_model_path, args.dataset_name) if is_run(f)],
-        seed=args.seed,
-        resume=resume,
-        processes=accelerator.num_processes,
-        writes=accelerator.is_main_process,
-    )
-    with full_disk_is_said(run.folder):
-        train(args, roles, tokenizer, prompts, accelerator, run)
-        if accelerator.is_main_process:
-            roles.save_policy(run.folder)
-            tokenizer.save_pretrained(str(run.folder))
-    run.finish(weights_sha256=hash_weights(run.folder), prompts=len(prompts))
-    say(f"finished in {run.manifest['seconds']:.0f} s: {run.folder}")
-
-
-def train(
-    args: PPOConfig,
-    roles: Roles,
-    tokenizer: "PreTrainedTokenizerBase",
-    prompts: list[Any],
-    accelerator: Accelerator,
-    run: Run,
-) -> None:
-    """The loop: rollout, score, advantages, update."""
-    policy, value = roles.parameters_of("policy"), roles.parameters_of("value")
-    everything = policy | value
-    optimizer = torch.optim.AdamW(everything.values(), lr=args.learning_rate, eps=1e-5, weight_decay=0.0)
-    rank, processes = accelerator.process_index, accelerator.num_processes
-    updates = -(-args.total_episodes // args.batch_size)
-    done = _resume(run, everything, optimizer)
-
-    for update in range(done + 1, updates + 1):
-        started = time.monotonic()
-        # 1. Roll out. Randomness is a function of (seed, update, process), so a resumed run needs no stored state.
-        torch.manual_seed(args.seed + 1_000_003 * update + rank)
-        mine = batch_of_prompts(len(prompts), update, args.batch_size, args.seed)[rank::processes]
-        rollouts = make_rollouts(
-            roles,
-            tokenizer,
-            [prompts[number] for number in mine],
-            response_length=args.response_length,
-            temperature=args.temperature,
-            missing_eos_penalty=args.missing_eos_penalty,
-            batch_size=args.per_device_train_batch_size,
-        )
-        rolled_out = time.monotonic()
-
-        # 2. The score at the last token, the KL penalty at every token.
-        mask = rollouts.response_mask
-        rewards = token_rewards(rollouts.scores, rollouts.logprobs, rollouts.reference_logprobs, mask, args.kl_coef)
-
-        # 3. Advantages, whitened over the whole batch.
-        advantages, returns = gae(rewards, rollouts.values, mask, args.gamma, args.lam)
-        advantages = whiten(advantages, mask, *_moments(advantages, mask, accelerator))
-
-        # 4. Update: every epoch sees every rollout once, in mini-batches of one optimiser step each.
-        sums: dict[str, float] = {}
-        steps = 0
-        for epoch in range(args.num_ppo_epochs):
-            generator = torch.Generator().manual_seed(args.seed + 1_000_003 * update + 7919 * (epoch + 1))
-            shuffled = torch.randperm(len(mine), generator=generator)
-            for minibatch in shuffled.chunk(args.num_mini_batches):
-                tokens = _total(mask[minibatch].sum(), accelerator)
-                for micro in minibatch.split(args.per_device_train_batch_size):
-                    for name, number in _backward(roles, rollouts, advantages, returns, micro, tokens, args).items():
-                        sums[name] = sums.get(name, 0.0) + number / tokens
-                for parameter in everything.values():
-                    if processes > 1 and parameter.grad is not None:
-                        parameter.grad = accelerator.reduce(parameter.grad, reduction="sum")
-                # clipped apart: a large value loss must not shrink the policy's step
-                norm = torch.nn.utils.clip_grad_norm_(policy.values(), args.max_grad_norm)
-                torch.nn.utils.clip_grad_norm_(value.values(), args.max_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                sums["policy/grad_norm"] = sums.get("policy/grad_norm", 0.0) + norm.item() / processes
-                steps += 1
-
-        # 5. Say what happened, and keep it.
-        metrics = _describe(rollouts, rewards, returns, accelerator)
-        metrics |= {name: _total(torch.tensor(total / steps), accelerator) for name, total in sums.items()}
-        seconds = time.monotonic() - started
-        metrics |= {"seconds": seconds, "seconds_rollout": rolled_out - started, "episode": update * args.batch_size}
-        run.log({"step": update, **metrics})
-        say(
-            f"update {update}/{updates}  score {metrics['objective/scores']:+.3f}  KL {metrics['objective/kl']:.3f}"
-            f"  ended {metrics['response/ended']:.2f}  tokens {metrics['response/tokens']:.1f}  {seconds:.1f} s"
-        )
-        if update % args.save_steps == 0 and update < updates and accelerator.is_main_process:
-            save_checkpoint(run.folder, update, dict(everything), optimizer)
-
-
-def batch_of_prompts(count: int, update: int, batch_size: int, seed: int) -> list[int]:
-    """The prompt numbers of an update (from 1): epochs of seeded permutations laid end to end, cut into batches."""
-    numbers = []
-    for episode in range((update - 1) * batch_size, update * batch_size):
-        epoch, place = divmod(episode, count)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + epoch))
-        numbers.append(int(order[place]))
-    return numbers
-
-
-def _backward(
-    roles: Roles,
-    rollouts: Rollouts,
-    advantages: torch.Tensor,
-    returns: torch.Tensor,
-    rows: torch.Tensor,
-    tokens: float,
-    args: PPOConfig,
-) -> dict[str, float]:
-    """Add one micro-batch's gradients: the policy's forward and backward, then the value model's.
-
-    Losses are sums over tokens divided by the tokens of the whole mini-batch, so micro-batches add up exactly.
-    """
-    ids, mask, keep = rollouts.ids[rows], rollouts.mask[rows], rollouts.response_mask[rows]
-    length = keep.shape[1]
-    logprobs, entropy = roles.logprobs("policy", ids, mask, length, args.temperature)
-    ppo = policy_loss(logprobs, rollouts.logprobs[rows], advantages[rows], keep, args.cliprange)
-    (ppo.loss / tokens).backward()
-    values = roles.values(ids, mask, length)
-    fit = value_loss(values, rollouts.values[rows], returns[rows], keep, args.cliprange_value)
-    (args.vf_coef * fit.loss / tokens).backward()
-    return {
-        "loss/policy_avg": ppo.loss.item(),
-        "loss/value_avg": fit.loss.item(),
-        "policy/clipfrac_avg": ppo.clipped.item(),
-        "policy/approxkl_avg": ppo.approx_kl.item(),
-        "policy/entropy_avg": (entropy * keep).sum().item(),
-        "val/clipfrac_avg": fit.clipped.item(),
-        "val/ratio": ppo.ratio.item(),
-    }
-
-
-def _describe(
-    rollouts: Rollouts, rewards: torch.Tensor, returns: torch.Tensor, accelerator: Accelerator
-) -> dict[str, float]:
-    """What TRL called objective/*, and the shape of the responses; means over all processes' rollouts."""
-    mask = rollouts.response_mask
-    kl = ((rollouts.logprobs - rollouts.reference_logprobs) * mask).sum(-1)
-    count = _total(torch.tensor(float(len(kl))), accelerator)
-
-    def mean(per_rollout: torch.Tensor) -> float:
-        return _total(per_rollout.float().sum(), accelerator) / count
-
-    _, spread = _moments(returns, mask, accelerator)
-    _, missed = _moments(returns - rollouts.values * mask, mask, accelerator)
-    return {
-        "objective/scores": mean(rollouts.scores),
-        "objective/kl": mean(kl),
-        "objective/rlhf_reward": mean(rewards.sum(-1)),
-        "objective/entropy": mean((rollouts.entropy * mask).sum(-1)),
-        "response/tokens": mean(mask.sum(-1)),
-        "response/ended": mean(rollouts.ended),
-        "val/explained_variance": 1 - (missed / spread.clamp(min=1e-8)).item(),
-    }
-
-
-def _moments(values: torch.Tensor, mask: torch.Tensor, accelerator: Accelerator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and (population) variance of the values on the mask, over all processes."""
-    keep = mask.to(values.dtype)
-    sums = torch.stack([keep.sum(), (values * keep).sum(), (values.square() * keep).sum()])
-    count, first, second = accelerator.reduce(sums, reduction="sum")
-    mean = first / count
-    return mean, (second / count - mean.square()).clamp(min=0)
-
-
-def _total(number: torch.Tensor, accelerator: Accelerator) -> float:
-    return float(accelerator.reduce(number.to(accelerator.device), reduction="sum").item())
-
-
-def _resume(run: Run, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    """Go back to the last whole checkpoint and forget what was logged after it. Returns the updates already done."""
-    if not run.resumed:
-        return 0
-    done = load_checkpoint(run.folder, dict(parameters), optimizer)
-    run.forget_after(done)
-    say(f"resuming after update {done}" if done else "no whole checkpoint yet; starting from the beginning")
-    return done
+    trainer = PPOTrainer(model_args.model_name_or_path, args=args, model_args=model_args, recipe=recipe)
+    trainer.train(resume=resume, overwrite=overwrite)

@@ -41,9 +41,9 @@ class Run:
             with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(metrics, sort_keys=True) + "\n")
 
-    def forget_after(self, step: int) -> None:
-        """Drop what metrics.jsonl says of steps after `step`: a run resumed there will log them again."""
-        path = self.folder / "metrics.jsonl"
+    def forget_after(self, step: int, name: str = "metrics.jsonl") -> None:
+        """Drop what a file of lines by step says of steps after `step`: a run resumed there will log them again."""
+        path = self.folder / name
         if self.writes and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             # the line being written when the run was killed may be cut off

@@ -4,6 +4,7 @@ Everything that can be wrong with the input is looked at before the run folder i
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -140,8 +141,9 @@ def open_run(job: Job) -> Run:
     )
 
 
-def train(trainer: Any, job: Job, **facts: Any) -> None:
-    """Open the run folder, train, from the last whole checkpoint when resuming, and save the weights.
+def train(trainer: Any, job: Job, after: Callable[[], dict[str, Any]] = dict, **facts: Any) -> None:
+    """Open the run folder, train, from the last whole checkpoint when resuming, and save the weights. The manifest
+    gets `facts`, and what `after` says when the training is done.
 
     Some values of a recipe TRL looks at in the first step only: raises BadInput then, and leaves no folder behind.
     """
@@ -168,7 +170,7 @@ def train(trainer: Any, job: Job, **facts: Any) -> None:
         trainer.save_model(str(run.folder))
     if run.writes:
         (run.folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; recipe.yaml says the same
-    run.finish(weights_sha256=hash_weights(run.folder), steps=trainer.state.global_step, **facts)
+    run.finish(weights_sha256=hash_weights(run.folder), steps=trainer.state.global_step, **facts, **after())
     say(f"finished in {run.manifest['seconds']:.0f} s: {run.folder}")
 
 

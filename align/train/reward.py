@@ -5,6 +5,7 @@ raters can be trusted, where the data has these columns. And every response goes
 however many pairs it is in.
 """
 
+import random
 from typing import TYPE_CHECKING, Any
 
 from align.data.lengths import check_pairs, token_ids, whole_texts
@@ -17,6 +18,8 @@ from preferences.errors import BadInput
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+_SCORED = 256  # training texts, of which a run keeps the mean and the spread of their scores
 
 
 def run_reward(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -55,7 +58,30 @@ def run_reward(recipe: dict[str, Any], where: str, *, resume: bool = False, over
         eval_dataset=evaluation,
         peft_config=peft_config,
     )
-    train(trainer, job, pairs=len(pairs), pairs_dropped=dropped, packs=len(packs))
+
+    def after() -> dict[str, Any]:
+        return {"scores": _score_moments(trainer.model, packs["texts"])}
+
+    train(trainer, job, after, pairs=len(pairs), pairs_dropped=dropped, packs=len(packs))
+
+
+def _score_moments(model: Any, packs: list[list[list[int]]]) -> dict[str, float]:
+    """Mean and standard deviation of the model's scores on its training texts: Bradley-Terry leaves zero and unit open,
+    so whoever puts scores of several runs together needs them (N+ details, arXiv 2403.17031).
+    """
+    import torch
+
+    different = sorted({tuple(text) for pack in packs for text in pack})
+    texts = random.Random(0).sample(different, min(len(different), _SCORED))
+    texts.sort(key=len)
+    model.eval()
+    scores = []
+    with torch.no_grad():
+        for text in texts:
+            scores.append(float(model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits))
+    mean = sum(scores) / len(scores)
+    spread = (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5
+    return {"mean": mean, "std": spread, "texts": float(len(scores))}
 
 
 def _packed(pairs: "Dataset", job: Job, batch_size: int) -> "Dataset":

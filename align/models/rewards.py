@@ -1,0 +1,231 @@
+"""Where rewards come from: reward runs, one or an ensemble, and plain Python functions, made into one score a response.
+
+PPO, RLOO and GRPO share it, so the same keys of a recipe mean the same numbers.
+"""
+
+import asyncio
+import importlib.util
+import inspect
+import json
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from align.models.scores import RewardModel
+from preferences.errors import BadInput
+from preferences.files import read_json
+
+Function = Callable[..., Any]
+Ensemble = Literal["mean", "min", "mean_minus_std"]
+
+
+class Scores(NamedTuple):
+    """What b responses are worth. None where nobody said anything: every source abstained."""
+
+    total: list[float | None]
+    parts: dict[str, list[float | None]]  # by source, before its weight; an ensemble's "spread" is beside it
+
+
+class Rewards:
+    """The reward sources of a recipe: all reward runs together are one source, each function is another.
+
+    The score is the weighted sum over the sources that don't abstain.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[RewardModel],
+        functions: Sequence[Function],
+        *,
+        weights: Sequence[float] | None = None,
+        ensemble: Ensemble = "mean",
+        std_coef: float = 1.0,
+        normalize: bool | None = None,
+        batch_size: int = 8,
+    ) -> None:
+        """weights: one a source, None for 1 each. normalize: by what the reward runs kept of their scores; None where
+        there are several, since each run's zero and unit are its own. Raises BadInput.
+        """
+        self.models = list(models)
+        self.functions = list(functions)
+        self.names = (["reward_model"] if models else []) + [function_name(f) for f in functions]
+        if not self.names:
+            raise BadInput("no reward: name a reward run in `reward_model_path`, or a function in `reward_funcs`")
+        if weights is not None and len(weights) != len(self.names):
+            raise BadInput(
+                f"key `reward_weights`: {len(weights)} weights for {len(self.names)} sources ({', '.join(self.names)})"
+            )
+        self.weights = list(weights) if weights is not None else [1.0] * len(self.names)
+        self.ensemble = ensemble
+        self.std_coef = std_coef
+        scaled = len(self.models) > 1 if normalize is None else normalize
+        self.moments = [score_moments(model.name) if scaled else (0.0, 1.0) for model in self.models]
+        self.batch_size = batch_size
+
+    def __call__(
+        self, prompts: Sequence[Any], texts: Sequence[str], columns: dict[str, list[Any]] | None = None
+    ) -> Scores:
+        """prompts: b lists of turns; texts: b responses; columns: the data's other columns, b values each.
+
+        Raises BadInput for a function that fails, returns the wrong count, or something that is no number or None.
+        """
+        parts: dict[str, list[float | None]] = {}
+        sources: list[list[float | None]] = []
+        if self.models:
+            each = []
+            for model, (mean, std) in zip(self.models, self.moments, strict=True):
+                scores = model.scores(prompts, texts, self.batch_size)
+                each.append([(score - mean) / std for score in scores])
+            together = [combine(scores, self.ensemble, self.std_coef) for scores in zip(*each, strict=True)]
+            sources.append(list(together))
+            if len(self.models) > 1:
+                parts["spread"] = [_std(scores) for scores in zip(*each, strict=True)]
+        if self.functions:
+            sources += _call_all(self.functions, self.names[-len(self.functions) :], prompts, texts, columns or {})
+        parts |= dict(zip(self.names, sources, strict=True))
+        total = [
+            sum(weight * part for weight, part in zip(self.weights, row, strict=True) if part is not None)
+            if any(part is not None for part in row)
+            else None
+            for row in zip(*sources, strict=True)
+        ]
+        return Scores(total, parts)
+
+    def as_trl(self) -> Function:
+        """The same rewards as one reward function of TRL's trainers, whose prompts and completions are turns."""
+
+        def concord_rewards(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float | None]:
+            texts = [
+                completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions
+            ]
+            given = {
+                key: value for key, value in columns.items() if isinstance(value, list) and len(value) == len(texts)
+            }
+            turns = [[{"role": "user", "content": p}] if isinstance(p, str) else p for p in prompts]
+            return self(turns, texts, given).total
+
+        return concord_rewards
+
+
+def combine(scores: Sequence[float], ensemble: Ensemble, std_coef: float) -> float:
+    """One score from an ensemble's: their mean, the least (Coste et al., arXiv 2310.02743, worst-case optimisation),
+    or the mean less std_coef times the (population) standard deviation (there uncertainty-weighted, with the variance).
+    """
+    if ensemble == "min":
+        return min(scores)
+    mean = sum(scores) / len(scores)
+    return mean if ensemble == "mean" else mean - std_coef * _std(scores)
+
+
+def _std(scores: Sequence[float]) -> float:
+    mean = sum(scores) / len(scores)
+    return math.sqrt(sum((score - mean) ** 2 for score in scores) / len(scores))
+
+
+def score_moments(run: str) -> tuple[float, float]:
+    """(mean, standard deviation) of a reward run's scores on its training data, from its manifest. Raises BadInput."""
+    path = Path(run) / "manifest.json"
+    moments = read_json(path).get("scores") if path.is_file() else None
+    if not moments:
+        raise BadInput(
+            f"reward_model_path {run}: keeps no mean and spread of its scores, which `normalize_scores` and ensembles"
+            " need; train it again with `align reward`"
+        )
+    return float(moments["mean"]), max(float(moments["std"]), 1e-8)
+
+
+def load_function(name: str, key: str = "reward_funcs") -> Function:
+    """The Python function `path/to/file.py:function`. It is your code, run as it stands. Raises BadInput."""
+    file, _, function = name.rpartition(":")
+    if not Path(file).is_file():
+        raise BadInput(f"{key} {name}: no such file; write it as path/to/file.py:function")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    if spec is None or spec.loader is None:
+        raise BadInput(f"{key} {name}: {file} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise BadInput(f"{key} {name}: {file} could not be run ({type(error).__name__}: {error})") from None
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise BadInput(f"{key} {name}: {file} has no function {function!r}")
+    return found
+
+
+def function_name(function: Function) -> str:
+    """What a reward function is called in metrics and messages."""
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _call_all(
+    functions: Sequence[Function],
+    names: Sequence[str],
+    prompts: Sequence[Any],
+    texts: Sequence[str],
+    columns: dict[str, list[Any]],
+) -> list[list[float | None]]:
+    """Each function's scores. They are called as TRL calls reward functions; those that are async, all at once."""
+    given: dict[str, Any] = {key: values for key, values in columns.items() if key not in ("prompts", "completions")}
+    given |= {"prompts": list(prompts), "completions": [[{"role": "assistant", "content": text}] for text in texts]}
+
+    async def wait_for(pending: list[Any]) -> list[Any]:
+        return list(await asyncio.gather(*pending))
+
+    results: list[Any] = []
+    pending: dict[int, Any] = {}
+    for number, (function, name) in enumerate(zip(functions, names, strict=True)):
+        with _failing(name):
+            results.append(function(**given))
+        if inspect.isawaitable(results[-1]):
+            pending[number] = results[-1]
+    if pending:
+        with _failing(", ".join(names[number] for number in pending)), ThreadPoolExecutor(1) as pool:
+            # in a thread of its own, since a notebook has an event loop running in this one
+            done = pool.submit(lambda: asyncio.run(wait_for(list(pending.values())))).result()
+        results = [done.pop(0) if number in pending else result for number, result in enumerate(results)]
+    return [_checked(name, result, len(texts)) for name, result in zip(names, results, strict=True)]
+
+
+class _failing:
+    """Turns what a reward function raises into one sentence with the function's name and line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, Exception) or isinstance(error, BadInput):
+            return
+        while trace.tb_next is not None:
+            trace = trace.tb_next
+        where = f"{Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}"
+        raise BadInput(f"reward function {self.name}: {type(error).__name__}: {error} ({where})") from None
+
+
+def _checked(name: str, result: Any, count: int) -> list[float | None]:
+    try:
+        scores = list(result)
+    except TypeError:
+        raise BadInput(
+            f"reward function {name}: returned {json.dumps(result, default=str)[:40]}, and not a list of {count} scores"
+        ) from None
+    if len(scores) != count:
+        raise BadInput(f"reward function {name}: returned {len(scores)} scores for {count} responses")
+    checked: list[float | None] = []
+    for number, score in enumerate(scores, start=1):
+        try:
+            value = None if score is None else float(score)
+        except (TypeError, ValueError):
+            value = math.nan
+        if value is not None and not math.isfinite(value):
+            raise BadInput(
+                f"reward function {name}: gave {score!r} for response {number} of {count}; give a number, or None to"
+                " abstain"
+            )
+        checked.append(value)
+    return checked

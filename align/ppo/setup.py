@@ -1,0 +1,176 @@
+"""What a PPO run needs before its first update, all of it checked: nothing is written here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+
+from align.data.lengths import context_length, prompts_that_fit
+from align.data.load import data_facts, load_prompt_rows, prompt_rows
+from align.models.load import ModelSource, find_model, load_config, load_tokenizer, model_facts
+from align.models.rewards import Rewards, load_function
+from align.models.roles import Roles, load_roles
+from align.ppo.config import PPOConfig
+from align.ppo.rollout import Prompts
+from align.run.launch import check_world, sharded
+from align.run.manifest import hash_weights, is_run
+from align.run.progress import say
+from preferences.errors import BadInput
+from preferences.files import read_json
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedTokenizerBase
+    from trl import ModelConfig
+
+Reward = str | Callable[..., Any]
+
+
+@dataclass
+class Setup:
+    """Everything that the loop works with."""
+
+    args: PPOConfig
+    accelerator: Accelerator
+    tokenizer: "PreTrainedTokenizerBase"
+    prompts: Prompts
+    held_out: Prompts | None
+    roles: Roles
+    rewards: Rewards
+    inputs: dict[str, dict[str, Any]]  # for the manifest: what the run was made from, with hashes
+    parents: list[str] = field(default_factory=list)  # run folders among them
+
+
+def set_up(
+    args: PPOConfig,
+    model_args: "ModelConfig",
+    model: Any,
+    rewards: Sequence[Reward],
+    train_dataset: Any = None,
+    eval_dataset: Any = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    peft_config: "LoraConfig | None" = None,
+) -> Setup:
+    """Load the data, the roles and the rewards. Raises BadInput for whatever does not fit together."""
+    from trl import get_peft_config
+
+    if kind := sharded():
+        raise BadInput(f"PPO keeps whole copies of its roles and does not run under {kind}; take multi_gpu")
+    trackers = None if args.report_to == "none" else args.report_to
+    try:
+        accelerator = Accelerator(
+            cpu=args.use_cpu or not torch.cuda.is_available(), log_with=trackers, project_dir=args.output_dir
+        )
+    except ValueError as error:
+        raise BadInput(f"key `report_to`: {' '.join(str(error).split())}") from None
+    check_world(accelerator.num_processes)
+    if args.batch_size % accelerator.num_processes:
+        raise BadInput(
+            f"key `batch_size`: {args.batch_size} does not divide into {accelerator.num_processes} processes"
+        )
+    in_memory = None if isinstance(model, str) else model
+    source = find_model(model) if isinstance(model, str) else _source_of(model)
+    source = source._replace(revision=model_args.model_revision) if model_args.model_revision else source
+    if (model_args.load_in_4bit or model_args.load_in_8bit) and not (source.adapter or model_args.use_peft):
+        raise BadInput("a model in 4 or 8 bits can't be trained whole; add `use_peft: true`")
+    adapters = bool(source.adapter or model_args.use_peft or peft_config)
+    if adapters and not args.use_reference:
+        raise BadInput("key `use_reference`: with adapters the reference costs no memory; leave it on")
+    if source.adapter and (model_args.use_peft or peft_config):
+        say(f"training goes on with the adapter in {source.adapter}; the recipe's lora_* keys are not used")
+
+    tokenizer = tokenizer or load_tokenizer(source)
+    for token in args.stop_tokens or ():
+        if len(tokenizer.encode(token, add_special_tokens=False)) != 1:
+            raise BadInput(f"key `stop_tokens`: {token!r} is not one token of {source.name}'s vocabulary")
+    room = context_length(load_config(source) if in_memory is None else in_memory.config.get_text_config())
+    prompts = _prompts(args, args.dataset_train_split, train_dataset, tokenizer, room)
+    held_out = None
+    if args.eval_steps is not None:
+        held_out = _prompts(args, args.dataset_test_split, eval_dataset, tokenizer, room)
+        held_out = held_out.take(range(min(args.eval_prompts, len(held_out.turns))))
+
+    runs = [find_model(str(reward)) for reward in rewards if isinstance(reward, str) and ".py:" not in reward]
+    functions = [load_function(r) if isinstance(r, str) else r for r in rewards if callable(r) or ".py:" in str(r)]
+    for run in runs:
+        _check_base_unchanged(run)
+        if run.adapter and adapters and run.base != source.base:
+            say(f"the reward run {run.name} stands on {run.base}: it is loaded as a model of its own")
+    model_args.lora_task_type = "CAUSAL_LM"
+    model_args.lora_target_modules = model_args.lora_target_modules or "all-linear"
+    torch.manual_seed(args.seed)
+    roles, scorers = load_roles(
+        source,
+        runs,
+        model_args,
+        peft_config or get_peft_config(model_args),
+        accelerator.device,
+        shared_value=args.value == "shared",
+        use_reference=args.use_reference,
+        model=in_memory,
+    )
+    combined = Rewards(
+        scorers,
+        functions,
+        weights=args.reward_weights,
+        ensemble=args.ensemble,
+        std_coef=args.ensemble_std_coef,
+        normalize=args.normalize_scores,
+        batch_size=args.per_device_train_batch_size,
+    )
+    few = prompts.take(range(min(2, len(prompts.turns))))
+    combined(few.turns, ["Yes.", "No."][: len(few.turns)], few.columns)  # a function that fails fails before anything
+    inputs: dict[str, dict[str, Any]] = {"model": model_facts(source)}
+    inputs |= {f"reward_model_{number}" if number else "reward_model": model_facts(r) for number, r in enumerate(runs)}
+    if args.dataset_name:
+        inputs["dataset"] = data_facts(args.dataset_name)
+    named = [source.name, *(run.name for run in runs), *([args.dataset_name] if args.dataset_name else [])]
+    parents = [folder for folder in named if is_run(folder)]
+    return Setup(args, accelerator, tokenizer, prompts, held_out, roles, combined, inputs, parents)
+
+
+def _prompts(
+    args: PPOConfig, split: str, dataset: Any, tokenizer: "PreTrainedTokenizerBase", context: int | None
+) -> Prompts:
+    """The prompts that leave room for a response, each once. Raises BadInput when there is none."""
+    if dataset is None and args.dataset_name is None:
+        raise BadInput("no prompts: the key `dataset_name` is missing")
+    name = args.dataset_name or "the data set"
+    rows = load_prompt_rows(name, split, args.dataset_config) if dataset is None else prompt_rows(list(dataset), name)
+    where = f"{name}, {split}" if dataset is None else name
+    fitting = prompts_that_fit(
+        tokenizer, [row["prompt"] for row in rows], args.response_length, context, args.max_prompt_length, where
+    )
+    kept = [rows[number] for number in fitting]
+    if len(kept) < len(rows):
+        say(f"{where}: {len(rows) - len(kept)} of {len(rows)} prompts are too long and left out")
+    columns = {key: [row.get(key) for row in kept] for key in kept[0] if key != "prompt"}
+    return Prompts([row["prompt"] for row in kept], columns, len(rows) - len(kept))
+
+
+def _source_of(model: Any) -> ModelSource:
+    """Where a model in memory says it came from."""
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):
+        raise BadInput(
+            f"model: a {type(model).__name__}; give the name or folder of a model, the folder of an adapter, or a"
+            " causal language model of transformers"
+        )
+    name = str(model.name_or_path or "a model in memory")
+    return ModelSource(name, name, None)
+
+
+def _check_base_unchanged(reward: ModelSource) -> None:
+    """Raise BadInput when the base that a reward adapter was trained on holds other weights by now."""
+    if reward.adapter is None or not is_run(reward.adapter):
+        return
+    known = read_json(Path(reward.adapter) / "manifest.json")["inputs"]["model"].get("sha256", {})
+    if reward.base in known and Path(reward.base).is_dir() and known[reward.base] != hash_weights(reward.base):
+        raise BadInput(
+            f"reward_model_path {reward.name}: a reward run for another base: the weights in {reward.base} have changed"
+            " since it was trained; train the reward model again"
+        )
