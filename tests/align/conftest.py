@@ -34,10 +34,11 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def make_tiny_model(folder: Path, steps: int = 120) -> Path:
+def make_tiny_model(folder: Path, steps: int = 120, *, vocabulary: int = 400, width: int = 32) -> Path:
     """A 2-layer Llama over a byte-level vocabulary that has learnt to answer with one to six words, and to stop.
 
-    As in SmolLM2, the tokenizer pads with its end token, and the template writes a line break after it.
+    As in SmolLM2, the tokenizer pads with its end token, and the template writes a line break after it. At most 305
+    tokens come of the words.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -55,7 +56,7 @@ def make_tiny_model(folder: Path, steps: int = 120) -> Path:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=vocabulary,
         special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
@@ -68,7 +69,7 @@ def make_tiny_model(folder: Path, steps: int = 120) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=width,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -189,15 +190,13 @@ def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def reward_run(tiny: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reward run on the tiny model, made by the verb itself."""
+def make_reward_run(folder: Path, model: Path, data: Path, **keys: Any) -> Path:
+    """A reward run, made by the verb itself."""
     from align.train.reward import run_reward
 
-    folder = tmp_path_factory.mktemp("runs") / "reward"
     recipe = {
-        "model_name_or_path": str(tiny),
-        "dataset_name": str(pairs_file),
+        "model_name_or_path": str(model),
+        "dataset_name": str(data),
         "output_dir": str(folder),
         "use_peft": True,
         "lora_r": 4,
@@ -205,8 +204,29 @@ def reward_run(tiny: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFa
         "num_train_epochs": 2,
         "disable_tqdm": True,
     }
-    run_reward(recipe, "reward.yaml")
+    run_reward({**recipe, **keys}, "reward.yaml")
     return folder
+
+
+@pytest.fixture(scope="session")
+def reward_run(tiny: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward run on the tiny model."""
+    return make_reward_run(tmp_path_factory.mktemp("runs") / "reward", tiny, pairs_file)
+
+
+@pytest.fixture(scope="session")
+def whole_reward_run(tiny: Path, pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward run that trained the whole tiny model."""
+    folder = tmp_path_factory.mktemp("runs") / "whole-reward"
+    return make_reward_run(folder, tiny, pairs_file, use_peft=False, learning_rate=1e-3)
+
+
+@pytest.fixture(scope="session")
+def other_reward_run(pairs_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward run on a base of another width and another vocabulary."""
+    home = tmp_path_factory.mktemp("other")
+    base = make_tiny_model(home / "base", steps=40, vocabulary=280, width=24)
+    return make_reward_run(home / "reward", base, pairs_file)
 
 
 TRAIN = {"use_peft": True, "lora_r": 4, "max_steps": 1, "save_strategy": "no"}
