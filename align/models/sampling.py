@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from align.data.lengths import token_ids
+from align.data.lengths import like_lengths, token_ids
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,7 @@ def _continue(
     responses: list[list[int]] = [[] for _ in prompts]
     going = list(range(len(prompts)))
     ids, mask = (tensor.to(model.device) for tensor in pad_left(prompts, pad_id))
-    cache = None
+    cache = _prefilled(model, prompts)
     produced = 0
     while going and produced < length:
         choice = [] if uniforms is None else [_Draw(uniforms[going, produced:], temperature, top_p)]
@@ -159,9 +159,45 @@ def _continue(
         if len(stay) < len(going):
             kept = torch.tensor(stay, dtype=torch.long, device=ids.device)
             ids, mask, going = ids[kept], mask[kept], [going[row] for row in stay]
-            if stay:
+            if stay and cache is not None:  # Mamba's is not given back: its rows start anew at each stage
                 cache.reorder_cache(kept)  # transformers' name for selecting rows, which every kind of cache has
     return responses
+
+
+def _prefilled(model: Any, prompts: list[list[int]]) -> Any:
+    """A key-value cache of all prompts but for their last tokens, read in groups of like length, so that a long prompt
+    does not make the short ones as long. None, and generate reads them padded, for models with another kind of cache.
+    """
+    import torch
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
+    groups = like_lengths([len(prompt) for prompt in prompts], len(prompts), model.device.type)
+    width = max(map(len, prompts)) - 1
+    if len(groups) == 1 or min(map(len, prompts)) < 2:
+        return None
+    parts = []
+    for group in groups:
+        ids, mask = (tensor.to(model.device) for tensor in pad_left([prompts[n][:-1] for n in group], 0))
+        cache = DynamicCache(config=model.config)
+        if any(type(layer) is not DynamicLayer for layer in cache.layers):
+            return None
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        with torch.no_grad():
+            model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1)
+        parts.append(cache)
+    back = torch.tensor([n for group in groups for n in group], device=model.device).argsort()
+    whole = DynamicCache(config=model.config)
+    for number in range(len(parts[0].layers)):
+        layers = [part.layers[number] for part in parts]
+        keys, values = (
+            torch.cat([torch.nn.functional.pad(kind, (0, 0, width - kind.shape[-2], 0)) for kind in kinds])[back]
+            for kinds in ([layer.keys for layer in layers], [layer.values for layer in layers])
+        )
+        whole.update(keys, values, number)
+        for part in parts:  # what has been copied need not stay
+            part.layers[number] = None
+    return whole
 
 
 class _Draw:

@@ -152,6 +152,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "gemma3_text": {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
     "qwen3": {},
     "gpt2": {"n_positions": 64, "n_embd": 16, "n_head": 2, "n_layer": 2},
+    "mamba": {"state_size": 4},
     "opt": {"ffn_dim": 32, "word_embed_proj_dim": 16},
 }
 
