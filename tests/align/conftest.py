@@ -229,6 +229,65 @@ def other_reward_run(pairs_file: Path, tmp_path_factory: pytest.TempPathFactory)
     return make_reward_run(home / "reward", base, pairs_file)
 
 
+SAY = ["red", "a cat and a dog", "sun", "soup, but only if there is tea or milk", "moon"]
+PROMPTS = [[{"role": "user", "content": f"Say {what}."}] for what in SAY]
+
+
+def ppo_trainer(
+    model: Any,
+    reward: Any,
+    folder: Path,
+    *,
+    whole: bool = False,
+    dropout: float = 0.0,
+    callbacks: Any = None,
+    model_args: Any = None,
+    **keys: Any,
+) -> Any:
+    """A PPOTrainer on the five PROMPTS, whose rows also say `what`; with LoRA, unless the model is trained whole or is
+    the folder of an adapter. Nothing is written yet. keys: of PPOConfig.
+    """
+    from peft import LoraConfig
+
+    from align.ppo.config import PPOConfig
+    from align.ppo.trainer import PPOTrainer
+
+    lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_dropout=dropout, target_modules="all-linear")
+    adapter = isinstance(model, Path) and (model / "adapter_config.json").is_file()
+    few: dict[str, Any] = {"response_length": 8, "temperature": 0.9, "batch_size": 5, "num_ppo_epochs": 1}
+    few |= {"total_episodes": keys.get("batch_size", 5)}
+    rows = [{"prompt": prompt, "what": what} for prompt, what in zip(PROMPTS, SAY, strict=True)]
+    return PPOTrainer(
+        str(model) if isinstance(model, Path) else model,
+        str(reward) if isinstance(reward, Path) else reward,
+        PPOConfig(output_dir=str(folder), use_cpu=True, **{**few, **keys}),
+        rows,
+        rows,
+        peft_config=None if whole or adapter else lora,
+        callbacks=callbacks,
+        model_args=model_args,
+    )
+
+
+def ppo_gradients(
+    trainer: Any, rollouts: Any, batch: Any, advantages: Any, returns: Any, kl_coef: float = 0.0
+) -> dict[str, Any]:
+    """The gradients of an update's first step by name of the parameter, not clipped. No step is taken."""
+    learner = trainer.learner
+    found: list[dict[str, Any]] = []
+
+    def look() -> None:
+        given = {name: p.grad for name, p in learner.parameters.items() if p.grad is not None}
+        found.append({name: gradient.clone() for name, gradient in given.items()})
+
+    args, max_grad_norm = learner.args, learner.args.max_grad_norm
+    with mock.patch.object(learner.optimizer, "step", look), mock.patch.object(learner.scheduler, "step"):
+        args.max_grad_norm = 1e9
+        learner.learn(1, rollouts, batch, advantages, returns, kl_coef)
+        args.max_grad_norm = max_grad_norm
+    return found[0]
+
+
 TRAIN = {"use_peft": True, "lora_r": 4, "max_steps": 1, "save_strategy": "no"}
 PPO = {"use_peft": True, "lora_r": 4, "total_episodes": 4, "batch_size": 4, "response_length": 8}
 
