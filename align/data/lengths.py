@@ -28,6 +28,27 @@ def token_ids(tokenizer: "PreTrainedTokenizerBase", messages: Any, *, generation
     return list(ids)
 
 
+def like_lengths(lengths: Sequence[int], most: int, device: str) -> list[list[int]]:
+    """Numbers of rows that go through a model together, the longest first: at most `most`, and of like length.
+
+    Padding costs what real tokens cost. On a CPU a matrix of a hundred rows is as fast a token as one of a thousand,
+    so little of it is worth a larger batch (5%); a GPU wants large ones (25%).
+    """
+    waste = 0.05 if device == "cpu" else 0.25
+    groups: list[list[int]] = []
+    real = 0
+    for number in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
+        real += lengths[number]
+        if groups and len(groups[-1]) < most:
+            padded = (len(groups[-1]) + 1) * lengths[groups[-1][0]]
+            if real >= (1 - waste) * padded:
+                groups[-1].append(number)
+                continue
+        groups.append([number])
+        real = lengths[number]
+    return groups
+
+
 def context_length(config: Any) -> int | None:
     """The most tokens that the model takes, or None where its configuration does not say."""
     return getattr(config, "max_position_embeddings", None)

@@ -75,7 +75,7 @@ def response_logprobs(
         if head.frozen and not (entropy and torch.is_grad_enabled()):
             layer = head.layer
             parts.append(_FrozenHead.apply(chunk, layer.weight, layer.bias, wanted, head.scale / temperature, entropy))
-        elif torch.is_grad_enabled():
+        elif torch.is_grad_enabled() and len(targets) > at_once:
             parts.append(checkpoint(head.look, chunk, wanted, temperature, entropy, use_reentrant=False))
         else:
             parts.append(head.look(chunk, wanted, temperature, entropy))

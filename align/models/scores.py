@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from align.data.lengths import context_length, token_ids
+from align.data.lengths import context_length, like_lengths, token_ids
 from align.models.load import ModelSource, find_model, load_config, load_reward_model, load_tokenizer
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+    from trl import ModelConfig
 
 States = Callable[["torch.Tensor"], "torch.Tensor"]  # ids (b, n), padded on the right -> last hidden states (b, n, h)
 
@@ -54,25 +55,28 @@ class RewardModel:
                     f"{self.name}: a prompt with its response has {len(row)} tokens, and the reward model's context is"
                     f" {self.context}; take the row out, or take another reward model ({text[:40]!r})"
                 )
-        different = sorted(set(rows), key=len)  # pairs of a ranking share texts; like lengths together: less padding
+        different = sorted(set(rows))  # pairs of a ranking share texts
         found: dict[tuple[int, ...], float] = {}
+        device = torch.device(self.device)
         with torch.no_grad():
-            for start in range(0, len(different), batch_size):
-                batch = different[start : start + batch_size]
+            for numbers in like_lengths([len(row) for row in different], batch_size, device.type):
+                batch = [different[number] for number in numbers]
                 ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in batch], batch_first=True)
-                states = self.states(ids.to(self.device))
+                states = self.states(ids.to(device))
                 last = states[torch.arange(len(batch)), torch.tensor([len(row) - 1 for row in batch])]
                 scores = self.head(last.to(next(self.head.parameters()).dtype)).squeeze(-1).float()
                 found.update(zip(batch, scores.tolist(), strict=True))
         return [found[row] for row in rows]
 
 
-def load_scorer(name: str, device: Any) -> RewardModel:
-    """A reward run as a model of its own. Raises BadInput when `name` is none."""
+def load_scorer(name: str, device: Any, model_args: "ModelConfig | None" = None) -> RewardModel:
+    """A reward run as a model of its own, quantised if `model_args` ask for it. Raises BadInput when `name` is none."""
     from align.models.logprobs import last_states
 
     source = find_model(name)
-    model = load_reward_model(source).to(device).eval().requires_grad_(False)
+    model = load_reward_model(source, model_args).eval().requires_grad_(False)
+    if model_args is None or not (model_args.load_in_4bit or model_args.load_in_8bit):  # else it is there already
+        model = model.to(device)
     classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
     # PEFT keeps the trained head in a wrapper that picks the active copy: calling it as a module is right either way
     return RewardModel(source, lambda ids: last_states(classifier, ids), classifier.score, device)

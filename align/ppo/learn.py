@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from align.data.lengths import like_lengths
 from align.models.logprobs import to_rows
 from align.models.roles import Roles
 from align.models.sampling import seed_of
@@ -61,6 +62,8 @@ class Learner:
             generator = torch.Generator().manual_seed(seed_of(args.seed, "shuffle", update, epoch))
             shuffled = torch.randperm(len(rollouts), generator=generator)
             for number, rows in enumerate(shuffled.chunk(args.num_mini_batches), start=1):
+                if not batch.mask[rows].any():
+                    continue  # nobody said what these responses are worth
                 where = f"update {update}, epoch {epoch + 1}, mini-batch {number}"
                 found = self._accumulate(rollouts, batch, advantages, returns, rows.tolist(), kl_coef)
                 if args.target_kl is not None and found["policy/approxkl_avg"] > args.target_kl:
@@ -102,11 +105,13 @@ class Learner:
         """
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         tokens = max(float(batch.mask[rows].sum()), 1.0)
-        by_length = sorted(rows, key=lambda n: len(rollouts[n].prompt) + len(rollouts[n].response))
-        mine = by_length[rank::processes]  # like lengths for everybody, so nobody waits
+        lengths = {n: len(rollouts[n].prompt) + len(rollouts[n].response) for n in rows}
+        mine = sorted(rows, key=lengths.__getitem__)[rank::processes]  # like lengths for everybody, so nobody waits
         sums = torch.zeros(len(_SUMS), device=self.accelerator.device)
-        for start in range(0, len(mine), self.args.per_device_train_batch_size):
-            micro = mine[start : start + self.args.per_device_train_batch_size]
+        for places in like_lengths(
+            [lengths[n] for n in mine], self.args.per_device_train_batch_size, self.accelerator.device.type
+        ):
+            micro = [mine[place] for place in places]
             part = Batch(*(tensor[micro] for tensor in batch))
             sums += self._backward(
                 [rollouts[n] for n in micro], part, advantages[micro], returns[micro], tokens, kl_coef

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from align.data.lengths import like_lengths
 from align.models.logprobs import to_rows
 from align.models.rewards import Rewards
 from align.models.roles import Roles
@@ -68,6 +69,8 @@ def make_rollouts(
 
     Log-probabilities come from a forward pass, not from sampling, at the temperature of the sampling.
     """
+    if not numbers:  # more processes than held-out prompts
+        return []
     with roles.acting("policy") as model:
         said = sample(
             model,
@@ -81,9 +84,8 @@ def make_rollouts(
         )
     worth = rewards(prompts.turns, said.texts, prompts.columns)
     rollouts: dict[int, Rollout] = {}
-    by_length = sorted(range(len(numbers)), key=lambda n: len(said.prompts[n]) + len(said.responses[n]))
-    for start in range(0, len(by_length), args.per_device_train_batch_size):
-        batch = by_length[start : start + args.per_device_train_batch_size]
+    lengths = [len(prompt) + len(response) for prompt, response in zip(said.prompts, said.responses, strict=True)]
+    for batch in like_lengths(lengths, args.per_device_train_batch_size, roles.device.type):
         rows = to_rows([said.prompts[n] for n in batch], [said.responses[n] for n in batch], roles.device)
         with torch.no_grad():
             states = roles.states("policy", rows.ids)
