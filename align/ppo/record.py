@@ -81,7 +81,8 @@ class Record:
         self.run.forget_after(step)
         self.run.forget_after(step, "completions.jsonl")
         path = self.run.folder / "metrics.jsonl"
-        self.rows = [row for _, row in read_jsonl(path) if row["step"] <= step] if path.is_file() else []
+        if self.run.writes and path.is_file():  # another process could read before the cut-off line is gone
+            self.rows = [row for _, row in read_jsonl(path)]
 
     def draw(self, best: dict[str, float] | None) -> None:
         """curves.png."""

@@ -26,6 +26,7 @@ from align.ppo.rollout import Prompts, Rollout, make_rollouts, to_batch
 from align.ppo.setup import Reward, set_up
 from align.run.checkpoint import load_checkpoint, load_parameters, save_checkpoint
 from align.run.disk import full_disk_is_said
+from align.run.launch import waiting_for_the_launcher
 from align.run.manifest import Run, check_output_folder, hash_weights, start_run
 from align.run.progress import say
 from preferences.errors import BadInput
@@ -112,6 +113,7 @@ class PPOTrainer:
             record = self._loop(run)
             if self.accelerator.is_main_process:
                 self.save_model(str(run.folder))
+        self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         facts = {"best": self.best} if self.best else {}
         run.finish(
@@ -136,10 +138,11 @@ class PPOTrainer:
         record = Record(run, args)
         done = self._resume(run, record)
         self._event("on_train_begin")
-        if args.eval_steps is not None and not done:
-            self._look_at_held_out(0, record)
+        if args.eval_steps is not None and done is None:
+            record.log_row({"step": 0, **self._look_at_held_out(0, record)})
+            self._save(run, 0, record)
 
-        for update in range(done + 1, self.updates + 1):
+        for update in range((done or 0) + 1, self.updates + 1):
             started, cpu_started = time.monotonic(), time.process_time()
             self._event("on_step_begin")
 
@@ -148,8 +151,8 @@ class PPOTrainer:
             batch = to_batch(rollouts, accelerator.device)
             if not batch.mask.any():
                 raise BadInput(
-                    f"{args.output_dir}: update {update}: every reward source abstained on all {len(rollouts)} responses;"
-                    " have one of them always give a number"
+                    f"{args.output_dir}: update {update}: every reward source abstained on all {len(rollouts)}"
+                    " responses; have one of them always give a number"
                 )
             rolled_out = time.monotonic()
 
@@ -178,17 +181,17 @@ class PPOTrainer:
             told |= {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu_started}
             told["peak_mb"] = _peak_mb(accelerator.device)
             self.state.global_step = update
-            stop = False
             if args.eval_steps is not None and (update % args.eval_steps == 0 or update == self.updates):
-                stop = self._look_at_held_out(update, record, told)
+                told |= self._look_at_held_out(update, record)
             record.log(update, self.updates, told, rollouts)
             if args.report_to != "none":
                 accelerator.log(told, step=update)
             self._event("on_log", logs=told)
             self._event("on_step_end")
-            stop = stop or self.control.should_training_stop
-            if update % args.save_steps == 0 and update < self.updates and not stop:
-                self._save(run, update, record)
+            stop = self.control.should_training_stop or self._out_of_patience()
+            due = update % args.save_steps == 0 and update < self.updates and not stop
+            if due or (self.best is not None and self.best["step"] == update):
+                self._save(run, update, record)  # after the log: what a checkpoint has seen is in metrics.jsonl, too
             if stop:
                 break
         self._finish(run, record)
@@ -205,8 +208,8 @@ class PPOTrainer:
         mine = make_rollouts(self.roles, self.tokenizer, self.setup.rewards, prompts, numbers, seeds, args)
         return _everybodys(mine)
 
-    def _look_at_held_out(self, update: int, record: Record, told: dict[str, float] | None = None) -> bool:
-        """Score the policy on held-out prompts, remember the best within the KL budget; whether it is time to stop."""
+    def _look_at_held_out(self, update: int, record: Record) -> dict[str, float]:
+        """Score the policy on held-out prompts, and remember which was the best within the KL budget."""
         args, rank, processes = self.args, self.accelerator.process_index, self.accelerator.num_processes
         prompts: Prompts = self.setup.held_out  # type: ignore[assignment]
         numbers = range(rank, len(prompts.turns), processes)
@@ -220,19 +223,17 @@ class PPOTrainer:
         if better and (args.kl_budget is None or look["eval/kl"] <= args.kl_budget):
             self.best = {"step": update, "scores": look["eval/scores"], "kl": look["eval/kl"]}
             self.looks_since_best = 0
-            self._save(record.run, update, record)
         else:
             self.looks_since_best += 1
         say(
             f"held-out at update {update}: score {look['eval/scores']:+.3f}  KL {look['eval/kl']:.2f}"
             + ("  (the best so far)" if self.best and self.best["step"] == update else "")
         )
-        if told is None:
-            record.log_row({"step": update, **look})
-        else:
-            told |= look
         self._event("on_evaluate", metrics=look)
-        stop = args.patience is not None and self.looks_since_best >= args.patience
+        return look
+
+    def _out_of_patience(self) -> bool:
+        stop = self.args.patience is not None and self.looks_since_best >= self.args.patience
         if stop:
             say(f"stopping: no new best in {self.looks_since_best} looks at held-out prompts")
         return stop
@@ -241,22 +242,28 @@ class PPOTrainer:
         """Write a whole checkpoint, and keep the best one beside it."""
         if self.accelerator.is_main_process:
             state = {"kl_coef": self.kl_coef, "best": self.best, "looks_since_best": self.looks_since_best}
+            state["warnings"] = record.told
             keep = [int(self.best["step"])] if self.best else []
             save_checkpoint(run.folder, update, dict(self.learner.parameters), self.learner.optimizer, state, keep)
             record.draw(self.best)
         self._event("on_save")
 
-    def _resume(self, run: Run, record: Record) -> int:
-        """Go back to the last whole checkpoint and forget what was logged after it. The updates already done."""
+    def _resume(self, run: Run, record: Record) -> int | None:
+        """Go back to the last whole checkpoint and forget what was logged after it. The updates already done; None
+        where the run is at its very start, before the first look at held-out prompts.
+        """
         if not run.resumed:
-            return 0
+            return None
         done, state = load_checkpoint(run.folder, dict(self.learner.parameters), self.learner.optimizer)
-        record.forget_after(done)
-        if state:
-            self.kl_coef, self.best = state["kl_coef"], state["best"]
-            self.looks_since_best = state["looks_since_best"]
+        record.forget_after(done if state else -1)
+        if not state:
+            say("no whole checkpoint yet; starting from the beginning")
+            return None
+        self.kl_coef, self.best = state["kl_coef"], state["best"]
+        self.looks_since_best, record.told = state["looks_since_best"], state["warnings"]
         self.learner.go_on_after(done)
-        say(f"resuming after update {done}" if done else "no whole checkpoint yet; starting from the beginning")
+        self.state.global_step = done
+        say(f"resuming after update {done}")
         return done
 
     def _finish(self, run: Run, record: Record) -> None:
@@ -322,5 +329,6 @@ def run_ppo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     if not model_args.model_name_or_path:
         raise BadInput(f"{where}: the key `model_name_or_path` is missing; name a hub model or a model folder")
     check_output_folder(args.output_dir, "ppo", resume, overwrite)
-    trainer = PPOTrainer(model_args.model_name_or_path, args=args, model_args=model_args, recipe=recipe)
-    trainer.train(resume=resume, overwrite=overwrite)
+    with waiting_for_the_launcher():
+        trainer = PPOTrainer(model_args.model_name_or_path, args=args, model_args=model_args, recipe=recipe)
+        trainer.train(resume=resume, overwrite=overwrite)

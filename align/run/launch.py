@@ -10,6 +10,9 @@ import logging
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import yaml
 from preferences.errors import BadInput
 
 _EXPECTED = "CONCORD_PROCESSES"
+_LAUNCHER_TAKES = 30  # seconds at the very most, until it has seen that a process is gone and ends the others
 _BESIDE_CHECKOUT = Path(__file__).parent.parent.parent / "accelerate_configs"
 
 
@@ -63,6 +67,20 @@ def tell_launcher(error: BadInput) -> bool:
         return False
     Path(file).write_text(json.dumps({"message": str(error)}), encoding="utf-8")
     return True
+
+
+@contextmanager
+def waiting_for_the_launcher() -> Iterator[None]:
+    """A process that lost another one waits to be ended by the launcher, which says what happened to the other.
+
+    Without it, every process that did nothing wrong adds its own traceback to the one sentence about the one that did.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "gloo" in str(error):
+            time.sleep(_LAUNCHER_TAKES)
+        raise
 
 
 def check_world(processes: int) -> None:

@@ -10,6 +10,7 @@ runs/dpo/
 import importlib.metadata
 import json
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -22,6 +23,8 @@ import yaml
 from preferences.errors import BadInput
 from preferences.files import read_json, sha256_file, sha256_json, write_text
 
+# What a killed run leaves of a file or checkpoint that it was writing: see preferences.files
+_UNFINISHED = re.compile(r"\.(checkpoint-\d+|\w+\.(json|jsonl|yaml))(\.old)?\.[a-z0-9_]{8}")
 _LIBRARIES = ("concord", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
 
 
@@ -45,10 +48,10 @@ class Run:
         """Drop what a file of lines by step says of steps after `step`: a run resumed there will log them again."""
         path = self.folder / name
         if self.writes and path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            # the line being written when the run was killed may be cut off
-            whole = [line for line in lines if line.endswith("\n")]
-            write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
+            # the line being written when the run was killed may be cut off, even within a character
+            whole = path.read_bytes().split(b"\n")[:-1]
+            kept = [line.decode() + "\n" for line in whole if json.loads(line)["step"] <= step]
+            write_text(path, "".join(kept))
 
     def finish(self, **facts: Any) -> None:
         """Mark the run finished: from here on its folder is a model, or a report, that others may build on."""
@@ -138,6 +141,9 @@ def start_run(
                 f"output_dir {folder}: the data or the model of the run to resume have changed since; --overwrite it"
             )
         resumed_at = [*old.get("resumed_at", []), _now()]
+        for path in list(folder.iterdir()) if writes else []:
+            if _UNFINISHED.fullmatch(path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     elif writes and folder.exists():
         shutil.rmtree(folder)
     manifest = {
