@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from align.models.rewards import RewardArguments
+
 
 @dataclass
-class PPOConfig:
+class PPOConfig(RewardArguments):
     """An update is `batch_size` rollouts, learnt from for `num_ppo_epochs` epochs of `num_mini_batches` steps."""
 
     output_dir: str
@@ -17,16 +19,11 @@ class PPOConfig:
     dataset_name: str | None = None
     dataset_config: str | None = None
     dataset_train_split: str = "train"
+    eval_dataset_name: str | None = None  # where held-out prompts are; None: in `dataset_name`, another split
     dataset_test_split: str = "validation"  # held out, looked at every `eval_steps`
     max_prompt_length: int | None = None  # longer prompts are left out, and counted; None: what the context allows
 
-    # Rewards: reward runs, Python functions ("path/to/file.py:function"), or both
-    reward_model_path: list[str] | None = None
-    reward_funcs: list[str] | None = None
-    reward_weights: list[float] | None = None  # one for all reward runs together, then one a function; None: 1 each
-    ensemble: Literal["mean", "min", "mean_minus_std"] = "mean"  # how several reward runs become one score
-    ensemble_std_coef: float = 1.0  # of mean_minus_std
-    normalize_scores: bool | None = None  # by the mean and spread kept in the reward run; None: when there are several
+    # Rewards: RewardArguments, and what becomes of a score
     score_clip: float | None = None  # scores are kept within ± this
     missing_eos_penalty: float | None = None  # taken off the score of a response that did not end by itself
     whiten_rewards: bool = False  # token rewards to variance 1, their mean kept
@@ -78,9 +75,9 @@ class PPOConfig:
     report_to: str = "none"  # a tracker of accelerate: tensorboard, wandb, trackio, mlflow, ...
 
     def __post_init__(self) -> None:
-        for name in ("reward_model_path", "reward_funcs", "stop_tokens"):  # one alone may stand without brackets
-            if isinstance(getattr(self, name), str):
-                setattr(self, name, [getattr(self, name)])
+        super().__post_init__()
+        if isinstance(self.stop_tokens, str):  # one alone may stand without brackets
+            self.stop_tokens = [self.stop_tokens]
         for key, least in _AT_LEAST.items():
             value = getattr(self, key)
             if value is not None and not (least <= value < math.inf):
@@ -124,7 +121,6 @@ _AT_LEAST = {
     "kl_coef": 0,
     "vf_coef": 0,
     "entropy_coef": 0,
-    "ensemble_std_coef": 0,
 }
 _ABOVE_ZERO = (
     "temperature",

@@ -10,16 +10,15 @@ from accelerate import Accelerator
 
 from align.data.lengths import context_length, prompts_that_fit
 from align.data.load import data_facts, load_prompt_rows, prompt_rows
-from align.models.load import ModelSource, find_model, load_config, load_tokenizer, model_facts
-from align.models.rewards import Rewards, load_function
-from align.models.roles import Roles, load_roles
+from align.models.load import ModelSource, completed, find_model, load_config, load_tokenizer, model_facts
+from align.models.rewards import Rewards, check_base_unchanged, load_function, reward_facts
+from align.models.roles import Roles, load_roles, stands_on
 from align.ppo.config import PPOConfig
 from align.ppo.rollout import Prompts
 from align.run.launch import check_world, sharded
-from align.run.manifest import hash_weights, is_run
+from align.run.manifest import is_run
 from align.run.progress import say
 from preferences.errors import BadInput
-from preferences.files import read_json
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -82,22 +81,28 @@ def set_up(
     if source.adapter and (model_args.use_peft or peft_config):
         say(f"training goes on with the adapter in {source.adapter}; the recipe's lora_* keys are not used")
 
-    tokenizer = tokenizer or load_tokenizer(source)
+    tokenizer = load_tokenizer(source) if tokenizer is None else completed(tokenizer, source.name)
     for token in args.stop_tokens or ():
         if len(tokenizer.encode(token, add_special_tokens=False)) != 1:
             raise BadInput(f"key `stop_tokens`: {token!r} is not one token of {source.name}'s vocabulary")
     room = context_length(load_config(source) if in_memory is None else in_memory.config.get_text_config())
-    prompts = _prompts(args, args.dataset_train_split, train_dataset, tokenizer, room)
+    prompts = _prompts(args, args.dataset_name, args.dataset_train_split, train_dataset, tokenizer, room)
     held_out = None
     if args.eval_steps is not None:
-        held_out = _prompts(args, args.dataset_test_split, eval_dataset, tokenizer, room)
+        if eval_dataset is None and args.eval_dataset_name is None and Path(args.dataset_name or ".").is_file():
+            raise BadInput(
+                f"key `eval_steps`: {args.dataset_name} is one file without a held-out split; name another in"
+                " `eval_dataset_name`"
+            )
+        name = args.eval_dataset_name or args.dataset_name
+        held_out = _prompts(args, name, args.dataset_test_split, eval_dataset, tokenizer, room)
         held_out = held_out.take(range(min(args.eval_prompts, len(held_out.turns))))
 
     runs = [find_model(str(reward)) for reward in rewards if isinstance(reward, str) and ".py:" not in reward]
     functions = [load_function(r) if isinstance(r, str) else r for r in rewards if callable(r) or ".py:" in str(r)]
     for run in runs:
-        _check_base_unchanged(run)
-        if run.adapter and adapters and run.base != source.base:
+        check_base_unchanged(run)
+        if run.adapter and adapters and (in_memory is not None or not stands_on(run, source)):
             say(f"the reward run {run.name} stands on {run.base}: it is loaded as a model of its own")
     model_args.lora_task_type = "CAUSAL_LM"
     model_args.lora_target_modules = model_args.lora_target_modules or "all-linear"
@@ -111,6 +116,7 @@ def set_up(
         shared_value=args.value == "shared",
         use_reference=args.use_reference,
         model=in_memory,
+        tokenizer=tokenizer,
     )
     combined = Rewards(
         scorers,
@@ -124,21 +130,27 @@ def set_up(
     few = prompts.take(range(min(2, len(prompts.turns))))
     combined(few.turns, ["Yes.", "No."][: len(few.turns)], few.columns)  # a function that fails fails before anything
     inputs: dict[str, dict[str, Any]] = {"model": model_facts(source)}
-    inputs |= {f"reward_model_{number}" if number else "reward_model": model_facts(r) for number, r in enumerate(runs)}
-    if args.dataset_name:
-        inputs["dataset"] = data_facts(args.dataset_name)
+    inputs |= reward_facts(runs)
+    for role, data in (("dataset", args.dataset_name), ("eval_dataset", args.eval_dataset_name)):
+        if data:
+            inputs[role] = data_facts(data)
     named = [source.name, *(run.name for run in runs), *([args.dataset_name] if args.dataset_name else [])]
     parents = [folder for folder in named if is_run(folder)]
     return Setup(args, accelerator, tokenizer, prompts, held_out, roles, combined, inputs, parents)
 
 
 def _prompts(
-    args: PPOConfig, split: str, dataset: Any, tokenizer: "PreTrainedTokenizerBase", context: int | None
+    args: PPOConfig,
+    name: str | None,
+    split: str,
+    dataset: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    context: int | None,
 ) -> Prompts:
     """The prompts that leave room for a response, each once. Raises BadInput when there is none."""
-    if dataset is None and args.dataset_name is None:
+    if dataset is None and name is None:
         raise BadInput("no prompts: the key `dataset_name` is missing")
-    name = args.dataset_name or "the data set"
+    name = name or "the data set"
     rows = load_prompt_rows(name, split, args.dataset_config) if dataset is None else prompt_rows(list(dataset), name)
     where = f"{name}, {split}" if dataset is None else name
     fitting = prompts_that_fit(
@@ -162,15 +174,3 @@ def _source_of(model: Any) -> ModelSource:
         )
     name = str(model.name_or_path or "a model in memory")
     return ModelSource(name, name, None)
-
-
-def _check_base_unchanged(reward: ModelSource) -> None:
-    """Raise BadInput when the base that a reward adapter was trained on holds other weights by now."""
-    if reward.adapter is None or not is_run(reward.adapter):
-        return
-    known = read_json(Path(reward.adapter) / "manifest.json")["inputs"]["model"].get("sha256", {})
-    if reward.base in known and Path(reward.base).is_dir() and known[reward.base] != hash_weights(reward.base):
-        raise BadInput(
-            f"reward_model_path {reward.name}: a reward run for another base: the weights in {reward.base} have changed"
-            " since it was trained; train the reward model again"
-        )

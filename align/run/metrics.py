@@ -12,7 +12,9 @@ _TELLING = (
     "rewards/accuracies",
     "rewards/margins",
     "objective/scores",
+    "eval/scores",
     "objective/kl",
+    "eval/kl",
     "response/ended",
     "response/tokens",
 )
