@@ -109,11 +109,25 @@ def dpo(recipe: dict[str, Any], where: str, **options: Any) -> None:
     run_dpo(recipe, where, **options)
 
 
-@recipe_verb("ppo", "Align a model with a reward run by PPO.")
+@recipe_verb("ppo", "Align a model with rewards, of reward runs and functions, by PPO.")
 def ppo(recipe: dict[str, Any], where: str, **options: Any) -> None:
     from align.ppo.trainer import run_ppo
 
     run_ppo(recipe, where, **options)
+
+
+@recipe_verb("rloo", "Align a model with the same rewards by RLOO.")
+def rloo(recipe: dict[str, Any], where: str, **options: Any) -> None:
+    from align.train.online import run_online
+
+    run_online("rloo", recipe, where, **options)
+
+
+@recipe_verb("grpo", "Align a model with the same rewards by GRPO.")
+def grpo(recipe: dict[str, Any], where: str, **options: Any) -> None:
+    from align.train.online import run_online
+
+    run_online("grpo", recipe, where, **options)
 
 
 @recipe_verb("evaluate", "Compare models on held-out prompts, and write a report.", distributed=False)

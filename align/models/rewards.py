@@ -10,15 +10,40 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from align.models.scores import RewardModel
+from align.models.load import ModelSource, find_model, model_facts
+from align.models.scores import RewardModel, load_scorer
+from align.run.manifest import hash_weights, is_run
 from preferences.errors import BadInput
 from preferences.files import read_json
 
+if TYPE_CHECKING:
+    from trl import ModelConfig
+
 Function = Callable[..., Any]
 Ensemble = Literal["mean", "min", "mean_minus_std"]
+
+
+@dataclass(kw_only=True)
+class RewardArguments:
+    """The keys of a recipe that say what a response is worth: reward runs, Python functions, or both."""
+
+    reward_model_path: list[str] | None = None
+    reward_funcs: list[str] | None = None  # "path/to/file.py:function"
+    reward_weights: list[float] | None = None  # one for all reward runs together, then one a function; None: 1 each
+    ensemble: Ensemble = "mean"  # how several reward runs become one score
+    ensemble_std_coef: float = 1.0  # of mean_minus_std
+    normalize_scores: bool | None = None  # by the mean and spread kept in the reward run; None: when there are several
+
+    def __post_init__(self) -> None:
+        for name in ("reward_model_path", "reward_funcs"):  # one alone may stand without brackets
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, [getattr(self, name)])
+        if not 0 <= self.ensemble_std_coef < math.inf:
+            raise ValueError(f"key `ensemble_std_coef`: {self.ensemble_std_coef} is not a number of 0 or more")
 
 
 class Scores(NamedTuple):
@@ -107,6 +132,65 @@ class Rewards:
             return self(turns, texts, given).total
 
         return concord_rewards
+
+
+def load_rewards(
+    args: RewardArguments,
+    device: Any,
+    batch_size: int,
+    policy: ModelSource | None = None,
+    model_args: "ModelConfig | None" = None,
+) -> Rewards:
+    """The rewards of a recipe, its reward runs as models of their own. Raises BadInput.
+
+    A run that stands on `policy`'s base is loaded as `model_args` say (in 4 bits, say), so that it scores as in PPO,
+    where it shares that base.
+    """
+    from align.models.roles import stands_on
+
+    functions = [load_function(name) for name in args.reward_funcs or ()]
+    runs = [find_model(name) for name in args.reward_model_path or ()]
+    for run in runs:
+        check_base_unchanged(run)
+    models = [
+        load_scorer(run.name, device, model_args if policy is not None and stands_on(run, policy) else None)
+        for run in runs
+    ]
+    return Rewards(
+        models,
+        functions,
+        weights=args.reward_weights,
+        ensemble=args.ensemble,
+        std_coef=args.ensemble_std_coef,
+        normalize=args.normalize_scores,
+        batch_size=batch_size,
+    )
+
+
+def check_base_unchanged(reward: ModelSource) -> None:
+    """Raise BadInput when the base that a reward adapter was trained on holds other weights by now."""
+    if reward.adapter is None or not is_run(reward.adapter):
+        return
+    known = read_json(Path(reward.adapter) / "manifest.json")["inputs"]["model"].get("sha256", {})
+    if reward.base in known and Path(reward.base).is_dir() and known[reward.base] != hash_weights(reward.base):
+        raise BadInput(
+            f"reward_model_path {reward.name}: a reward run for another base: the weights in {reward.base} have changed"
+            " since it was trained; train the reward model again"
+        )
+
+
+def reward_facts(runs: Sequence[ModelSource]) -> dict[str, dict[str, Any]]:
+    """What a run's manifest says about its reward runs, by role."""
+    return {f"reward_model_{number}" if number else "reward_model": model_facts(r) for number, r in enumerate(runs)}
+
+
+def limited(score: float | None, ended: bool, clip: float | None, penalty: float | None) -> float | None:
+    """A score within ± clip, less the penalty where the response did not end by itself; None stays None."""
+    if score is None:
+        return None
+    if clip is not None:
+        score = min(max(score, -clip), clip)
+    return score if ended else score - (penalty or 0.0)
 
 
 def combine(scores: Sequence[float], ensemble: Ensemble, std_coef: float) -> float:

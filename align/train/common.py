@@ -1,4 +1,4 @@
-"""What sft, reward and dpo share: a checked recipe, a model, data, an open run folder, and the trainer's run.
+"""What the verbs over TRL's trainers share: a checked recipe, a model, data, an open run folder, and the trainer's run.
 
 Everything that can be wrong with the input is looked at before the run folder is opened.
 """
@@ -13,6 +13,7 @@ from align.config import parse
 from align.data.lengths import context_length
 from align.data.load import data_facts
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer, model_facts
+from align.models.rewards import reward_facts
 from align.run.disk import full_disk_is_said
 from align.run.launch import check_world
 from align.run.manifest import Run, check_output_folder, hash_weights, is_run, start_run
@@ -43,21 +44,28 @@ class Job(NamedTuple):
     where: str
     data: DataArguments
     model_args: Any  # trl.ModelConfig
-    args: Any  # the trainer's config: SFTConfig, RewardConfig or DPOConfig
+    args: Any  # the trainer's config: SFTConfig, RewardConfig, DPOConfig, RLOOConfig or GRPOConfig
     source: ModelSource
     tokenizer: "PreTrainedTokenizerBase"
     context: int | None
     resume: bool
+    own: tuple[Any, ...] = ()  # one instance of each dataclass of keys that the verb has besides
+    rewards: tuple[ModelSource, ...] = ()  # the reward runs that it builds on
 
 
-def read_job(verb: str, recipe: dict[str, Any], where: str, config: type, resume: bool, overwrite: bool) -> Job:
-    """Check a recipe for one of TRL's trainers, and find its model. Loads no weights and writes nothing."""
+def read_job(
+    verb: str, recipe: dict[str, Any], where: str, config: type, resume: bool, overwrite: bool, *own: type
+) -> Job:
+    """Check a recipe for one of TRL's trainers, and find its model. Loads no weights and writes nothing.
+
+    own: dataclasses of keys that the verb has besides TRL's and DataArguments.
+    """
     from trl import ModelConfig
 
     if not isinstance(recipe.get("output_dir"), str):
         raise BadInput(f"{where}: the key `output_dir` is missing; add `output_dir: runs/NAME`")
     recipe = with_machine_defaults(recipe)
-    data, model_args, args = parse(recipe, (DataArguments, ModelConfig, config), where)
+    data, model_args, args, *more = parse(recipe, (DataArguments, ModelConfig, config, *own), where)
     if not model_args.model_name_or_path:
         raise BadInput(f"{where}: the key `model_name_or_path` is missing; name a hub model or a model folder")
     if (model_args.load_in_4bit or model_args.load_in_8bit) and not model_args.use_peft:
@@ -71,7 +79,8 @@ def read_job(verb: str, recipe: dict[str, Any], where: str, config: type, resume
     check_output_folder(args.output_dir, verb, resume, overwrite)
     source = find_model(model_args.model_name_or_path, model_args.model_revision)
     context = context_length(load_config(source))
-    return Job(verb, recipe, where, data, model_args, args, source, load_tokenizer(source), context, resume)
+    tokenizer = load_tokenizer(source)
+    return Job(verb, recipe, where, data, model_args, args, source, tokenizer, context, resume, tuple(more))
 
 
 def with_machine_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -128,12 +137,14 @@ def open_run(job: Job) -> Run:
     from accelerate import PartialState
 
     PartialState().wait_for_everyone()  # until every process has found the input right, the folder free among it
-    parents = [folder for folder in (job.source.name, job.data.dataset_name) if is_run(folder)]
+    inputs = {"model": model_facts(job.source), **reward_facts(job.rewards)}
+    inputs["dataset"] = data_facts(job.data.dataset_name)
+    named = (job.source.name, *(run.name for run in job.rewards), job.data.dataset_name)
     return start_run(
         job.verb,
         job.recipe,
-        inputs={"model": model_facts(job.source), "dataset": data_facts(job.data.dataset_name)},
-        parents=list(parents),
+        inputs=inputs,
+        parents=[folder for folder in named if is_run(folder)],
         seed=job.args.seed,
         resume=job.resume,
         processes=job.args.world_size,

@@ -14,9 +14,13 @@ _SHOWN = {
     "rewards/accuracies": "accuracy",
     "rewards/margins": "margin",
     "mean_token_accuracy": "token accuracy",
+    "reward": "reward",
+    "kl": "KL a token",
+    "completions/mean_length": "tokens",
     "eval_loss": "held-out loss",
     "eval_accuracy": "held-out accuracy",
     "eval_rewards/accuracies": "held-out accuracy",
+    "eval_reward": "held-out reward",
 }
 
 
@@ -35,7 +39,7 @@ class RunCallback(TrainerCallback):
         if not logs or not state.is_world_process_zero:
             return
         self.run.log({"step": state.global_step, **{key: value for key, value in logs.items() if key != "step"}})
-        shown = [f"{name} {logs[key]:.3f}" for key, name in _SHOWN.items() if key in logs]
+        shown = [f"{name} {logs[key]:.3f}" for key, name in _SHOWN.items() if logs.get(key) is not None]
         done = state.global_step - self.first_step
         if shown and done:
             pace = (time.monotonic() - self.started) / done
