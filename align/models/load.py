@@ -83,8 +83,13 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
         name = source.adapter
     with loading(source, "its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=source.revision if name == source.base else None)
+    return completed(tokenizer, source.name)
+
+
+def completed(tokenizer: "PreTrainedTokenizerBase", name: str) -> "PreTrainedTokenizerBase":
+    """A tokenizer with what every verb here needs: see load_tokenizer. `name`: of the model, to say what is wrong."""
     if tokenizer.eos_token_id is None:
-        raise BadInput(f"{source.name}: its tokenizer has no end-of-text token, so no response would ever end")
+        raise BadInput(f"{name}: its tokenizer has no end-of-text token, so no response would ever end")
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -92,7 +97,7 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
         spare = [token for token in (*_PAD_TOKENS, tokenizer.unk_token, tokenizer.bos_token) if token in vocabulary]
         spare = [token for token in spare if token != tokenizer.eos_token]
         if not spare:
-            raise BadInput(f"{source.name}: its tokenizer has no token to pad with besides the end-of-text token")
+            raise BadInput(f"{name}: its tokenizer has no token to pad with besides the end-of-text token")
         tokenizer.pad_token = spare[0]
     return tokenizer
 

@@ -113,11 +113,19 @@ class Head(NamedTuple):
     def look(
         self, states: torch.Tensor, targets: torch.Tensor, temperature: float, entropy: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(log-probabilities of targets, entropies), both (N,), by autograd. Entropies are zeros unless asked for."""
-        distribution = (self.logits(states) / temperature).log_softmax(-1)
-        logprobs = distribution.gather(-1, targets[:, None]).squeeze(-1)
+        """(log-probabilities of targets, entropies), both (N,), by autograd. Entropies are zeros unless asked for.
+
+        The same steps as _FrozenHead's, so that a trained head and its frozen copy agree to the last bit.
+        """
+        if self.softcap is None:
+            logits = self.layer(states.to(self.layer.weight.dtype)).float() * (self.scale / temperature)
+        else:
+            logits = self.logits(states) / temperature
+        total = logits.logsumexp(-1)
+        logprobs = logits.gather(-1, targets[:, None]).squeeze(-1) - total
         if not entropy:
             return logprobs, torch.zeros_like(logprobs)
+        distribution = logits - total[:, None]
         return logprobs, -(distribution.exp() * distribution).sum(-1)
 
 

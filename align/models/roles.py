@@ -5,6 +5,7 @@ and `value` are trained; `reference` is a frozen copy of the adapter that PPO st
 started there; each reward run that stands on the same base is one more. Whole models are separate.
 """
 
+import copy
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from align.models.load import ModelSource, has_score_head, load_causal_lm, load_reward_model, load_tokenizer, loading
 from align.models.logprobs import Rows, check_head, last_states, response_logprobs, spread, states_before
@@ -22,6 +24,7 @@ from preferences.errors import BadInput
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+    from transformers import PreTrainedTokenizerBase
     from trl import ModelConfig
 
 
@@ -109,22 +112,22 @@ class Roles:
     def recomputing(self) -> Iterator[None]:
         """Activations of the trained models are recomputed in the backward pass instead of kept.
 
-        transformers does so in train mode only. Only the layers that are recomputed are put in it, not the modules
-        inside them, so there is still no dropout.
+        transformers' own switch acts in train mode only, in which some layers (OPT's) would drop out.
         """
         from transformers.modeling_layers import GradientCheckpointingLayer
 
         models = {id(self.players[role].model): self.players[role].model for role in ("policy", "value")}.values()
         layers = [m for model in models for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
-        for model in models:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+        own = [vars(layer).get("forward") for layer in layers]  # a hook's, where something has put one there
         for layer in layers:
-            layer.training = True
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
         try:
             yield
         finally:
-            for layer in layers:
-                layer.training = False
+            for layer, forward in zip(layers, own, strict=True):
+                del layer.forward
+                if forward is not None:
+                    layer.forward = forward
 
     def save_policy(self, folder: Path) -> None:
         """Write the policy as a model or adapter folder that PEFT, TRL and every verb here read."""
@@ -199,11 +202,12 @@ def load_roles(
     shared_value: bool,
     use_reference: bool,
     model: Any = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
 ) -> tuple[Roles, list[RewardModel]]:
     """Load the roles and the reward models of a recipe; `policy_config` None (and no adapter) for whole models.
 
-    `model`: a causal model in memory to take instead of loading it. Raises BadInput for a reward run that is none,
-    and for a model whose head does more than we know of.
+    `model`, `tokenizer`: in memory, to take instead of loading them. Raises BadInput for a reward run that is none, and
+    for a model whose head does more than we know of.
     """
     for reward in rewards:
         if not has_score_head(reward):
@@ -211,21 +215,26 @@ def load_roles(
                 f"reward_model_path {reward.name}: not a reward model (no score head); `align reward` makes one"
             )
 
-    def load() -> Any:
-        base = load_causal_lm(source._replace(adapter=None), model_args)
-        return base if model_args.load_in_4bit or model_args.load_in_8bit else base.to(device)
+    def placed(model: Any) -> Any:
+        return model if getattr(model, "is_quantized", False) else model.to(device)  # that one is there already
 
-    base = load() if model is None else model
+    def another() -> Any:
+        found = load_causal_lm(source._replace(adapter=None), model_args) if model is None else copy.deepcopy(model)
+        return placed(found)
+
+    base = another() if model is None else placed(model)
     if not check_head(base):
         raise BadInput(f"{source.name}: its vocabulary head does more than multiply, scale and cap; PPO can't take it")
     if policy_config is None and source.adapter is None:
         value, head = None, zero_head(base)
         if not shared_value:
-            value, head = _whole_value(source, rewards, device) or (load(), head)
-        roles = whole_models(base, value, load() if use_reference else None, head)
+            vocabulary = (tokenizer or load_tokenizer(source)).get_vocab()
+            value, head = _whole_value(vocabulary, rewards, device) or (another(), head)
+        roles = whole_models(base, value, another() if use_reference else None, head)
         return roles, [load_scorer(reward.name, device) for reward in rewards]
 
-    here = [reward for reward in rewards if stands_on(reward, source)]
+    # a model in memory may hold other weights than those of its name, which the reward runs were trained on
+    here = [reward for reward in rewards if model is None and stands_on(reward, source)]
     with loading(source):
         adapters = [str(reward.adapter) for reward in here]
         roles, heads = adapters_on_one_base(base, source.adapter or policy_config, adapters, shared_value=shared_value)
@@ -248,9 +257,11 @@ def _same_model(first: str, second: str) -> bool:
     return first == second or (Path(first).is_dir() and Path(first).resolve() == Path(second).resolve())
 
 
-def _whole_value(source: ModelSource, rewards: list[ModelSource], device: torch.device) -> tuple[Any, nn.Linear] | None:
+def _whole_value(
+    vocabulary: dict[str, int], rewards: list[ModelSource], device: torch.device
+) -> tuple[Any, nn.Linear] | None:
     """The first reward run as a whole value model, if it reads the policy's tokens; its adapter is merged."""
-    if not rewards or load_tokenizer(rewards[0]).get_vocab() != load_tokenizer(source).get_vocab():
+    if not rewards or load_tokenizer(rewards[0]).get_vocab() != vocabulary:
         return None
     model: Any = load_reward_model(rewards[0], trainable=True).to(device).float()
     if rewards[0].adapter:

@@ -150,6 +150,18 @@ def test_the_frozen_head_s_gradient_is_the_numerical_one(bias: bool) -> None:
     assert torch.autograd.gradcheck(head, states.requires_grad_(True), eps=1e-2, atol=1e-3, rtol=1e-3)
 
 
+def test_a_trained_head_and_its_frozen_copy_agree_to_the_last_bit(model: Any) -> None:
+    """So policy and reference say the same before the first update, and old and new log-probabilities do."""
+    with torch.no_grad():
+        old, _, _ = ours(model)
+        old_with_entropy, _, _ = ours(model, entropy=True)
+    new, _, _ = ours(model.requires_grad_(True))
+    frozen_copy(model)
+    with torch.no_grad():
+        reference, _, _ = ours(model)
+    assert old.tolist() == old_with_entropy.tolist() == new.tolist() == reference.tolist()
+
+
 @pytest.mark.parametrize("trained", [False, True], ids=["frozen head", "trained head"])
 def test_chunks_change_nothing(model: Any, trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model.requires_grad_(True)
