@@ -13,7 +13,6 @@ from align.config import parse
 from align.data.lengths import context_length
 from align.data.load import data_facts
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer, model_facts
-from align.models.rewards import reward_facts
 from align.run.disk import full_disk_is_said
 from align.run.launch import check_world
 from align.run.manifest import Run, check_output_folder, hash_weights, is_run, start_run
@@ -50,7 +49,7 @@ class Job(NamedTuple):
     context: int | None
     resume: bool
     own: tuple[Any, ...] = ()  # one instance of each dataclass of keys that the verb has besides
-    rewards: tuple[ModelSource, ...] = ()  # the reward runs that it builds on
+    inputs: dict[str, dict[str, Any]] = {}  # noqa: RUF012  what it is made from besides model and data, for the manifest
 
 
 def read_job(
@@ -137,14 +136,12 @@ def open_run(job: Job) -> Run:
     from accelerate import PartialState
 
     PartialState().wait_for_everyone()  # until every process has found the input right, the folder free among it
-    inputs = {"model": model_facts(job.source), **reward_facts(job.rewards)}
-    inputs["dataset"] = data_facts(job.data.dataset_name)
-    named = (job.source.name, *(run.name for run in job.rewards), job.data.dataset_name)
+    inputs = {"model": model_facts(job.source), **job.inputs, "dataset": data_facts(job.data.dataset_name)}
     return start_run(
         job.verb,
         job.recipe,
         inputs=inputs,
-        parents=[folder for folder in named if is_run(folder)],
+        parents=[facts["name"] for facts in inputs.values() if is_run(facts["name"])],
         seed=job.args.seed,
         resume=job.resume,
         processes=job.args.world_size,

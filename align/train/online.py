@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.data.lengths import prompts_that_fit
-from align.data.load import load_prompt_rows
+from align.data.load import data_facts, load_prompt_rows
 from align.models.load import find_model, load_causal_lm
-from align.models.rewards import RewardArguments, Rewards, limited, load_rewards
+from align.models.rewards import RewardArguments, Rewards, limited, load_rewards, reward_facts
 from align.models.sampling import end_ids
 from align.run.launch import sharded
 from align.run.progress import say
@@ -41,6 +41,7 @@ _REFUSED = {
 class OnlineArguments(RewardArguments):
     """The keys of PPO that TRL does not have."""
 
+    eval_dataset_name: str | None = None  # where held-out prompts are; None: in `dataset_name`, another split
     max_prompt_length: int | None = None  # longer prompts are left out, and counted; None: what the context allows
     score_clip: float | None = None  # scores are kept within ± this
     missing_eos_penalty: float | None = None  # taken off the score of a response that did not end by itself
@@ -66,21 +67,19 @@ def run_online(verb: str, recipe: dict[str, Any], where: str, *, resume: bool = 
     recipe = {"disable_dropout": True, **recipe}  # the policy that is sampled from is the one that is learnt, as in PPO
     job = read_job(verb, recipe, where, config, resume, overwrite, OnlineArguments)
     online: OnlineArguments = job.own[0]
-    _check_save_steps(job)
-    if (kind := sharded()) and online.reward_model_path:
-        raise BadInput(f"every process holds a reward run whole, which does not go with {kind}; take multi_gpu")
-    job = job._replace(rewards=tuple(find_model(name) for name in online.reward_model_path or ()))
+    data = job.data
+    _check(job)
 
-    rows, dropped = _prompts(job, job.data.dataset_train_split)
+    rows, dropped = _prompts(job, data.dataset_name, data.dataset_train_split)
     at_once = job.args.generation_batch_size // job.args.num_generations
     if len(rows) < at_once:  # TRL would train on nothing
         raise BadInput(
-            f"{job.data.dataset_name}: {len(rows)} prompts, and responses to {at_once} are made at once; give more"
+            f"{data.dataset_name}: {len(rows)} prompts, and responses to {at_once} are made at once; give more"
             " prompts, or a smaller per_device_train_batch_size or gradient_accumulation_steps, or more num_generations"
         )
     held_out: Rows = []
     if job.args.eval_strategy != "no":
-        held_out, _ = _prompts(job, job.data.dataset_test_split)
+        held_out, _ = _prompts(job, online.eval_dataset_name or data.dataset_name, data.dataset_test_split)
 
     adapters = job.source.adapter or job.model_args.use_peft
     rewards = load_rewards(
@@ -111,7 +110,10 @@ def run_online(verb: str, recipe: dict[str, Any], where: str, *, resume: bool = 
     trainer.add_callback(_watcher(job))
     # TRL would print the row of whatever is not scored, at every step
     logging.getLogger(trainer_class.__module__).addFilter(lambda record: "returned None" not in str(record.msg))
-    train(trainer, job, prompts=len(rows), prompts_dropped=dropped)
+    inputs = reward_facts([find_model(name) for name in online.reward_model_path or ()])
+    if online.eval_dataset_name:
+        inputs["eval_dataset"] = data_facts(online.eval_dataset_name)
+    train(trainer, job._replace(inputs=inputs), prompts=len(rows), prompts_dropped=dropped)
 
 
 def reward_function(
@@ -142,9 +144,15 @@ def reward_function(
     return concord
 
 
-def _check_save_steps(job: Job) -> None:
-    """Raise BadInput for checkpoints from which --resume would not go on with the responses of the unbroken run."""
-    args = job.args
+def _check(job: Job) -> None:
+    """Raise BadInput for settings that would do something else than they say."""
+    args, online, name = job.args, job.own[0], job.data.dataset_name
+    if online.reward_model_path and (kind := sharded()):
+        raise BadInput(f"every process holds a reward run whole, which does not go with {kind}; take multi_gpu")
+    if args.eval_strategy != "no" and not online.eval_dataset_name and Path(name).is_file():
+        raise BadInput(
+            f"key `eval_strategy`: {name} is one file without a held-out split; name another in `eval_dataset_name`"
+        )
     forwards = args.steps_per_generation * args.num_iterations  # that learn from the responses made at once
     steps = forwards // math.gcd(forwards, args.gradient_accumulation_steps)
     if steps > 1 and args.save_strategy == "steps" and args.save_steps % steps:
@@ -154,9 +162,9 @@ def _check_save_steps(job: Job) -> None:
         )
 
 
-def _prompts(job: Job, split: str) -> tuple[Rows, int]:
+def _prompts(job: Job, name: str, split: str) -> tuple[Rows, int]:
     """The rows whose prompts leave room for a response, each prompt once, and how many others there are."""
-    name, new_tokens = job.data.dataset_name, job.args.max_completion_length
+    new_tokens = job.args.max_completion_length
     if new_tokens is None or new_tokens < 1:
         raise BadInput(f"{job.where}: key `max_completion_length`: say how many new tokens a response has at most")
     rows = load_prompt_rows(name, split, job.data.dataset_config)

@@ -51,18 +51,21 @@ def test_help_comes_at_once(command: str) -> None:
 
 
 def schemas_of(verb: str) -> tuple[type, ...]:
-    from trl import DPOConfig, ModelConfig, RewardConfig, SFTConfig
+    from trl import DPOConfig, GRPOConfig, ModelConfig, RewardConfig, RLOOConfig, SFTConfig
 
     from align.evaluate.compare import EvaluateConfig
     from align.evaluate.sample import SampleConfig
     from align.ppo.config import PPOConfig
     from align.train.common import DataArguments
+    from align.train.online import OnlineArguments
 
     return {
         "sft": (DataArguments, ModelConfig, SFTConfig),
         "reward": (DataArguments, ModelConfig, RewardConfig),
         "dpo": (DataArguments, ModelConfig, DPOConfig),
         "ppo": (PPOConfig, ModelConfig),
+        "rloo": (DataArguments, OnlineArguments, ModelConfig, RLOOConfig),
+        "grpo": (DataArguments, OnlineArguments, ModelConfig, GRPOConfig),
         "evaluate": (EvaluateConfig,),
         "sample": (SampleConfig,),
     }[verb]

@@ -210,6 +210,7 @@ def test_going_on_with_an_adapter_and_whole_models(recipe: Any, tiny: Path, pref
     """
     done("rloo", recipe("concise", output_dir=str(tmp_path / "first")))
     keys: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 24, "beta": 0.1}
+    keys["eval_dataset_name"] = str(write_rows(tmp_path / "more.jsonl", [{"prompt": "Say sun.", "what": "sun"}]))
     done("grpo", recipe("concise", model_name_or_path=str(tmp_path / "first"), **keys))
     folder = tmp_path / "run"
     assert metrics(folder)[0]["kl"] == pytest.approx(0, abs=1e-6)
@@ -240,6 +241,7 @@ def test_going_on_with_an_adapter_and_whole_models(recipe: Any, tiny: Path, pref
         ({"ensemble_std_coef": -1}, "key `ensemble_std_coef`: -1.0 is not a number of 0 or more"),
         ({"reward_clip_range": [-1, 1]}, "use `score_clip: X`"),
         ({"response_length": 5}, "unknown key `response_length`"),
+        ({"eval_strategy": "epoch"}, "one file without a held-out split"),
         ({"max_prompt_length": 3}, "every one of its 13 prompts is too long"),
         ({"max_completion_length": None}, "say how many new tokens"),
         ({"num_generations": 3}, "must be divisible by num_generations"),
