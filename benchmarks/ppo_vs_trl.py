@@ -118,18 +118,25 @@ def _table(
             f" | {middle(p[0] for p in peaks):.0f} | {middle(p[1] for p in peaks):.0f}"
             f" | **{middle(p[0] / p[1] for p in peaks):.2f}** |"
         )
+    lines.append("")
     for mode, pairs in results.items():
-        lines.append("")
         lines.append(
-            f"{mode}: tokens a response {_mean(pairs, 0, 'response/tokens'):.1f} and"
-            f" {_mean(pairs, 1, 'response/tokens'):.1f}, mean score {_mean(pairs, 0, 'objective/scores'):.3f} and"
-            f" {_mean(pairs, 1, 'objective/scores'):.3f} (Concord, TRL): the same work."
+            f"{mode}: {_mean(pairs, 0, 'response/tokens'):.1f} tokens a response here and"
+            f" {_mean(pairs, 1, 'response/tokens'):.1f} there; a rollout takes"
+            f" {_share(pairs, 0):.0%} of an update here and {_share(pairs, 1):.0%} there."
         )
     return "\n".join(lines)
 
 
 def _mean(pairs: list[tuple[dict[str, Any], ...]], side: int, name: str) -> float:
     return statistics.fmean(number for pair in pairs for number in pair[side][name])
+
+
+def _share(pairs: list[tuple[dict[str, Any], ...]], side: int) -> float:
+    """The share of an update's time before anything is learnt: sampling, scoring, and the roles' looks at it."""
+    if side == 0:
+        return _mean(pairs, 0, "seconds_rollout") / _mean(pairs, 0, "seconds")
+    return 1 - _mean(pairs, 1, "cpu_seconds_update") / _mean(pairs, 1, "cpu_seconds")
 
 
 # Below: what ppo_learning_curve.py uses, too.
