@@ -4,7 +4,7 @@ Every response draws from its own seed, so it comes out the same whoever else is
 is, and however many processes share the work (up to the last bits of a float).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _STAGE = 16  # tokens between looks at which rows have ended and may leave the batch
+
+
+class Settings(NamedTuple):
+    """How to sample. temperature 0 is greedy."""
+
+    length: int  # new tokens at most
+    temperature: float
+    top_p: float
+    pad_id: int
+
+
+# (model, prompts, end tokens, a seed a prompt, settings) -> responses, all as token ids; see align.models.engines
+Engine = Callable[[Any, list[list[int]], list[int], Sequence[int], Settings], list[list[int]]]
 
 
 class Samples(NamedTuple):
@@ -59,24 +72,23 @@ def sample(
     top_p: float = 1.0,
     stop_tokens: Sequence[str] = (),
     batch_size: int = 64,
+    engine: Engine | None = None,
 ) -> Samples:
     """One response to each prompt (lists of turns), drawn from its seed; temperature 0 is greedy.
 
-    The model samples as it stands: with whichever adapter is active. Prompts of like length go together.
+    The model samples as it stands: with whichever adapter is active. Prompts of like length go together. An `engine`
+    takes the place of transformers' generate.
     """
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     rows = [token_ids(tokenizer, prompt, generation=True) for prompt in prompts]
     ends = end_ids(model, tokenizer, stop_tokens)
+    settings = Settings(max_new_tokens, temperature, top_p, tokenizer.pad_token_id)
     responses: list[list[int]] = [[] for _ in rows]
     by_length = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     for start in range(0, len(rows), batch_size):
         batch = by_length[start : start + batch_size]
-        said = _continue(
-            model,
-            [rows[number] for number in batch],
-            ends,
-            _uniforms([seeds[number] for number in batch], max_new_tokens) if temperature > 0 else None,
-            (max_new_tokens, temperature, top_p, tokenizer.pad_token_id),
+        said = (engine or _continue)(
+            model, [rows[number] for number in batch], ends, [seeds[number] for number in batch], settings
         )
         for number, response in zip(batch, said, strict=True):
             responses[number] = response
@@ -112,8 +124,8 @@ def _continue(
     model: Any,
     prompts: list[list[int]],
     ends: list[int],
-    uniforms: "torch.Tensor | None",
-    settings: tuple[int, float, float, int],
+    seeds: Sequence[int],
+    settings: Settings,
 ) -> list[list[int]]:
     """Token ids that follow each prompt, up to and with the first end token.
 
@@ -124,6 +136,7 @@ def _continue(
     from transformers import GenerationConfig, LogitsProcessorList
 
     length, temperature, top_p, pad_id = settings
+    uniforms = _uniforms(seeds, length) if temperature > 0 else None
     responses: list[list[int]] = [[] for _ in prompts]
     going = list(range(len(prompts)))
     ids, mask = (tensor.to(model.device) for tensor in pad_left(prompts, pad_id))

@@ -44,6 +44,9 @@ class PPOConfig(RewardArguments):
     # Rollouts
     response_length: int = 53  # new tokens at most
     temperature: float = 0.7
+    rollout_engine: Literal["generate", "continuous", "vllm"] = (
+        "generate"  # the others are for GPUs
+    )
     stop_tokens: list[str] | None = None  # end a response besides the model's own end tokens; one token each
 
     # Optimiser

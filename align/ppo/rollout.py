@@ -9,7 +9,7 @@ from align.data.lengths import like_lengths
 from align.models.logprobs import to_rows
 from align.models.rewards import Rewards
 from align.models.roles import Roles
-from align.models.sampling import sample
+from align.models.sampling import Engine, sample
 from align.ppo.config import PPOConfig
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def make_rollouts(
     numbers: Sequence[int],
     seeds: Sequence[int],
     args: PPOConfig,
+    engine: Engine | None = None,
 ) -> list[Rollout]:
     """Sample a response to each prompt from its seed, score it, and look at it with all roles.
 
@@ -81,6 +82,7 @@ def make_rollouts(
             temperature=args.temperature,
             stop_tokens=args.stop_tokens or (),
             batch_size=args.per_device_rollout_batch_size,
+            engine=engine,
         )
     worth = rewards(prompts.turns, said.texts, prompts.columns)
     rollouts: dict[int, Rollout] = {}

@@ -10,9 +10,11 @@ from accelerate import Accelerator
 
 from align.data.lengths import context_length, prompts_that_fit
 from align.data.load import data_facts, load_prompt_rows, prompt_rows
+from align.models.engines import VLLM, continuous_batching
 from align.models.load import ModelSource, completed, find_model, load_config, load_tokenizer, model_facts
 from align.models.rewards import Rewards, check_base_unchanged, load_function, reward_facts
 from align.models.roles import Roles, load_roles, stands_on
+from align.models.sampling import Engine
 from align.ppo.config import PPOConfig
 from align.ppo.rollout import Prompts
 from align.run.launch import check_world, sharded
@@ -39,6 +41,7 @@ class Setup:
     held_out: Prompts | None
     roles: Roles
     rewards: Rewards
+    engine: Engine | None  # that samples; None: transformers' generate
     inputs: dict[str, dict[str, Any]]  # for the manifest: what the run was made from, with hashes
     parents: list[str] = field(default_factory=list)  # run folders among them
 
@@ -127,6 +130,11 @@ def set_up(
         normalize=args.normalize_scores,
         batch_size=args.per_device_train_batch_size,
     )
+    engine: Engine | None = None
+    if args.rollout_engine == "continuous":
+        engine = continuous_batching
+    elif args.rollout_engine == "vllm":
+        engine = VLLM(roles.policy, accelerator, tokenizer, args.per_device_rollout_batch_size)
     few = prompts.take(range(min(2, len(prompts.turns))))
     combined(few.turns, ["Yes.", "No."][: len(few.turns)], few.columns)  # a function that fails fails before anything
     inputs: dict[str, dict[str, Any]] = {"model": model_facts(source)}
@@ -136,7 +144,7 @@ def set_up(
             inputs[role] = data_facts(data)
     named = [source.name, *(run.name for run in runs), *([args.dataset_name] if args.dataset_name else [])]
     parents = [folder for folder in named if is_run(folder)]
-    return Setup(args, accelerator, tokenizer, prompts, held_out, roles, combined, inputs, parents)
+    return Setup(args, accelerator, tokenizer, prompts, held_out, roles, combined, engine, inputs, parents)
 
 
 def _prompts(

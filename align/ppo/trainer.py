@@ -205,8 +205,15 @@ class PPOTrainer:
         numbers = range(rank, args.batch_size, processes)
         prompts = self.setup.prompts.take([order[number] for number in numbers])
         seeds = [seed_of(args.seed, "rollout", first + number) for number in numbers]
-        mine = make_rollouts(self.roles, self.tokenizer, self.setup.rewards, prompts, numbers, seeds, args)
-        return _everybodys(mine)
+        return self._rollouts(prompts, numbers, seeds)
+
+    def _rollouts(self, prompts: Prompts, numbers: Sequence[int], seeds: Sequence[int]) -> list[Rollout]:
+        """This process's rollouts, and everybody else's, in the batch's order."""
+        setup = self.setup
+        mine = make_rollouts(
+            setup.roles, setup.tokenizer, setup.rewards, prompts, numbers, seeds, self.args, setup.engine
+        )
+        return sorted(gather_object(mine), key=lambda rollout: rollout.number)
 
     def _look_at_held_out(self, update: int, record: Record) -> dict[str, float]:
         """Score the policy on held-out prompts, and remember which was the best within the KL budget."""
@@ -214,10 +221,7 @@ class PPOTrainer:
         prompts: Prompts = self.setup.held_out  # type: ignore[assignment]
         numbers = range(rank, len(prompts.turns), processes)
         seeds = [seed_of(args.seed, "held-out", number) for number in numbers]
-        mine = make_rollouts(
-            self.roles, self.tokenizer, self.setup.rewards, prompts.take(numbers), numbers, seeds, args
-        )
-        rollouts = _everybodys(mine)
+        rollouts = self._rollouts(prompts.take(numbers), numbers, seeds)
         look = record.describe_held_out(rollouts)
         better = self.best is None or look["eval/scores"] > self.best["scores"]
         if better and (args.kl_budget is None or look["eval/kl"] <= args.kl_budget):
@@ -241,8 +245,8 @@ class PPOTrainer:
     def _save(self, run: Run, update: int, record: Record) -> None:
         """Write a whole checkpoint, and keep the best one beside it."""
         if self.accelerator.is_main_process:
-            state = {"kl_coef": self.kl_coef, "best": self.best, "looks_since_best": self.looks_since_best}
-            state["warnings"] = record.told
+            state: dict[str, Any] = {"kl_coef": self.kl_coef, "best": self.best, "warnings": record.told}
+            state["looks_since_best"] = self.looks_since_best
             keep = [int(self.best["step"])] if self.best else []
             save_checkpoint(run.folder, update, dict(self.learner.parameters), self.learner.optimizer, state, keep)
             record.draw(self.best)
@@ -304,11 +308,6 @@ def batch_of_prompts(count: int, update: int, batch_size: int, seed: int) -> lis
             random.Random(seed_of(seed, "prompts", epoch)).shuffle(order)
         numbers.append(order[place])
     return numbers
-
-
-def _everybodys(mine: list[Rollout]) -> list[Rollout]:
-    """The rollouts of all processes, in the batch's order."""
-    return sorted(gather_object(mine), key=lambda rollout: rollout.number)
 
 
 def _peak_mb(device: torch.device) -> float:
