@@ -18,7 +18,7 @@ from align.evaluate.judges import Scorer, function_judge, reward_judge
 from align.models.load import ModelSource, find_model, load_causal_lm, load_config, load_tokenizer, model_facts
 from align.models.sampling import sample, seed_of
 from align.run.manifest import Run, check_output_folder, is_run, start_run
-from align.run.metrics import curves
+from align.run.metrics import curves, held_out_looks
 from align.run.progress import say
 from preferences.errors import BadInput
 from preferences.files import read_json, read_jsonl, write_jsonl, write_text
@@ -140,6 +140,9 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         "judges": kinds,
         "reward_model": _reward_model(args, held_out, scores) if held_out else None,
         "curves": {Path(path).name: found for path in dict.fromkeys(paths) if path and (found := curves(Path(path)))},
+        "held_out_looks": {
+            Path(path).name: found for path in dict.fromkeys(paths) if path and (found := held_out_looks(Path(path)))
+        },
         "provenance": _provenance(run, args, sources),
         "seconds": round(time.monotonic() - run.started, 1),
     }

@@ -15,6 +15,7 @@ from align.report import plots
 from align.report.words import (
     evidence,
     headline,
+    held_out_words,
     limit,
     measured,
     minutes,
@@ -45,7 +46,9 @@ CURVES = {  # metric -> what it is, in a few words
     "rewards/accuracies": "share of pairs whose preferred response it favours",
     "rewards/margins": "how far it favours the preferred response (higher is clearer)",
     "objective/scores": "score by the reward model (what PPO tries to raise)",
+    "eval/scores": "the same on held-out prompts (what decides which policy is kept)",
     "objective/kl": "distance from the starting model, in nats per response",
+    "eval/kl": "the same on held-out prompts",
     "response/ended": "share of responses that ended by themselves",
     "response/tokens": "length of the responses, in tokens",
 }
@@ -105,6 +108,7 @@ def context(metrics: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) ->
         "truth": _truth(models),
         "recovered": metrics.get("recovered"),
         "curves": _curves(metrics.get("curves") or {}),
+        "looks": {run: held_out_words(looks) for run, looks in (metrics.get("held_out_looks") or {}).items()},
         "examples": [_example(sample, list(models), base, judges) for sample in samples[:MOST_EXAMPLES]],
         "sampled": len(samples),
         "provenance": metrics.get("provenance") or {},

@@ -164,3 +164,21 @@ def reward_words(
         if high < 0
         else " No clear advantage over that rule could be shown."
     )
+
+
+def held_out_words(looks: Mapping[str, Any]) -> str:
+    """What a run's looks at held-out prompts say: {"first", "best", "last": {step, scores, kl}, "kl_budget"}."""
+    first, best, last, budget = looks["first"], looks["best"], looks["last"], looks["kl_budget"]
+    within = f", within its budget of {number(budget)}" if budget else ""
+    if best["step"] == first["step"]:
+        return (
+            f"On held-out prompts the reward was never higher{within} than the {number(first['scores'])} that training "
+            "started from, so what was kept is the start."
+        )
+    text = (
+        f"On held-out prompts the reward rose from {number(first['scores'])} to {number(best['scores'])} at a KL of "
+        f"{number(best['kl'])} nats{within} (update {best['step']:.0f}); that policy was kept."
+    )
+    if last["step"] == best["step"]:
+        return text
+    return text + f" It ended at {number(last['scores'])} and a KL of {number(last['kl'])}."

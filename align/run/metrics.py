@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from preferences.files import read_jsonl
+from preferences.files import read_json, read_jsonl
 
 # The few that tell whether training went well, of all that a run logs.
 _TELLING = (
@@ -28,3 +28,17 @@ def curves(folder: Path) -> dict[str, Any] | None:
     rows = [row for _, row in read_jsonl(path) if any(name in row for name in _TELLING)]
     series = {name: [row.get(name) for row in rows] for name in _TELLING if any(name in row for row in rows)}
     return {"x": [row["step"] for row in rows], "series": series} if series else None
+
+
+def held_out_looks(folder: Path) -> dict[str, Any] | None:
+    """What a run that looked at held-out prompts saw at its start, at its best and at its end, and its `kl_budget`."""
+    path = folder / "metrics.jsonl"
+    looks = [row for _, row in read_jsonl(path) if "eval/scores" in row] if path.is_file() else []
+    best = read_json(folder / "manifest.json").get("best") if looks else None
+    if best is None:
+        return None
+    first, last = (
+        {"step": row["step"], "scores": row["eval/scores"], "kl": row["eval/kl"]} for row in (looks[0], looks[-1])
+    )
+    budget = read_json(folder / "manifest.json")["recipe"].get("kl_budget")
+    return {"first": first, "best": best, "last": last, "kl_budget": budget}

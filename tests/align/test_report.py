@@ -378,3 +378,16 @@ def test_in_chromium_nothing_runs_and_nothing_loads(tmp_path):
         assert tab.title() != "owned"
         assert any("Content Security Policy" in text or "content security policy" in text.lower() for text in said)
         browser.close()
+
+
+def test_looks_at_held_out_prompts_in_words() -> None:
+    from align.report.words import held_out_words
+
+    first = {"step": 0, "scores": -0.5, "kl": 0.0}
+    best, last = {"step": 8, "scores": 1.25, "kl": 6.5}, {"step": 12, "scores": 1.0, "kl": 14.0}
+    rose = held_out_words({"first": first, "best": best, "last": last, "kl_budget": 10.0})
+    assert "rose from −0.5 to 1.25 at a KL of 6.5 nats, within its budget of 10 (update 8)" in rose
+    assert rose.endswith("It ended at 1 and a KL of 14.")
+    assert "ended at" not in held_out_words({"first": first, "best": last, "last": last, "kl_budget": None})
+    never = held_out_words({"first": first, "best": first, "last": last, "kl_budget": None})
+    assert never.endswith("so what was kept is the start.")
