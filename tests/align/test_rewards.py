@@ -107,7 +107,7 @@ def test_a_template_that_ends_with_the_end_token(reward_run: Path, tiny: Path, t
     assert moved != pytest.approx(score_alone(run, rows), abs=1e-2)
 
 
-def test_padding_on_either_side_does_not_move_a_score(reward_run: Path, tiny: Path, tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_what_pads(reward_run: Path, tiny: Path, tmp_path: Path) -> None:
     """Ours is padded on the right, here with junk and more of it; transformers' own forward on the left, with a mask
     and pad = eos, as the tokenizer of the run has it.
     """
@@ -350,7 +350,7 @@ def test_sources_that_are_wrong(tiny: Path, reward_run: Path, tmp_path: Path) ->
     assert not (tmp_path / "run").exists(), "it fails before anything is written"
 
 
-def test_a_score_is_clipped_and_then_fined_for_not_ending(tiny: Path, reward_run: Path, tmp_path: Path) -> None:
+def test_not_ending_costs_the_penalty(tiny: Path, reward_run: Path, tmp_path: Path) -> None:
     """And a response that stops at a stop token has ended, and is scored without it."""
     plain = ppo_trainer(tiny, reward_run, tmp_path, response_length=3)
     keys: dict[str, Any] = {"score_clip": 0.3, "missing_eos_penalty": 2.0, "response_length": 3}

@@ -206,7 +206,7 @@ def test_a_response_has_the_length_asked_for_at_most(model: Any, tokenizer: Any)
             assert ended or len(response) == length
 
 
-def test_every_end_token_ends(model: Any, tokenizer: Any) -> None:
+def test_a_response_ends_with_its_first_end_token(model: Any, tokenizer: Any) -> None:
     """The tokenizer's, and all that the model's generation config names. What comes after is not a response's."""
     keys: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1.0}
     before = sample(model, tokenizer, PROMPTS, SEEDS, **keys)
