@@ -7,7 +7,7 @@ import torch
 
 from align.data.lengths import like_lengths
 from align.models.logprobs import to_rows
-from align.models.rewards import Rewards
+from align.models.rewards import Rewards, limited
 from align.models.roles import Roles
 from align.models.sampling import Engine, sample
 from align.ppo.config import PPOConfig
@@ -107,20 +107,11 @@ def make_rollouts(
                 said.responses[n],
                 said.texts[n],
                 said.ended[n],
-                _limited(worth.total[n], said.ended[n], args),
+                limited(worth.total[n], said.ended[n], args.score_clip, args.missing_eos_penalty),
                 {name: part[n] for name, part in worth.parts.items()},
                 *(look[row][:length] for look in looks),
             )
     return [rollouts[n] for n in range(len(numbers))]
-
-
-def _limited(score: float | None, ended: bool, args: PPOConfig) -> float | None:
-    """The score within ±score_clip, less the penalty where the response did not end by itself."""
-    if score is None:
-        return None
-    if args.score_clip is not None:
-        score = min(max(score, -args.score_clip), args.score_clip)
-    return score if ended else score - (args.missing_eos_penalty or 0.0)
 
 
 def to_batch(rollouts: Sequence[Rollout], device: Any) -> Batch:

@@ -45,6 +45,8 @@ CURVES = {  # metric -> what it is, in a few words
     "eval_accuracy": "share of held-out pairs that it orders as the raters did",
     "rewards/accuracies": "share of pairs whose preferred response it favours",
     "rewards/margins": "how far it favours the preferred response (higher is clearer)",
+    "reward": "score by the rewards (what RLOO and GRPO try to raise)",
+    "kl": "distance from the starting model, in nats per token",
     "objective/scores": "score by the reward model (what PPO tries to raise)",
     "eval/scores": "the same on held-out prompts (what decides which policy is kept)",
     "objective/kl": "distance from the starting model, in nats per response",

@@ -37,7 +37,7 @@ def measured(fields: Mapping[str, Any]) -> tuple[str, str]:
 
 def name_of(model: str) -> str:
     """DPO for dpo: the methods' names are written in capitals."""
-    return model.upper() if model.lower() in ("dpo", "ppo", "sft") else model
+    return model.upper() if model.lower() in ("dpo", "grpo", "ppo", "rloo", "sft") else model
 
 
 def minutes(seconds: float) -> str:

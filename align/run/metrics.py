@@ -11,6 +11,8 @@ _TELLING = (
     "accuracy",
     "rewards/accuracies",
     "rewards/margins",
+    "reward",
+    "kl",
     "objective/scores",
     "eval/scores",
     "objective/kl",
