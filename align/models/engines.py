@@ -43,12 +43,7 @@ def continuous_batching(
             pad_token_id=settings.pad_id,
         ),
         # on a GPU it takes what memory is free; elsewhere it would take all there is
-        continuous_batching_config=ContinuousBatchingConfig(
-            seed=seeds[0] % 2**31,
-            **(
-                {} if torch.cuda.is_available() else {"page_size": _PAGE, "num_blocks": pages, "max_batch_tokens": 1024}
-            ),
-        ),
+        continuous_batching_config=ContinuousBatchingConfig(seed=seeds[0] % 2**31, **room),
         warmup=False,
         progress_bar=False,
     )
