@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from align.data.load import data_facts
 from align.models.load import ModelSource, find_model, model_facts
 from align.models.scores import RewardModel, load_scorer
 from align.run.manifest import hash_weights, is_run
@@ -179,9 +180,11 @@ def check_base_unchanged(reward: ModelSource) -> None:
         )
 
 
-def reward_facts(runs: Sequence[ModelSource]) -> dict[str, dict[str, Any]]:
-    """What a run's manifest says about its reward runs, by role."""
-    return {f"reward_model_{number}" if number else "reward_model": model_facts(r) for number, r in enumerate(runs)}
+def reward_facts(runs: Sequence[ModelSource], functions: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """What a run's manifest says about its reward runs, and about the files of its reward functions, with hashes."""
+    facts = {f"reward_model_{number}" if number else "reward_model": model_facts(r) for number, r in enumerate(runs)}
+    files = [name.rpartition(":")[0] for name in functions]
+    return facts | {f"reward_function_{number}": data_facts(file) for number, file in enumerate(files, start=1)}
 
 
 def limited(score: float | None, ended: bool, clip: float | None, penalty: float | None) -> float | None:

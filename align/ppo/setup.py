@@ -138,9 +138,7 @@ def set_up(
     few = prompts.take(range(min(2, len(prompts.turns))))
     combined(few.turns, ["Yes.", "No."][: len(few.turns)], few.columns)  # a function that fails fails before anything
     inputs: dict[str, dict[str, Any]] = {"model": model_facts(source)}
-    inputs |= reward_facts(runs)
-    files = [reward.rpartition(":")[0] for reward in rewards if isinstance(reward, str) and ".py:" in reward]
-    inputs |= {f"reward_func_{number}": data_facts(file) for number, file in enumerate(files)}
+    inputs |= reward_facts(runs, [reward for reward in rewards if isinstance(reward, str) and ".py:" in reward])
     for role, data in (("dataset", args.dataset_name), ("eval_dataset", args.eval_dataset_name)):
         if data:
             inputs[role] = data_facts(data)

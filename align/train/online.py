@@ -110,7 +110,7 @@ def run_online(verb: str, recipe: dict[str, Any], where: str, *, resume: bool = 
     trainer.add_callback(_watcher(job))
     # TRL would print the row of whatever is not scored, at every step
     logging.getLogger(trainer_class.__module__).addFilter(lambda record: "returned None" not in str(record.msg))
-    inputs = reward_facts([find_model(name) for name in online.reward_model_path or ()])
+    inputs = reward_facts([find_model(name) for name in online.reward_model_path or ()], online.reward_funcs or ())
     if online.eval_dataset_name:
         inputs["eval_dataset"] = data_facts(online.eval_dataset_name)
     train(trainer, job._replace(inputs=inputs), prompts=len(rows), prompts_dropped=dropped)
