@@ -84,12 +84,34 @@ def test_keys_and_options(words: list[str], said: str, recipe: Callable[..., Pat
         ({"batch_size": 0}, "less than 1"),
         ({"learning_rate": float("nan")}, "is not a number above 0"),
         ({"num_mini_batches": 3}, "does not divide into 3"),
-        ({"use_peft": False}, "add `use_peft: true`"),
+        ({"load_in_4bit": True, "use_peft": False}, "add `use_peft: true`"),
         ({"cliprang": 0.1}, "the nearest known one is `cliprange`"),
+        ({"gamma": 1.5}, "key `gamma`: 1.5 is not between 0 and 1"),
+        ({"max_grad_norm": 0}, "key `max_grad_norm`: 0.0 is not a number above 0"),
+        ({"kl_target": -1.0}, "key `kl_target`: -1.0 is not a number above 0"),
+        ({"kl_in": "loss"}, "k1 in the loss has a gradient of mean zero"),
+        ({"use_peft": False, "use_reference": False}, "without a reference there is no KL"),
+        ({"use_reference": False, "kl_coef": 0}, "with adapters the reference costs no memory"),
+        ({"patience": 2}, "key `eval_steps`: is needed for `kl_budget` and `patience`"),
+        ({"eval_steps": 1}, "is one file without a held-out split; name another in `eval_dataset_name`"),
+        ({"ensemble": "most"}, "key `ensemble`"),
+        ({"lr_scheduler_type": "upwards"}, "key `lr_scheduler_type`"),
+        ({"report_to": "nobody"}, "key `report_to`"),
+        ({"stop_tokens": "red cat"}, "key `stop_tokens`: 'red cat' is not one token"),
+        ({"reward_model_path": None}, "no reward: name a reward run in `reward_model_path`"),
+        ({"reward_weights": [1, 2]}, "2 weights for 1 sources (reward_model)"),
+        ({"reward_funcs": "nowhere.py:f"}, "nowhere.py:f: no such file"),
+        ({"dataset_name": None}, "no prompts: the key `dataset_name` is missing"),
     ],
 )
 def test_keys_of_ppo(keys: dict[str, Any], said: str, ppo_recipe: Callable[..., Path]) -> None:
     assert said in refused("ppo", ppo_recipe(**keys))
+
+
+def test_a_reward_function_that_fails(ppo_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("def f(completions, **_):\n    return [1 / len(c) - 1 / 0 for c in completions]\n")
+    said = refused("ppo", ppo_recipe(reward_funcs=f"{tmp_path / 'own.py'}:f"))
+    assert "reward function f: ZeroDivisionError: division by zero (own.py, line 2)" in said
 
 
 # --- models -------------------------------------------------------------------------------------------------------
@@ -173,10 +195,29 @@ def test_a_reward_model_is_not_a_policy_and_a_policy_no_reward_model(
     assert "is a reward model" in refused("chat", reward_run)
 
 
-def test_a_reward_run_on_another_base(tiny: Path, tmp_path: Path, ppo_recipe: Callable[..., Path]) -> None:
-    shutil.copytree(tiny, tmp_path / "other")
-    said = refused("ppo", ppo_recipe(model_name_or_path=str(tmp_path / "other")))
-    assert f"an adapter on {tiny}, and the policy's base is {tmp_path / 'other'}" in said
+def test_a_reward_run_whose_base_has_changed(
+    tiny: Path, reward_run: Path, tmp_path: Path, ppo_recipe: Callable[..., Path]
+) -> None:
+    """An adapter means something only on the weights that it was trained on."""
+    from safetensors.torch import load_file, save_file
+
+    base, run = tmp_path / "base", tmp_path / "reward"
+    shutil.copytree(tiny, base)
+    shutil.copytree(reward_run, run)
+    for file in ("adapter_config.json", "manifest.json"):
+        (run / file).write_text((run / file).read_text().replace(str(tiny), str(base)))
+    keys = {"model_name_or_path": str(base), "reward_model_path": str(run)}
+    done("ppo", ppo_recipe(**keys, output_dir=str(tmp_path / "elsewhere")))
+    weights = load_file(base / "model.safetensors")
+    save_file({name: value + 0.01 for name, value in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    assert f"the weights in {base} have changed since it was trained" in refused("ppo", ppo_recipe(**keys))
+
+
+def test_a_reward_run_on_another_base_is_a_model_of_its_own(
+    other_reward_run: Path, tmp_path: Path, ppo_recipe: Callable[..., Path]
+) -> None:
+    keys = {"reward_model_path": str(other_reward_run), "output_dir": str(tmp_path / "elsewhere")}
+    assert "it is loaded as a model of its own" in done("ppo", ppo_recipe(**keys)).err
 
 
 def test_a_base_is_the_same_however_its_path_is_written(
@@ -184,7 +225,7 @@ def test_a_base_is_the_same_however_its_path_is_written(
 ) -> None:
     (tmp_path / "link").symlink_to(tiny)
     recipe = ppo_recipe(model_name_or_path=str(tmp_path / "link"), output_dir=str(tmp_path / "elsewhere"))
-    done("ppo", recipe)
+    assert "a model of its own" not in done("ppo", recipe).err
 
 
 # --- data ---------------------------------------------------------------------------------------------------------
@@ -262,15 +303,21 @@ def test_pairs_that_are_all_too_long(verb: str, recipe: Callable[..., Path]) -> 
     assert "every one of its 40 rows is longer than max_length 4" in said
 
 
-def test_prompts_longer_than_the_context(
-    tiny: Path, ppo_recipe: Callable[..., Path], evaluate_recipe: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_prompts_that_are_all_too_long_for_ppo(ppo_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    """Some are left out and counted; see test_ppo.py."""
+    data = str(write_rows(tmp_path / "long.jsonl", [pair(f"soup {n} " * 200, "red", "cat") for n in range(3)]))
+    said = refused("ppo", ppo_recipe(dataset_name=data))
+    assert "every one of its 3 prompts is too long" in said
+    assert "120 are allowed (max_prompt_length None, and the model's context of 128 less 8 new tokens)" in said
+    assert "prompts is too long; the shortest has 22 tokens, and 3 are allowed" in refused("ppo", ppo_recipe(max_prompt_length=3))
+
+
+def test_prompts_longer_than_the_context(tiny: Path, evaluate_recipe: Callable[..., Path], tmp_path: Path) -> None:
     data = str(write_rows(tmp_path / "long.jsonl", [GOOD, pair("soup " * 200, "red", "cat")]))
     keys: dict[str, Any] = {"model_name_or_path": [str(tiny)], "dataset_name": data, "max_new_tokens": 8}
     sample = write_recipe(tmp_path / "sample.yaml", **keys)
     items = tmp_path / "items.jsonl"
     for words in (
-        ["ppo", ppo_recipe(dataset_name=data)],
         ["evaluate", evaluate_recipe(dataset_name=data)],
         ["sample", sample, "--to-annotate", items],
     ):

@@ -11,7 +11,6 @@ import torch
 from align.data.packs import pack_pairs
 from align.evaluate.compare import EvaluateConfig, HeldOut, _preferences, _reward_model
 from align.models.load import find_model, load_causal_lm, load_tokenizer
-from align.models.sampling import pad_left, positions, until_end
 from tests.align.conftest import TRAIN, done, write_recipe
 
 TEMPERATURE = 0.8
@@ -138,20 +137,6 @@ def test_a_model_with_another_vocabulary_has_no_kl(
     models = json.loads((tmp_path / "run" / "metrics.json").read_text())["models"]
     assert models["other"]["kl"] is None
     assert models["other"]["judges"]["reward"]["n"] == 3
-
-
-def test_padding_and_positions() -> None:
-    ids, mask = pad_left([[5, 6], [7]], 0)
-    assert ids.tolist() == [[5, 6], [0, 7]]
-    assert mask.tolist() == [[1, 1], [0, 1]]
-    assert positions(torch.tensor([[0, 0, 1, 1, 1, 0]])).tolist() == [[0, 0, 0, 1, 2, 2]]
-
-
-def test_a_response_ends_with_its_first_end_token() -> None:
-    tokens = torch.tensor([[4, 2, 4, 2], [4, 4, 4, 4], [3, 0, 0, 0]])
-    mask, ended = until_end(tokens, [2, 3])
-    assert mask.tolist() == [[True, True, False, False], [True] * 4, [True, False, False, False]]
-    assert ended.tolist() == [True, False, True]
 
 
 def test_a_pack_needs_room_for_a_pair() -> None:

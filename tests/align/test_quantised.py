@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from align.models.load import find_model, load_causal_lm, load_reward_model, load_tokenizer
+from align.models.logprobs import to_rows
 from align.models.roles import Roles, load_roles
-from align.models.scores import reward_scores
-from align.ppo.scoring import score_texts
+from align.models.scores import RewardModel, conversation_ids, load_scorer
 from tests.align.conftest import PPO, TRAIN, done, write_recipe
 
 PROMPTS = [[{"role": "user", "content": f"Say {word}."}] for word in ("red", "a cat and a dog", "sun", "soup")]
@@ -70,18 +70,37 @@ def test_the_score_head_is_whole(runs: dict[str, Path], bits: int) -> None:
     assert heads[0].weight.dtype == torch.float32
 
 
-def roles_of(runs: dict[str, Path], bits: int) -> Roles:
-    from peft import LoraConfig
-
-    return load_roles(find_model(str(runs["dpo"])), find_model(str(runs["reward"])), model_args(bits), LoraConfig(r=4))
+def roles_of(runs: dict[str, Path], bits: int) -> tuple[Roles, list[RewardModel]]:
+    source, reward = find_model(str(runs["dpo"])), find_model(str(runs["reward"]))
+    keys: dict[str, Any] = {"shared_value": False, "use_reference": True}
+    return load_roles(source, [reward], model_args(bits), None, torch.device("cpu"), **keys)
 
 
 def test_ppo_scores_as_the_reward_run_on_the_same_quantised_base(runs: dict[str, Path], bits: int) -> None:
-    alone = load_reward_model(find_model(str(runs["reward"])), model_args(bits)).eval()
+    """Three ways to one number: PPO's reward role, the run loaded alone, and transformers' forward of one row.
+
+    In 8 bits large activations are computed apart, in columns that are chosen over all rows together.
+    """
+    whole = load_reward_model(find_model(str(runs["reward"])), model_args(bits)).eval()
     tokenizer = load_tokenizer(find_model(str(runs["reward"])))
-    by_reward_run = reward_scores(alone, tokenizer, list(zip(PROMPTS, TEXTS, strict=True)), batch_size=2)
-    by_ppo = score_texts(roles_of(runs, bits), tokenizer, PROMPTS, TEXTS, batch_size=2)
-    assert by_ppo.tolist() == pytest.approx(by_reward_run, abs=1e-3)
+    by_transformers = []
+    for prompt, text in zip(PROMPTS, TEXTS, strict=True):
+        with torch.no_grad():
+            ids = torch.tensor([conversation_ids(tokenizer, prompt, text)])
+            by_transformers.append(whole(input_ids=ids).logits.item())
+    roles, (by_ppo,) = roles_of(runs, bits)
+    alone = load_scorer(str(runs["reward"]), "cpu", model_args(bits))
+    assert "reward_0" in roles.players
+    assert torch.tensor(by_transformers).std() > 0.01
+    for model in (by_ppo, alone):
+        assert model.scores(PROMPTS, TEXTS, 1) == pytest.approx(by_transformers, abs=1e-5)
+        assert model.scores(PROMPTS, TEXTS, 2) == pytest.approx(by_transformers, abs=1e-5 if bits == 4 else 1e-2)
+
+
+def test_ppo_starts_at_its_reference(runs: dict[str, Path]) -> None:
+    first, second = [json.loads(line) for line in (runs["ppo"] / "metrics.jsonl").read_text().splitlines()]
+    assert first["objective/kl"] == 0.0
+    assert abs(second["objective/kl"]) > 0
 
 
 def test_the_policy_learns_in_eval_mode_after_a_rollout(runs: dict[str, Path], bits: int) -> None:
@@ -90,20 +109,19 @@ def test_the_policy_learns_in_eval_mode_after_a_rollout(runs: dict[str, Path], b
     A step along one matrix's gradient changes the log-probability by the step times the gradient's squared length,
     here by central differences. In 8 bits activations are rounded, too, so only the sign is sure.
     """
-    roles = roles_of(runs, bits)
+    roles, _ = roles_of(runs, bits)
     tokenizer = load_tokenizer(find_model(str(runs["reward"])))
-    ids = torch.tensor([tokenizer.apply_chat_template(PROMPTS[1], return_dict=True)["input_ids"]])
-    mask = torch.ones_like(ids)
+    ids = tokenizer.apply_chat_template(PROMPTS[1], return_dict=True)["input_ids"]
+    rows = to_rows([ids[:-5]], [ids[-5:]], "cpu")
 
     def total() -> torch.Tensor:
-        return roles.logprobs("policy", ids, mask, 5, 1.0)[0].sum()
+        return roles.logprobs("policy", roles.states("policy", rows.ids), rows, 1.0)[0].sum()
 
     with torch.no_grad():
         total()
     total().backward()
     for layer in (0, 1):
-        name = f"base_model.model.model.layers.{layer}.mlp.up_proj.lora_B.policy.weight"
-        matrix = roles.parameters_of("policy")[name]
+        matrix = roles.parameters_of("policy")[f"model.layers.{layer}.mlp.up_proj.lora_B.policy.weight"]
         assert matrix.grad is not None
         step = 0.02 * matrix.grad / matrix.grad.norm()
         with torch.no_grad():
