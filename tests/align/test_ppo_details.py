@@ -123,6 +123,55 @@ def test_adapters_and_heads_on_a_base_in_bf16_are_trained_in_fp32(tiny: Path, tm
     assert moved >= {"policy", "value_head"}
 
 
+@pytest.mark.parametrize("whiten_rewards", [False, True])
+def test_the_loop_teaches_what_the_paper_says(whiten_rewards: bool, tiny: Path, tmp_path: Path) -> None:
+    """From rollouts to advantages and returns, in plain Python: penalties and score, GAE, and what is whitened when."""
+    keys: dict[str, Any] = {"gamma": 0.9, "lam": 0.8, "kl_coef": 0.3, "whiten_rewards": whiten_rewards}
+    trainer = ppo_trainer(tiny, length, tmp_path / "run", total_episodes=10, learning_rate=1e-2, **keys)
+    given: list[Any] = []
+    learn = trainer.learner.learn
+
+    def look(*those: Any) -> Any:
+        given.append(those)
+        return learn(*those)
+
+    trainer.learner.learn = look
+    trainer.train()
+    _, rollouts, _, advantages, returns, kl_coef = given[1]
+    assert kl_coef == 0.3
+
+    rewards = [[-0.3 * (own - theirs) for own, theirs in zip(r.logprobs, r.reference, strict=True)] for r in rollouts]
+    assert max(abs(reward) for row in rewards for reward in row) > 0.01
+    for row, rollout in zip(rewards, rollouts, strict=True):
+        row[-1] += rollout.score
+    if whiten_rewards:
+        mean, std = moments(rewards)
+        rewards = [[(reward - mean) / std + mean for reward in row] for row in rewards]
+    expected = []
+    for row, rollout in zip(rewards, rollouts, strict=True):
+        found: list[float] = []
+        values, last = [*rollout.values, 0.0], 0.0
+        for step in reversed(range(len(row))):
+            last = row[step] + 0.9 * values[step + 1] - values[step] + 0.9 * 0.8 * last
+            found.insert(0, last)
+        expected.append(found)
+    mean, std = moments(expected)
+    for number, (row, rollout) in enumerate(zip(expected, rollouts, strict=True)):
+        tokens = len(row)
+        plain = [advantage + value for advantage, value in zip(row, rollout.values, strict=True)]
+        white = [(advantage - mean) / std for advantage in row]
+        assert returns[number, :tokens].tolist() == pytest.approx(plain, abs=1e-4)
+        assert advantages[number, :tokens].tolist() == pytest.approx(white, abs=1e-4)
+        assert not advantages[number, tokens:].any() and not returns[number, tokens:].any()
+
+
+def moments(rows: list[list[float]]) -> tuple[float, float]:
+    """Mean and population standard deviation of all tokens."""
+    numbers = [number for row in rows for number in row]
+    mean = sum(numbers) / len(numbers)
+    return mean, (sum((number - mean) ** 2 for number in numbers) / len(numbers)) ** 0.5
+
+
 @pytest.mark.parametrize(
     ("kind", "warmup", "rates"),
     [("linear", 0, [1.0, 0.75, 0.5, 0.25]), ("linear", 2, [0.0, 0.5, 1.0, 0.5]), ("constant", 0, [1.0] * 4)],
