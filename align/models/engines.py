@@ -1,7 +1,7 @@
 """Other ways to sample than transformers' generate: faster on a GPU, and not reproducible response by response.
 
 An engine takes what `align.models.sampling.sample` has prepared: the model as it stands, prompts as token ids, the
-tokens that end a response, a seed a prompt, and settings. It gives the responses' token ids, the ending token with them.
+tokens that end a response, a seed a prompt, and settings. It gives the responses' token ids, the ending one with them.
 """
 
 import importlib.util

@@ -6,6 +6,7 @@ started there; each reward run that stands on the same base is one more. Whole m
 """
 
 import copy
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -103,7 +104,9 @@ class Roles:
             model = getattr(model, model.base_model_prefix)  # its vocabulary or score head has no part in it
         own = {} if role == "value" and self.shared else dict(model.named_parameters())
         if self.one_base:
-            own = {name: p for name, p in own.items() if f".{role}." in name}
+            # PEFT's own names: a model may call modules of its own "value"; embeddings' adapters end with the role
+            adapter = re.compile(rf"\.(lora_\w+|modules_to_save)\.{role}(\.|$)")
+            own = {name: p for name, p in own.items() if adapter.search(name)}
         else:
             own = {f"{role}.{name}": p for name, p in own.items()}
         return own | ({"value_head.weight": self.value_head.weight} if role == "value" else {})
@@ -226,6 +229,11 @@ def load_roles(
     if not check_head(base):
         raise BadInput(f"{source.name}: its vocabulary head does more than multiply, scale and cap; PPO can't take it")
     if policy_config is None and source.adapter is None:
+        if base.dtype != torch.float32:
+            raise BadInput(
+                f"{source.name}: whole models are trained in fp32, and this one is in {str(base.dtype)[6:]}, which"
+                " swallows small steps; say `dtype: float32`"
+            )
         value, head = None, zero_head(base)
         if not shared_value:
             vocabulary = (tokenizer or load_tokenizer(source)).get_vocab()
@@ -238,6 +246,11 @@ def load_roles(
     with loading(source):
         adapters = [str(reward.adapter) for reward in here]
         roles, heads = adapters_on_one_base(base, source.adapter or policy_config, adapters, shared_value=shared_value)
+    if not _starts_as_its_reference(roles):
+        raise BadInput(
+            f"{source.name}: the new adapter changes the model before any step (`init_lora_weights`), so its reference"
+            " would be another model; take an initialisation that starts at zero"
+        )
     scorers = []
     for reward in rewards:
         if reward in here:
@@ -246,6 +259,14 @@ def load_roles(
         else:
             scorers.append(load_scorer(reward.name, device))
     return roles, scorers
+
+
+def _starts_as_its_reference(roles: Roles) -> bool:
+    """Whether policy and reference say the same; PiSSA and its kind take a part of the base into the adapter."""
+    ids = torch.tensor([[1, 2, 3]], device=roles.device)
+    with torch.no_grad():
+        policy, reference = roles.states("policy", ids).float(), roles.states("reference", ids).float()
+    return torch.allclose(policy, reference, rtol=1e-2, atol=1e-2 * float(reference.abs().max()))
 
 
 def stands_on(reward: ModelSource, source: ModelSource) -> bool:

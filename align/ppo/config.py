@@ -44,9 +44,7 @@ class PPOConfig(RewardArguments):
     # Rollouts
     response_length: int = 53  # new tokens at most
     temperature: float = 0.7
-    rollout_engine: Literal["generate", "continuous", "vllm"] = (
-        "generate"  # the others are for GPUs
-    )
+    rollout_engine: Literal["generate", "continuous", "vllm"] = "generate"  # the others are for GPUs
     stop_tokens: list[str] | None = None  # end a response besides the model's own end tokens; one token each
 
     # Optimiser
@@ -84,7 +82,7 @@ class PPOConfig(RewardArguments):
         for key, least in _AT_LEAST.items():
             value = getattr(self, key)
             if value is not None and not (least <= value < math.inf):
-                raise ValueError(f"key `{key}`: {value} is less than {least}" if value < least else f"key `{key}`: inf")
+                raise ValueError(f"key `{key}`: {value} is less than {least}, or no number")
         for key in _ABOVE_ZERO:
             value = getattr(self, key)
             if value is not None and not 0 < value < math.inf:
@@ -99,6 +97,11 @@ class PPOConfig(RewardArguments):
         if self.kl_in == "loss" and self.kl_estimator == "k1":
             raise ValueError(
                 "key `kl_estimator`: k1 in the loss has a gradient of mean zero, so it holds nothing back; take k2"
+            )
+        if self.kl_target is not None and not (self.kl_coef > 0 and self.batch_size < 5 * self.kl_horizon):
+            raise ValueError(
+                "key `kl_target`: needs a `kl_coef` above 0 to start from, and a `kl_horizon` above a fifth of"
+                " batch_size; else it would stay at 0 or jump below"
             )
         if not self.use_reference and (self.kl_coef or self.kl_target or self.kl_budget):
             raise ValueError("key `use_reference`: without a reference there is no KL; set `kl_coef: 0` and no target")
@@ -122,6 +125,7 @@ _AT_LEAST = {
     "eval_prompts": 1,
     "patience": 1,
     "kl_coef": 0,
+    "missing_eos_penalty": 0,
     "vf_coef": 0,
     "entropy_coef": 0,
 }

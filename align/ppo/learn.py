@@ -174,10 +174,18 @@ def _schedule(args: PPOConfig, optimizer: torch.optim.Optimizer, updates: int) -
     """transformers' schedule over updates, not optimiser steps: a target_kl that skips steps doesn't bend it."""
     from transformers import get_scheduler
 
+    if args.lr_scheduler_type == "reduce_lr_on_plateau":
+        raise BadInput("key `lr_scheduler_type`: reduce_lr_on_plateau needs a loss that falls, and PPO's says nothing")
+    late = int(args.warmup_steps > 0)  # a warm-up starts at a rate of 0, at which an update would teach nothing
     try:
-        return get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, updates)
+        schedule = get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, updates + late)
     except ValueError as error:
         raise BadInput(f"key `lr_scheduler_type`: {' '.join(str(error).split())}") from None
+    with warnings.catch_warnings():  # torch warns of a schedule that moves before the optimiser has
+        warnings.simplefilter("ignore")
+        for _ in range(late):
+            schedule.step()
+    return schedule
 
 
 def _clip(parameters: dict[str, torch.nn.Parameter], most: float) -> float:

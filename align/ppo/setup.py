@@ -89,7 +89,8 @@ def set_up(
         if len(tokenizer.encode(token, add_special_tokens=False)) != 1:
             raise BadInput(f"key `stop_tokens`: {token!r} is not one token of {source.name}'s vocabulary")
     room = context_length(load_config(source) if in_memory is None else in_memory.config.get_text_config())
-    prompts = _prompts(args, args.dataset_name, args.dataset_train_split, train_dataset, tokenizer, room)
+    runs = [find_model(str(reward)) for reward in rewards if isinstance(reward, str) and ".py:" not in reward]
+    prompts = _prompts(args, args.dataset_name, args.dataset_train_split, train_dataset, tokenizer, room, runs)
     held_out = None
     if args.eval_steps is not None:
         if eval_dataset is None and args.eval_dataset_name is None and Path(args.dataset_name or ".").is_file():
@@ -98,10 +99,9 @@ def set_up(
                 " `eval_dataset_name`"
             )
         name = args.eval_dataset_name or args.dataset_name
-        held_out = _prompts(args, name, args.dataset_test_split, eval_dataset, tokenizer, room)
+        held_out = _prompts(args, name, args.dataset_test_split, eval_dataset, tokenizer, room, runs)
         held_out = held_out.take(range(min(args.eval_prompts, len(held_out.turns))))
 
-    runs = [find_model(str(reward)) for reward in rewards if isinstance(reward, str) and ".py:" not in reward]
     functions = [load_function(r) if isinstance(r, str) else r for r in rewards if callable(r) or ".py:" in str(r)]
     for run in runs:
         check_base_unchanged(run)
@@ -130,6 +130,8 @@ def set_up(
         normalize=args.normalize_scores,
         batch_size=args.per_device_train_batch_size,
     )
+    if runs and not roles.shared:  # the value model starts as the first reward run: from its units to the score's
+        roles.value_head.weight.data.mul_(combined.weights[0] / combined.moments[0][1])
     engine: Engine | None = None
     if args.rollout_engine == "continuous":
         engine = continuous_batching
@@ -154,8 +156,12 @@ def _prompts(
     dataset: Any,
     tokenizer: "PreTrainedTokenizerBase",
     context: int | None,
+    runs: Sequence[ModelSource],
 ) -> Prompts:
-    """The prompts that leave room for a response, each once. Raises BadInput when there is none."""
+    """The prompts that leave room for a response, in the policy's context and in the reward runs', each once.
+
+    Raises BadInput when there is none.
+    """
     if dataset is None and name is None:
         raise BadInput("no prompts: the key `dataset_name` is missing")
     name = name or "the data set"
@@ -165,6 +171,12 @@ def _prompts(
         tokenizer, [row["prompt"] for row in rows], args.response_length, context, args.max_prompt_length, where
     )
     kept = [rows[number] for number in fitting]
+    for run in runs:  # which read the end of the turn, too, and perhaps by another tokenizer
+        its_own = load_tokenizer(run)
+        tokens = args.response_length * (1 if its_own.get_vocab() == tokenizer.get_vocab() else 2)
+        turns = [[*row["prompt"], {"role": "assistant", "content": ""}] for row in kept]
+        limit = context_length(load_config(run))
+        kept = [kept[n] for n in prompts_that_fit(its_own, turns, tokens, limit, None, f"{where}, for {run.name}")]
     if len(kept) < len(rows):
         say(f"{where}: {len(rows) - len(kept)} of {len(rows)} prompts are too long and left out")
     columns = {key: [row.get(key) for row in kept] for key in kept[0] if key != "prompt"}

@@ -188,7 +188,8 @@ class PPOTrainer:
                 accelerator.log(told, step=update)
             self._event("on_log", logs=told)
             self._event("on_step_end")
-            stop = self.control.should_training_stop or self._out_of_patience()
+            asked: list[bool] = gather_object([self.control.should_training_stop])  # callbacks may differ by process
+            stop = any(asked) or self._out_of_patience()
             due = update % args.save_steps == 0 and update < self.updates and not stop
             if due or (self.best is not None and self.best["step"] == update):
                 self._save(run, update, record)  # after the log: what a checkpoint has seen is in metrics.jsonl, too

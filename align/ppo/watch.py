@@ -27,7 +27,7 @@ ENTROPY_LEFT = 0.25  # of the start; runs of the tests that learn come down to a
 LOW_ENTROPY = 0.05  # nats a token at the start below which there is nothing to collapse
 VALUE_AFTER, VALUE_WINDOW = 15, 10  # updates: value models start below 0 and take ten updates to find the scale
 POOR_VALUE = 0.05  # explained variance; working value models reach 0.3 and more
-ENDED_RARELY = 0.1  # share of responses: the others are judged without their end
+ENDED_RARELY = 0.1  # share of responses: the others are judged as if cut text were whole
 LARGE_APPROX_KL = 0.1  # nats a token: a typical ratio off by exp(0.45), twice the usual clip range of 0.2
 LARGE_CLIPFRAC = 0.3  # of the tokens: a tenth to a fifth is usual
 STILL_AFTER = 20  # updates: by then a run that learns has moved
@@ -221,7 +221,7 @@ def _truncated(rows: Rows, response_length: int) -> Sign | None:
     return Sign(
         "truncated",
         f"Only {ended:.0%} of the responses end by themselves within {response_length} tokens, the others are cut off "
-        "and scored unfinished. Set missing_eos_penalty, raise response_length, or start from an SFT run that ends.",
+        "and scored as if whole. Set missing_eos_penalty, raise response_length, or start from an SFT run that ends.",
     )
 
 
