@@ -242,6 +242,8 @@ def ppo_trainer(
     dropout: float = 0.0,
     callbacks: Any = None,
     model_args: Any = None,
+    target_modules: Any = "all-linear",
+    modules_to_save: Any = None,
     **keys: Any,
 ) -> Any:
     """A PPOTrainer on the five PROMPTS, whose rows also say `what`; with LoRA, unless the model is trained whole or is
@@ -252,7 +254,8 @@ def ppo_trainer(
     from align.ppo.config import PPOConfig
     from align.ppo.trainer import PPOTrainer
 
-    lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_dropout=dropout, target_modules="all-linear")
+    where = {"target_modules": target_modules, "modules_to_save": modules_to_save}
+    lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_dropout=dropout, **where)
     adapter = isinstance(model, Path) and (model / "adapter_config.json").is_file()
     few: dict[str, Any] = {"response_length": 8, "temperature": 0.9, "batch_size": 5, "num_ppo_epochs": 1}
     few |= {"total_episodes": keys.get("batch_size", 5)}

@@ -14,9 +14,10 @@ import align.ppo.learn as learn
 import align.ppo.record as record
 from align.models.load import find_model, load_causal_lm, load_tokenizer
 from align.ppo.config import PPOConfig
+from align.ppo.rollout import make_rollouts, to_batch
 from align.ppo.trainer import PPOTrainer, batch_of_prompts, run_ppo
 from preferences.errors import BadInput
-from tests.align.conftest import PROMPTS, SAY, ppo_trainer, write_rows
+from tests.align.conftest import PROMPTS, SAY, ppo_gradients, ppo_trainer, write_rows
 
 
 @pytest.fixture(autouse=True)
@@ -336,3 +337,27 @@ def test_policy_and_value_are_clipped_apart(tiny: Path, reward_run: Path, tmp_pa
     assert norms == pytest.approx([1e-3, 1e-3], rel=1e-2)
     (row,) = metrics(tmp_path / "run")
     assert min(row["policy/grad_norm"], row["val/grad_norm"]) > 1e-2, "what is logged is the norm before"
+
+
+def test_a_response_that_nobody_scores_teaches_nothing(tiny: Path, reward_run: Path, tmp_path: Path) -> None:
+    """Its gradient is none: the others' gradient is what it is without it."""
+
+    def not_of_soup(prompts: list[Any], **_: Any) -> list[float | None]:
+        return [None if "soup" in prompt[-1]["content"] else float(number) for number, prompt in enumerate(prompts)]
+
+    trainer = ppo_trainer(tiny, not_of_soup, tmp_path, missing_eos_penalty=1.0)
+    args = (trainer.roles, trainer.tokenizer, trainer.setup.rewards)
+    rollouts = make_rollouts(*args, trainer.setup.prompts, range(5), range(5), trainer.args)
+    assert [rollout.score is None for rollout in rollouts] == [False, False, False, True, False]
+    batch = to_batch(rollouts, "cpu")
+    assert batch.mask.any(-1).tolist() == [True, True, True, False, True]
+    gradients = []
+    for kept in ([0, 1, 2, 3, 4], [0, 1, 2, 4]):
+        chosen = [rollouts[n] for n in kept]
+        part = to_batch(chosen, "cpu")
+        advantages = torch.where(part.mask, torch.arange(len(kept))[:, None] - 1.5, 9.0)
+        advantages[-1] = 1.0
+        gradients.append(ppo_gradients(trainer, chosen, part, advantages, part.values + 1))
+    assert max(gradient.abs().max() for gradient in gradients[0].values()) > 0
+    for name in gradients[0]:
+        torch.testing.assert_close(gradients[0][name], gradients[1][name], atol=1e-7, rtol=1e-5)

@@ -254,6 +254,23 @@ def roles_in(names: Any) -> set[str]:
     return {"value_head" if "value_head" in name else "policy" if "policy." in name else "value" for name in names}
 
 
+def test_every_trainable_part_of_an_adapter_is_trained(tiny: Path, reward_run: Path, tmp_path: Path) -> None:
+    """Those of embeddings and heads, too, and modules that are trained whole; each belongs to one role."""
+    trainer = ppo_trainer(
+        tiny, length, tmp_path, target_modules=["embed_tokens", "v_proj"], modules_to_save=["lm_head"]
+    )
+    move(trainer)
+    found = gradients(trainer, trainer._roll_out(1))
+    for role in ("policy", "value"):
+        kinds = {name.split(f".{role}")[0].split(".")[-1] for name in found if f".{role}" in name}
+        assert kinds >= {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B"}
+        assert ("modules_to_save" in kinds) == (role == "policy")
+    assert not trainer.learner.policy.keys() & trainer.learner.value.keys()
+    trained = {id(p) for p in trainer.learner.parameters.values()}
+    left = {name for name, p in trainer.roles.policy.named_parameters() if p.requires_grad and id(p) not in trained}
+    assert left == {"base_model.model.lm_head.modules_to_save.value.weight"}, "the value model says no words"
+
+
 @pytest.mark.parametrize("kind", ["new adapter", "whole models"])
 def test_padding_does_not_change_the_update(kind: str, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same rollouts with junk ids to the right of every row, and NaN in every quantity outside the mask."""
@@ -368,27 +385,3 @@ def test_log_probabilities_are_at_the_temperature_of_sampling(make: Any) -> None
         assert entropy is not None
         assert rollout.logprobs == pytest.approx(expected[0].tolist(), abs=1e-6)
         assert rollout.entropy == pytest.approx(entropy[0].tolist(), abs=1e-5)
-
-
-def test_a_response_that_nobody_scores_teaches_nothing(tiny: Path, reward_run: Path, tmp_path: Path) -> None:
-    """Its gradient is none: the others' gradient is what it is without it."""
-
-    def not_of_soup(prompts: list[Any], **_: Any) -> list[float | None]:
-        return [None if "soup" in prompt[-1]["content"] else float(number) for number, prompt in enumerate(prompts)]
-
-    trainer = ppo_trainer(tiny, not_of_soup, tmp_path, missing_eos_penalty=1.0)
-    args = (trainer.roles, trainer.tokenizer, trainer.setup.rewards)
-    rollouts = make_rollouts(*args, trainer.setup.prompts, range(5), range(5), trainer.args)
-    assert [rollout.score is None for rollout in rollouts] == [False, False, False, True, False]
-    batch = to_batch(rollouts, "cpu")
-    assert batch.mask.any(-1).tolist() == [True, True, True, False, True]
-    gradients = []
-    for kept in ([0, 1, 2, 3, 4], [0, 1, 2, 4]):
-        chosen = [rollouts[n] for n in kept]
-        part = to_batch(chosen, "cpu")
-        advantages = torch.where(part.mask, torch.arange(len(kept))[:, None] - 1.5, 9.0)
-        advantages[-1] = 1.0
-        gradients.append(ppo_gradients(trainer, chosen, part, advantages, part.values + 1))
-    assert max(gradient.abs().max() for gradient in gradients[0].values()) > 0
-    for name in gradients[0]:
-        torch.testing.assert_close(gradients[0][name], gradients[1][name], atol=1e-7, rtol=1e-5)
