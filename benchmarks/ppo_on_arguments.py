@@ -6,7 +6,7 @@ FOLDER is what `benchmarks/convincing_arguments.py --out FOLDER` left: a reward 
 arguments, and their preferences, whole debates held out. From there: SFT on the best-liked arguments of the training
 debates, PPO from it with that reward run, looking at prompts of the held-out debates while it runs. Beside it
 best-of-n: n arguments of the SFT policy, of which the reward model takes the best, at KL = log n - (n - 1) / n (Stiennon et al.,
-arXiv 2009.01325, appendix G.3), up to the n that draws as many samples as PPO drew. Prints a table, draws a picture.
+arXiv 2009.01325, appendix G.3), to beyond the n that draws as many samples as PPO drew. Prints a table, draws a picture.
 """
 
 import argparse
@@ -26,14 +26,18 @@ ASK = (
     "{topic}\nWhy would somebody say: {side}? Give one good reason.",
     "Topic: {topic}\nArgue for this side in a few sentences: {side}",
     "{topic}\nConvince me of this: {side}",
+    "Debate: {topic}\nSpeak for {side}.",
+    "{topic}\nWhat is the best reason for {side}?",
+    "Some say: {side}. Why?\nThe question is: {topic}",
+    "{topic}\nIn favour of {side}:",
 )
-LENGTH = 48  # tokens of a response
+LENGTH = 40  # tokens of a response
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", required=True, help="the --out folder of benchmarks/convincing_arguments.py")
-    parser.add_argument("--updates", type=int, default=24, help="of 16 rollouts")
+    parser.add_argument("--updates", type=int, default=16, help="of 16 rollouts")
     parser.add_argument("--kl-budget", type=float, default=10.0, help="nats a response")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -63,16 +67,17 @@ def main() -> None:
         "seed": options.seed,
         "total_episodes": 16 * options.updates,
         "batch_size": 16,
-        "num_ppo_epochs": 2,
-        "num_mini_batches": 2,
+        "num_ppo_epochs": 1,
+        "num_mini_batches": 4,
         "response_length": LENGTH,
         "temperature": 0.7,
-        "learning_rate": 3e-4,
+        "learning_rate": 7e-4,
+        "lr_scheduler_type": "constant",
         "kl_coef": 0.03,
-        "vf_coef": 0.5,
+        "vf_coef": 1.0,
         "missing_eos_penalty": 0.5,
         "save_steps": 8,
-        "eval_steps": max(1, options.updates // 6),
+        "eval_steps": max(1, options.updates // 4),
         "eval_dataset_name": str(out / "prompts-held-out.jsonl"),
         "kl_budget": options.kl_budget,
     }
@@ -84,7 +89,7 @@ def main() -> None:
 
 
 def _prompts(out: Path) -> dict[str, list[dict[str, Any]]]:
-    """Every debate-side in four wordings; the held-out ones are those of the debates that are in the test split."""
+    """Every debate-side in eight wordings; the held-out ones are those of the debates that are in the test split."""
     found: dict[str, dict[str, None]] = {"train": {}, "held-out": {}}
     for ranking in read_rows(out / "preferences", "rankings.jsonl"):
         topic, side = ranking.prompt[0].content.split("\nGive a convincing argument for: ")
@@ -133,7 +138,7 @@ def _table(out: Path, options: argparse.Namespace, prompts: list[dict[str, Any]]
     looks = [row for row in rows if "eval/scores" in row]
     manifest = json.loads((out / "ppo" / "manifest.json").read_text())
     drawn = manifest["recipe"]["total_episodes"]
-    most = max(n for n in (1, 2, 4, 8, 16, 32) if n * len(prompts) <= max(drawn, len(prompts)))
+    most = max(n for n in (1, 2, 4, 8, 16, 32) if n * len(prompts) <= 2 * drawn)
     best = _best_of_n(out, prompts, most, options.seed)
     lines = [
         f"\nHeld-out prompts: {len(prompts)}, of debates in neither reward training nor PPO. Score: the reward model's,"
@@ -150,7 +155,7 @@ def _table(out: Path, options: argparse.Namespace, prompts: list[dict[str, Any]]
             f" {look['eval/tokens']:.0f} | {look['eval/ended']:.2f} |"
         )
     for n, score in best.items():
-        note = f" ({n * len(prompts)} samples)" if n == most else ""
+        note = f" ({n * len(prompts)} samples)"
         lines.append(f"| best of {n}{note} | {math.log(n) - (n - 1) / n:.2f} | {score:+.3f} | | |")
     _draw(out, looks, best, options.kl_budget)
     return "\n".join([*lines, "", f"Picture: {out / 'reward-against-kl.png'}"])

@@ -98,13 +98,13 @@ class PPOConfig(RewardArguments):
             raise ValueError(
                 "key `kl_estimator`: k1 in the loss has a gradient of mean zero, so it holds nothing back; take k2"
             )
+        if not self.use_reference and (self.kl_coef or self.kl_target or self.kl_budget):
+            raise ValueError("key `use_reference`: without a reference there is no KL; set `kl_coef: 0` and no target")
         if self.kl_target is not None and not (self.kl_coef > 0 and self.batch_size < 5 * self.kl_horizon):
             raise ValueError(
                 "key `kl_target`: needs a `kl_coef` above 0 to start from, and a `kl_horizon` above a fifth of"
                 " batch_size; else it would stay at 0 or jump below"
             )
-        if not self.use_reference and (self.kl_coef or self.kl_target or self.kl_budget):
-            raise ValueError("key `use_reference`: without a reference there is no KL; set `kl_coef: 0` and no target")
         if self.eval_steps is None and (self.kl_budget or self.patience):
             raise ValueError("key `eval_steps`: is needed for `kl_budget` and `patience`; say every how many updates")
 

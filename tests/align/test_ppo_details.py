@@ -174,7 +174,7 @@ def moments(rows: list[list[float]]) -> tuple[float, float]:
 
 @pytest.mark.parametrize(
     ("kind", "warmup", "rates"),
-    [("linear", 0, [1.0, 0.75, 0.5, 0.25]), ("linear", 2, [0.0, 0.5, 1.0, 0.5]), ("constant", 0, [1.0] * 4)],
+    [("linear", 0, [1.0, 0.75, 0.5, 0.25]), ("linear", 2, [0.5, 1.0, 2 / 3, 1 / 3]), ("constant", 0, [1.0] * 4)],
 )
 def test_the_rate_is_a_function_of_the_update(kind: str, warmup: int, rates: list[float]) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -198,6 +198,10 @@ def test_the_rate_is_a_function_of_the_update(kind: str, warmup: int, rates: lis
         ({"use_reference": False, "kl_coef": 0.0, "kl_target": 1.0}, "without a reference there is no KL"),
         ({"kl_budget": 1.0}, "is needed for `kl_budget`"),
         ({"kl_horizon": 0}, "is less than 1"),
+        ({"kl_target": 6.0, "kl_coef": 0.0}, "would stay at 0"),
+        ({"kl_target": 6.0, "kl_horizon": 10}, "jump below"),
+        ({"missing_eos_penalty": -1.0}, "is less than 0"),
+        ({"missing_eos_penalty": float("nan")}, "no number"),
         ({"max_grad_norm": 0.0}, "is not a number above 0"),
         ({"gamma": 1.1}, "is not between 0 and 1"),
         ({"num_mini_batches": 3}, "does not divide into 3"),
