@@ -41,7 +41,7 @@ class PPOTrainer:
     """PPO in TRL's style: `PPOTrainer(model, reward, args, train_dataset).train()`.
 
     model: a hub name, a model folder, an adapter folder (the reference is then a copy of it), or a causal model of
-        transformers in memory.
+        transformers in memory, which reward runs don't share: it may hold other weights than its name says.
     reward: reward runs by folder, functions by "path/to/file.py:name", or functions as TRL's trainers take them:
         f(prompts, completions, **columns) -> one number, or None to abstain, a completion; sync or async. By default
         what `args` names.

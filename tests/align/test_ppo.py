@@ -361,3 +361,9 @@ def test_a_response_that_nobody_scores_teaches_nothing(tiny: Path, reward_run: P
     assert max(gradient.abs().max() for gradient in gradients[0].values()) > 0
     for name in gradients[0]:
         torch.testing.assert_close(gradients[0][name], gradients[1][name], atol=1e-7, rtol=1e-5)
+
+
+def test_an_update_that_nobody_scores_is_one_sentence(tiny: Path, tmp_path: Path) -> None:
+    trainer = ppo_trainer(tiny, lambda completions, **_: [None] * len(completions), tmp_path / "run")
+    with pytest.raises(BadInput, match="update 1: every reward source abstained on all 5 responses"):
+        trainer.train()
