@@ -144,6 +144,32 @@ def evaluate(recipe: dict[str, Any], where: str, **options: Any) -> None:
 @align.command(context_settings={"ignore_unknown_options": True})
 @click.argument("recipe", metavar="RECIPE")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]...")
+@click.option("--verb", type=click.Choice(["ppo", "sft", "reward", "dpo"]), help="Else told by the recipe's keys.")
+@click.option("--device", type=click.Choice(["gpu", "cpu"]), help="Plan for this one, whatever is here.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts, in bytes.")
+def plan(recipe: str, overrides: tuple[str, ...], verb: str | None, device: Any, as_json: bool) -> None:
+    """Say what memory each role of a run will take, before anything is loaded."""
+    from align.run.progress import quiet_libraries
+
+    quiet_libraries()
+    from trl import DPOConfig, ModelConfig, RewardConfig, SFTConfig
+
+    from align.config import read_recipe
+    from align.models import plan
+    from align.ppo.config import PPOConfig
+    from align.train.common import DataArguments
+
+    trainers = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig}
+    schemas = {name: (config, ModelConfig, DataArguments) for name, config in trainers.items()}
+    found = plan.plan_run(
+        read_recipe(recipe, list(overrides)), recipe, {"ppo": (PPOConfig, ModelConfig), **schemas}, verb, device
+    )
+    print(plan.as_json(found) if as_json else plan.as_table(found))
+
+
+@align.command(context_settings={"ignore_unknown_options": True})
+@click.argument("recipe", metavar="RECIPE")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]...")
 @click.option("--to-annotate", metavar="FILE", help="Write items that `annotate import` takes; else print them.")
 def sample(recipe: str, overrides: tuple[str, ...], to_annotate: str | None) -> None:
     """Sample responses to prompts, to look at or to have ranked."""
