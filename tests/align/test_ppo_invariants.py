@@ -149,8 +149,10 @@ def test_reference_is_the_adapter_that_ppo_started_from(make: Any, tiny: Path) -
     for role, same in (("reference", True), ("policy", False)):
         after = logprobs_again(trainer, rollouts, role)
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(after, reference, strict=True)) is same
-    trained = {name for name, p in trainer.roles.policy.named_parameters() if p.requires_grad}
-    assert trained and not [name for name in trained if ".reference." in name or ".reward_" in name]
+    for last in ("reference", "policy", "reward_0"):  # PEFT trains whichever adapter is active
+        trainer.roles.states(last, torch.tensor([[1, 2]]))
+        trained = {name for name, p in trainer.roles.policy.named_parameters() if p.requires_grad}
+        assert trained and not [name for name in trained if ".reference." in name or ".reward_" in name]
 
 
 def test_a_reference_in_memory_is_a_copy(tiny: Path, tmp_path: Path) -> None:
