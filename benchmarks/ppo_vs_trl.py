@@ -24,13 +24,14 @@ from typing import Any
 
 import yaml
 
+MODES = ("lora", "lora-shared", "full")  # lora-shared: the value model is a head on the policy's trunk, TRL as in lora
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mode", nargs="+", choices=["lora", "full"], default=["lora", "full"])
+    parser.add_argument("--mode", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side")
     parser.add_argument("--updates", type=int, default=4, help="updates a run, the first of which is not counted")
     parser.add_argument("--batch", type=int, default=16, help="rollouts an update")
@@ -72,19 +73,22 @@ def main() -> None:
             ours = {
                 **same,
                 "per_device_train_batch_size": options.micro_batch,
-                "use_peft": mode == "lora",
-                "reward_model_path": str(adapter if mode == "lora" else whole),
-                **({} if mode == "lora" else {"lora_r": None, "lora_alpha": None}),
+                "use_peft": mode != "full",
+                "value": "shared" if mode == "lora-shared" else "separate",
+                "reward_model_path": str(whole if mode == "full" else adapter),
+                **({"lora_r": None, "lora_alpha": None} if mode == "full" else {}),
             }
             theirs = {
                 **same,
-                "mode": mode,
+                "mode": mode.removesuffix("-shared"),
                 "micro_batch_size": options.micro_batch,
                 "rollout_batch_size": options.batch,
                 "reward": {"model": str(whole)},
             }
             one = run_ours(ours, model, prompts, folder / "ours", options.threads)
-            two = run_theirs(theirs, python, model, prompts, folder / "trl", options.threads)
+            two = run_theirs(
+                theirs, python, model, prompts, work / f"{mode.removesuffix('-shared')}-{pair}" / "trl", options.threads
+            )
             results.setdefault(mode, []).append((one, two))
     print(_table(options, model, len(prompts), results))
 
