@@ -4,9 +4,9 @@
 
 FOLDER is what `benchmarks/convincing_arguments.py --out FOLDER` left: a reward run from real people's judgements of
 arguments, and their preferences, whole debates held out. From there: SFT on the best-liked arguments of the training
-debates, PPO from it with that reward run, looking at prompts of the held-out debates while it runs. Beside it
-best-of-n: n arguments of the SFT policy, of which the reward model takes the best, at KL = log n - (n - 1) / n (Stiennon et al.,
-arXiv 2009.01325, appendix G.3), to beyond the n that draws as many samples as PPO drew. Prints a table, draws a picture.
+debates, and PPO from it with that reward run, looking at prompts of the held-out debates while it runs. Beside it
+best-of-n: of n arguments of the SFT policy the one that the reward model likes best, at KL = log n - (n - 1) / n
+(Stiennon et al., arXiv 2009.01325, appendix G.3). Prints a table, draws a picture.
 """
 
 import argparse
