@@ -153,7 +153,8 @@ def equal_samples(runs: dict[str, list[Series]]) -> str:
         first, second = ([measure(run) for run in runs[side]] for side in SIDES)
         gap, error = difference(first, second)
         lines.append(
-            f"| {name} | {statistics.fmean(first):.2f} | {statistics.fmean(second):.2f} | {gap:+.2f} | {error:.2f} |"
+            f"| {name} | {statistics.fmean(first):.2f} | {statistics.fmean(second):.2f} | {gap:+.2f}"
+            f" | {_or_dash(error, '.2f')} |"
         )
     return "\n".join(lines)
 
@@ -168,10 +169,14 @@ def equal_kl(points: dict[str, Any]) -> str:
         first, second = (list(map(float, points[side][:, number])) for side in SIDES)
         gap, error = difference(first, second)
         lines.append(
-            f"| {kl:.1f} | {statistics.fmean(first):.2f} | {statistics.fmean(second):.2f} | {gap:+.2f} | {error:.2f}"
-            f" | {gap / error if error else math.nan:+.1f} |"
+            f"| {kl:.1f} | {statistics.fmean(first):.2f} | {statistics.fmean(second):.2f} | {gap:+.2f}"
+            f" | {_or_dash(error, '.2f')} | {_or_dash(gap / error if error else math.nan, '+.1f')} |"
         )
     return "\n".join(lines)
+
+
+def _or_dash(number: float, form: str) -> str:
+    return "–" if math.isnan(number) else format(number, form)
 
 
 def draw(runs: dict[str, list[Series]], points: dict[str, Any], path: Path) -> None:
