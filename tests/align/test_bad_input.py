@@ -309,7 +309,9 @@ def test_prompts_that_are_all_too_long_for_ppo(ppo_recipe: Callable[..., Path], 
     said = refused("ppo", ppo_recipe(dataset_name=data))
     assert "every one of its 3 prompts is too long" in said
     assert "120 are allowed (max_prompt_length None, and the model's context of 128 less 8 new tokens)" in said
-    assert "prompts is too long; the shortest has 22 tokens, and 3 are allowed" in refused("ppo", ppo_recipe(max_prompt_length=3))
+    assert "prompts is too long; the shortest has 22 tokens, and 3 are allowed" in refused(
+        "ppo", ppo_recipe(max_prompt_length=3)
+    )
 
 
 def test_prompts_longer_than_the_context(tiny: Path, evaluate_recipe: Callable[..., Path], tmp_path: Path) -> None:
