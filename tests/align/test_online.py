@@ -170,7 +170,7 @@ def test_a_reward_run_and_functions_together(
     assert (row["rewards/liked/mean"], row["completions/abstained"]) == (1.0, 0.0)
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert [(parent["folder"], parent["verb"]) for parent in manifest["parents"]] == [(str(reward_run), "reward")]
-    assert set(manifest["inputs"]) == {"model", "reward_model", "dataset"}
+    assert set(manifest["inputs"]) == {"model", "reward_model", "reward_function_1", "dataset"}
 
 
 @pytest.mark.parametrize("verb", VERBS)
