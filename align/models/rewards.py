@@ -119,21 +119,6 @@ class Rewards:
         ]
         return Scores(total, parts)
 
-    def as_trl(self) -> Function:
-        """The same rewards as one reward function of TRL's trainers, whose prompts and completions are turns."""
-
-        def concord_rewards(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float | None]:
-            texts = [
-                completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions
-            ]
-            given = {
-                key: value for key, value in columns.items() if isinstance(value, list) and len(value) == len(texts)
-            }
-            turns = [[{"role": "user", "content": p}] if isinstance(p, str) else p for p in prompts]
-            return self(turns, texts, given).total
-
-        return concord_rewards
-
 
 def load_rewards(
     args: RewardArguments,

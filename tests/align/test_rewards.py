@@ -292,16 +292,6 @@ def test_a_reward_run_and_functions_add_up(tiny: Path, reward_run: Path, tmp_pat
     assert list(found.parts) == ["reward_model", "vowels", "length"]
 
 
-def test_as_trl_gives_the_same_numbers(reward_run: Path) -> None:
-    rewards = Rewards([load_scorer(str(reward_run), "cpu")], [named, length], weights=[1.0, 2.0, 0.1])
-    one = rewards.as_trl()
-    completions = [[{"role": "assistant", "content": text}] for text in TEXTS]
-    expected = rewards(PROMPTS, TEXTS, COLUMNS).total
-    assert one(PROMPTS, completions, what=SAY, trainer_state=object(), step=3) == expected
-    plain = [prompt[0]["content"] for prompt in PROMPTS]
-    assert one(plain, TEXTS, what=SAY) == expected
-
-
 def returns(value: Any) -> Callable[..., Any]:
     def reward(**_: Any) -> Any:
         return value
