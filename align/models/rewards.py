@@ -168,7 +168,7 @@ def check_base_unchanged(reward: ModelSource) -> None:
 def reward_facts(runs: Sequence[ModelSource], functions: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """What a run's manifest says about its reward runs, and about the files of its reward functions, with hashes."""
     facts = {f"reward_model_{number}" if number else "reward_model": model_facts(r) for number, r in enumerate(runs)}
-    files = [name.rpartition(":")[0] for name in functions]
+    files = dict.fromkeys(name.rpartition(":")[0] for name in functions)
     return facts | {f"reward_function_{number}": data_facts(file) for number, file in enumerate(files, start=1)}
 
 
