@@ -104,6 +104,10 @@ def plan_run(
             "malloc keeps some of what is freed, and the process may grow to twice this; with"
             " MALLOC_MMAP_THRESHOLD_=65536 in its environment it does not."
         )
+        if _bits(model_args):
+            notes.append(
+                "The file of the whole weights stays mapped and counts as resident; its pages are free when needed."
+            )
     return Plan(verb, device, [*parts, libraries], longest, notes)
 
 

@@ -303,6 +303,7 @@ def test_the_table(ppo_recipe: Callable[..., Path], tmp_path: Path) -> None:
     assert table[-1].startswith("total")
     assert f"{tmp_path / 'later'} is not there" in said.out
     assert not (tmp_path / "home/out").exists()
+    assert "stays mapped" in done("plan", ppo_recipe(), "--load_in_4bit").out
 
 
 @pytest.mark.parametrize(
