@@ -87,7 +87,7 @@ def open_database(where: str | None, *, create: bool = False) -> Database:
         _settle_sqlite(engine)
     database = Database(engine, name)
     try:
-        with database._writing.begin() as connection:
+        with database._writing.connect() as connection, _foreign_keys_off(connection), connection.begin():
             _upgrade(connection, name)
     except OperationalError as error:
         raise BadInput(f"cannot open the database {name}: {str(error.orig).splitlines()[0]}") from None
@@ -119,6 +119,21 @@ def _settle_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
 
+@contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    """SQLite changes a table by making it anew, during which what refers to it would be in the way."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")
+
+
 def _upgrade(connection: Connection, name: str) -> None:
     """Run the migrations that this database lacks, in the caller's transaction."""
     from alembic import command
@@ -140,3 +155,5 @@ def _upgrade(connection: Connection, name: str) -> None:
         )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    if connection.dialect.name == "sqlite" and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+        raise BadInput(f"{name} could not be brought to the newest schema: rows refer to rows that are not there")

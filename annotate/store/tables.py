@@ -1,13 +1,25 @@
 """The tables. Times are Unix seconds (UTC) as floats; JSON columns hold records of preferences.contract.
 
-What the database itself enforces: an item hands out each of its slots once (unique item, number), nobody holds or
-answers an item twice (unique item, member), a slot takes one answer (unique slot), and answers and audit entries
-are append-only (triggers in the migration).
+What the database itself enforces: an item hands out each of its slots once (unique item, number), nobody is given an
+item twice (unique item, member), a slot takes one answer (unique slot), an answer is superseded once and only by the
+same rater's next revision (unique supersedes, foreign key), a submission is stored once (unique item, member, key),
+and answers and audit entries are append-only (triggers in the migration). `version` counts the changes of a row, for
+ETags.
 """
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -28,7 +40,12 @@ class Base(DeclarativeBase):
 
 
 class Project(Base):
-    """One annotation campaign. `validation` and `test` are shares of the items, the rest trains."""
+    """One annotation campaign. `validation` and `test` are shares of the items, the rest trains.
+
+    `gold_rate` is the share of gold items among what a qualified rater is given; `qualify` how many gold items a rater
+    must pass before real ones; `skills` the tags whose items go only to raters with that skill; `warnings` {tag: text
+    of a content warning}, whose items raters may opt out of; `consent` what raters must agree to first.
+    """
 
     __tablename__ = "projects"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -39,6 +56,13 @@ class Project(Base):
     test: Mapped[float]
     simulated: Mapped[bool]
     created_at: Mapped[float]
+    closed_at: Mapped[float | None]
+    gold_rate: Mapped[float] = mapped_column(default=0.1)
+    qualify: Mapped[int] = mapped_column(default=0)
+    skills: Mapped[list[Any]] = mapped_column(default=list)
+    warnings: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    consent: Mapped[str | None] = mapped_column(Text)
+    version: Mapped[int] = mapped_column(default=1)
 
 
 class Guideline(Base):
@@ -53,13 +77,16 @@ class Guideline(Base):
 
 
 class Person(Base):
-    """Somebody who can log in."""
+    """Somebody who can log in. `openid` is "issuer subject" of an OpenID Connect login; without a password the hash is
+    empty."""
 
     __tablename__ = "people"
+    __table_args__ = (Index(None, "openid", unique=True),)
     id: Mapped[int] = mapped_column(primary_key=True)
     login: Mapped[str] = mapped_column(String(64), unique=True)
     name: Mapped[str | None] = mapped_column(String(200))
     password_hash: Mapped[str] = mapped_column(String(200))
+    openid: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[float]
 
 
@@ -67,7 +94,9 @@ class Member(Base):
     """A person's part in a project, or a rater that an import names (then `person_id` is null).
 
     `rater` is the login or the imported id: personal data, shown to owners only. Exports say `pseudonym`.
-    `guideline` is the version that this member has read.
+    `guideline` is the version that this member has read, `consent_hash` the SHA-256 of the consent that they gave.
+    `skills` are tags that they can rate, `opted_out` tags with a warning that they don't want to see. Who has
+    `removed_at` is out; erasing a member also cuts `person_id` and makes a new pseudonym.
     """
 
     __tablename__ = "members"
@@ -75,7 +104,7 @@ class Member(Base):
         UniqueConstraint("project_id", "rater"),
         UniqueConstraint("project_id", "pseudonym"),
         UniqueConstraint("project_id", "person_id"),
-        CheckConstraint("role IN ('rater', 'owner')", name="role"),
+        CheckConstraint("role IN ('rater', 'reviewer', 'owner')", name="role"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
@@ -84,6 +113,13 @@ class Member(Base):
     role: Mapped[str] = mapped_column(String(8))
     pseudonym: Mapped[str] = mapped_column(String(40))
     guideline: Mapped[int | None]
+    skills: Mapped[list[Any]] = mapped_column(default=list)
+    opted_out: Mapped[list[Any]] = mapped_column(default=list)
+    qualified_at: Mapped[float | None]
+    consented_at: Mapped[float | None]
+    consent_hash: Mapped[str | None] = mapped_column(String(64))
+    removed_at: Mapped[float | None]
+    version: Mapped[int] = mapped_column(default=1)
 
 
 class Group(Base):
@@ -102,7 +138,10 @@ class Group(Base):
 
 
 class Item(Base):
-    """A prompt with its responses. `key` is the id that the import gave; `prompt_hash` is of the normalised prompt."""
+    """A prompt with its responses. `key` is the id that the import gave; `prompt_hash` is of the normalised prompt.
+
+    `gold` are the known ranks of an item that checks raters: it has no slots, and every rater may be given it.
+    """
 
     __tablename__ = "items"
     __table_args__ = (
@@ -119,31 +158,62 @@ class Item(Base):
     tags: Mapped[list[Any]]
     gold: Mapped[list[Any] | None]
     priority: Mapped[float]
+    overlap: Mapped[int]
     content_hash: Mapped[str] = mapped_column(String(64))
     prompt_hash: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int] = mapped_column(default=1)
+
+
+class ItemTag(Base):
+    """A tag of an item once more, where a query can find it."""
+
+    __tablename__ = "item_tags"
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), primary_key=True)
+    tag: Mapped[str] = mapped_column(Text, primary_key=True)
 
 
 class Assignment(Base):
-    """That a rater was given an item, and `shown`: the order of the responses on his screen. It outlives its lease."""
+    """That a rater was given an item, and `shown`: the order of the responses on the screen. It outlives its lease.
+
+    `purpose`: "item" (takes a slot), "gold" (a check among real items) or "training" (before real items).
+    `state`: "open", then "answered" or "skipped".
+    """
 
     __tablename__ = "assignments"
-    __table_args__ = (UniqueConstraint("item_id", "member_id"),)
+    __table_args__ = (
+        UniqueConstraint("item_id", "member_id"),
+        CheckConstraint("purpose IN ('item', 'gold', 'training')", name="purpose"),
+        CheckConstraint("state IN ('open', 'answered', 'skipped')", name="state"),
+        Index(None, "member_id", "state"),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
-    member_id: Mapped[int] = mapped_column(ForeignKey("members.id"), index=True)
+    member_id: Mapped[int] = mapped_column(ForeignKey("members.id"))
+    purpose: Mapped[str] = mapped_column(String(8), default="item")
+    state: Mapped[str] = mapped_column(String(8), default="open")
     shown: Mapped[list[Any]]
     created_at: Mapped[float]
 
 
 class Slot(Base):
-    """One of the answers that an item wants. It is free when it has no answer and no lease that still runs; with an
-    answer it has the assignment, and no lease."""
+    """One of the answers that an item wants. It is free when it is not filled and no lease of it still runs.
+
+    `filled` says that an answer has it; then it has that answer's assignment, and no lease. `project_id` and `position`
+    (minus the item's priority) are the item's, for the index that finds the next free slot.
+    """
 
     __tablename__ = "slots"
-    __table_args__ = (UniqueConstraint("item_id", "number"),)
+    __table_args__ = (
+        UniqueConstraint("item_id", "number"),
+        CheckConstraint("NOT filled OR leased_until IS NULL", name="filled"),
+        Index(None, "project_id", "filled", "position", "item_id", "number"),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
     number: Mapped[int]
+    position: Mapped[float]
+    filled: Mapped[bool] = mapped_column(default=False)
     assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"), unique=True)
     leased_until: Mapped[float | None]
 
@@ -151,41 +221,88 @@ class Slot(Base):
 class Answer(Base):
     """What a rater submitted, ranks in import order; append-only.
 
-    `kind`: "rated" fills a slot, "surplus" came when none was left (paid, not counted), "imported" was given elsewhere.
-    `idempotency_key` makes submitting twice store once.
+    `kind`: "rated" fills a slot; "surplus" came when none was left (paid, not counted); "gold" and "training" check the
+    rater; "imported" was given elsewhere. A revision (2, 3, …) supersedes the answer before it and inherits its kind;
+    the slot stays the first one's. `idempotency_key` makes submitting twice store once.
     """
 
     __tablename__ = "answers"
     __table_args__ = (
-        UniqueConstraint("item_id", "member_id"),
-        CheckConstraint("kind IN ('rated', 'surplus', 'imported')", name="kind"),
-        CheckConstraint("(kind = 'rated') = (slot_id IS NOT NULL)", name="slot"),
+        UniqueConstraint("item_id", "member_id", "revision"),
+        UniqueConstraint("item_id", "member_id", "idempotency_key"),
+        UniqueConstraint("id", "item_id", "member_id"),
+        ForeignKeyConstraint(
+            ["supersedes_id", "item_id", "member_id"], ["answers.id", "answers.item_id", "answers.member_id"]
+        ),
+        CheckConstraint("kind IN ('rated', 'surplus', 'gold', 'training', 'imported')", name="kind"),
+        CheckConstraint("(kind = 'rated' AND revision = 1) = (slot_id IS NOT NULL)", name="slot"),
+        CheckConstraint("(revision = 1) = (supersedes_id IS NULL)", name="revision"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
     member_id: Mapped[int] = mapped_column(ForeignKey("members.id"), index=True)
     slot_id: Mapped[int | None] = mapped_column(ForeignKey("slots.id"), unique=True)
+    revision: Mapped[int] = mapped_column(default=1)
+    supersedes_id: Mapped[int | None] = mapped_column(unique=True)
     kind: Mapped[str] = mapped_column(String(8))
     idempotency_key: Mapped[str | None] = mapped_column(String(80))
     ranks: Mapped[list[Any]]
     strength: Mapped[int | None]
     ratings: Mapped[dict[str, Any] | None]
     flags: Mapped[list[Any]]
-    rationale: Mapped[str | None] = mapped_column(Text)
-    edited: Mapped[dict[str, Any] | None]
     shown: Mapped[list[Any] | None]
     seconds: Mapped[float | None]
     guideline: Mapped[int | None]
+    app_version: Mapped[str | None] = mapped_column(String(40))
     submitted_at: Mapped[float | None]
 
 
+class AnswerText(Base):
+    """The free text of an answer: apart from it, since erasing a rater deletes the text and keeps the ranks."""
+
+    __tablename__ = "answer_texts"
+    answer_id: Mapped[int] = mapped_column(ForeignKey("answers.id"), primary_key=True)
+    rationale: Mapped[str | None] = mapped_column(Text)
+    edited: Mapped[dict[str, Any] | None]
+
+
+class Draft(Base):
+    """What a rater has filled in and not submitted, as the page keeps it."""
+
+    __tablename__ = "drafts"
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"), primary_key=True)
+    body: Mapped[dict[str, Any]]
+    version: Mapped[int]
+    saved_at: Mapped[float]
+
+
+class Skip(Base):
+    """That a rater passed an item on, and why; they are not given it again. `text` is free text."""
+
+    __tablename__ = "skips"
+    __table_args__ = (
+        UniqueConstraint("item_id", "member_id"),
+        CheckConstraint("reason IN ('unsafe', 'broken', 'pii', 'cannot-judge', 'other')", name="reason"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
+    member_id: Mapped[int] = mapped_column(ForeignKey("members.id"), index=True)
+    reason: Mapped[str] = mapped_column(String(12))
+    text: Mapped[str | None] = mapped_column(Text)
+    at: Mapped[float]
+
+
 class Audit(Base):
-    """Who did what, when; append-only. `member_id` is null for what was done at the command line."""
+    """Who did what, when; append-only. `member_id` and `person_id` are null for what was done at the command line.
+
+    It names nobody: ids stay when a person is erased, so that the entries need not change.
+    """
 
     __tablename__ = "audit"
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int | None] = mapped_column(ForeignKey("projects.id"))
     member_id: Mapped[int | None] = mapped_column(ForeignKey("members.id"))
+    person_id: Mapped[int | None]
     at: Mapped[float]
     action: Mapped[str] = mapped_column(String(40))
     detail: Mapped[dict[str, Any]]
@@ -199,6 +316,7 @@ class Login(Base):
     person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)
     csrf_token: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[float]
     expires_at: Mapped[float]
 
 
@@ -210,3 +328,75 @@ class FailedLogin(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     login: Mapped[str] = mapped_column(String(64))
     at: Mapped[float]
+
+
+class Token(Base):
+    """A personal API token: its SHA-256, and the rights that it carries at most. Revoking deletes it."""
+
+    __tablename__ = "tokens"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"), index=True)
+    name: Mapped[str] = mapped_column(String(100))
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    rights: Mapped[list[Any]]
+    created_at: Mapped[float]
+    expires_at: Mapped[float | None]
+    used_at: Mapped[float | None]
+
+
+class Link(Base):
+    """A link that an owner hands out, good for one use until it expires: to join a project, or to set a new password.
+
+    The link carries a random token, signed; here is the token's SHA-256.
+    """
+
+    __tablename__ = "links"
+    __table_args__ = (
+        CheckConstraint("purpose IN ('join', 'password')", name="purpose"),
+        CheckConstraint("(purpose = 'password') = (person_id IS NOT NULL)", name="person"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(8))
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    role: Mapped[str] = mapped_column(String(8))
+    skills: Mapped[list[Any]]
+    person_id: Mapped[int | None] = mapped_column(ForeignKey("people.id"))
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[float]
+    expires_at: Mapped[float]
+    used_at: Mapped[float | None]
+
+
+class Setting(Base):
+    """What holds for the whole database: the key that signs links, and where the database has moved to."""
+
+    __tablename__ = "settings"
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)
+
+
+class Webhook(Base):
+    """An address that is told of a project's events."""
+
+    __tablename__ = "webhooks"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    url: Mapped[str] = mapped_column(Text)
+    events: Mapped[list[Any]]
+    created_at: Mapped[float]
+
+
+class Delivery(Base):
+    """One event for one webhook, written in the transaction of the event itself; `next_at` is null when it is over."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (Index(None, "next_at"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    webhook_id: Mapped[int] = mapped_column(ForeignKey("webhooks.id"), index=True)
+    event: Mapped[str] = mapped_column(String(40))
+    body: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[float | None]
+    delivered_at: Mapped[float | None]
+    error: Mapped[str | None] = mapped_column(Text)
