@@ -2,30 +2,18 @@
 
 import contextlib
 import errno
-import json
 import shlex
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from annotate.commands.common import database_option, json_option, progress, read_text, say, use_database
 from preferences.errors import BadInput, exit_on_bad_input
 
-if TYPE_CHECKING:
-    from annotate.store.database import Database
-
-database_option = click.option(
-    "--database",
-    envvar="ANNOTATE_DATABASE",
-    show_envvar=True,
-    metavar="PATH|URL",
-    help="An SQLite file, or a URL such as postgresql+psycopg://user@host/name.  [default: data/annotate.db]",
-)
 TEXT_PEOPLE = 30  # how many rows of raters a report prints as text
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
 
 def main() -> None:
@@ -76,10 +64,10 @@ def project_create(
     as_json: bool,
 ) -> None:
     """Make project NAME, and the database if there is none yet."""
-    text = _read_text(guidelines, "--guidelines") if guidelines is not None else None
+    text = read_text(guidelines, "--guidelines") if guidelines is not None else None
     from annotate.services.projects import create_project
 
-    with _database(database, create=True) as db, db.write() as session:
+    with use_database(database, create=True) as db, db.write() as session:
         made = create_project(
             session,
             name,
@@ -91,9 +79,7 @@ def project_create(
             simulated=simulated,
         )
         facts = {"project": made.name, "database": db.name, "overlap": overlap, "simulated": simulated}
-    _say(
-        facts, as_json, f"project {made.name!r} made in {db.name}; next: annotate import {shlex.quote(made.name)} FILE"
-    )
+    say(facts, as_json, f"project {made.name!r} made in {db.name}; next: annotate import {shlex.quote(made.name)} FILE")
 
 
 @cli.group()
@@ -122,12 +108,12 @@ def people_add(
 
     Without --password-file the password is asked for; where nobody can be asked one is made up and printed once.
     """
-    password = None if password_file is None else _read_text(password_file, "--password-file").rstrip("\r\n")
+    password = None if password_file is None else read_text(password_file, "--password-file").rstrip("\r\n")
     from annotate.services.people import add_person, is_new_login, readable_password
     from annotate.services.projects import find_project
 
     made_up = None
-    with _database(database) as db:
+    with use_database(database) as db:
         with db.read() as session:
             find_project(session, project)
             wanted = password is None and is_new_login(session, login)
@@ -139,7 +125,7 @@ def people_add(
             member = add_person(session, find_project(session, project), login, role=role, name=name, password=password)
     facts = {"project": project, "login": login, "role": role, "pseudonym": member.pseudonym, "password": made_up}
     told = f"; password, shown this once: {made_up}" if made_up else ""
-    _say(facts, as_json, f"{login} added to {project} as {role}{told}")
+    say(facts, as_json, f"{login} added to {project} as {role}{told}")
 
 
 @cli.command("import")
@@ -157,11 +143,11 @@ def import_(project: str, file: str, database: str | None, as_json: bool) -> Non
     from annotate.services.projects import find_project
     from preferences.contract import read_items
 
-    with _database(database) as db:
+    with use_database(database) as db:
         with db.read() as session:
             find_project(session, project)
         records = read_items(file)  # outside of the transaction, which would keep raters waiting
-        with db.write() as session, _progress("importing", as_json) as advance:
+        with db.write() as session, progress("importing", as_json) as advance:
             counts = import_items(session, find_project(session, project), records, file, advance)
     text = (
         f"stored {counts['items']} items and {counts['answers']} answers ({counts['raters']} new raters) in {project}"
@@ -170,7 +156,7 @@ def import_(project: str, file: str, database: str | None, as_json: bool) -> Non
         text += f"; {counts['unchanged']} items were there already, unchanged"
     if counts["kept_apart"]:
         text += f"; groups that share a prompt with one on another side of the split, and stay: {counts['kept_apart']}"
-    _say({"project": project, **counts}, as_json, text)
+    say({"project": project, **counts}, as_json, text)
 
 
 @cli.command()
@@ -200,7 +186,7 @@ def export(project: str, folder: str, overwrite: bool, database: str | None, as_
     from annotate.services.exchange import export_preferences
     from annotate.services.projects import find_project
 
-    with _database(database) as db, db.write() as session:
+    with use_database(database) as db, db.write() as session:
         rows = export_preferences(session, find_project(session, project))
         try:
             manifest = write_preferences(path, rows)
@@ -217,7 +203,7 @@ def export(project: str, folder: str, overwrite: bool, database: str | None, as_
         "rankings": "rankings",
     }
     text = f"{folder}: " + ", ".join(f"{counts[name]} {word}" for name, word in words.items())
-    _say({"project": project, "folder": folder, "counts": counts}, as_json, text)
+    say({"project": project, "folder": folder, "counts": counts}, as_json, text)
 
 
 @cli.command()
@@ -229,9 +215,9 @@ def report(project: str, database: str | None, as_json: bool) -> None:
     from annotate.services.projects import find_project
     from annotate.services.report import project_report
 
-    with _database(database) as db, db.read() as session:
+    with use_database(database) as db, db.read() as session:
         facts = project_report(session, find_project(session, project))
-    _say(facts, as_json, _report_text(facts))
+    say(facts, as_json, _report_text(facts))
 
 
 @cli.command()
@@ -240,21 +226,10 @@ def report(project: str, database: str | None, as_json: bool) -> None:
 @database_option
 def serve(host: str, port: int, database: str | None) -> None:
     """Serve the pages of all projects in the database: raters rank, owners watch."""
-    with contextlib.suppress(KeyboardInterrupt), _database(database) as db, _listen(host, port) as listener:
+    with contextlib.suppress(KeyboardInterrupt), use_database(database) as db, _listen(host, port) as listener:
         from annotate.app import serve_forever
 
         serve_forever(db, listener)
-
-
-@contextlib.contextmanager
-def _database(where: str | None, *, create: bool = False) -> Iterator["Database"]:
-    from annotate.store.database import open_database
-
-    database = open_database(where, create=create)
-    try:
-        yield database
-    finally:
-        database.engine.dispose()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -268,37 +243,6 @@ def _listen(host: str, port: int) -> socket.socket:
         reason = getattr(error, "strerror", None) or str(error)
         raise BadInput(f"cannot listen on {host} port {port} ({reason}); choose another --port or --host") from None
     return listener
-
-
-def _read_text(path: str, option: str) -> str:
-    try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise BadInput(f"{option}: cannot read {path}: {error.strerror}") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise BadInput(f"{option}: {path} is not UTF-8 text; save it as UTF-8") from None
-
-
-@contextlib.contextmanager
-def _progress(what: str, quiet: bool) -> Iterator[Any]:
-    """Count on stderr while something long runs, if a person is watching."""
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if not quiet and sys.stderr.isatty():
-            print(f"\r{what}: {done} items", end="", file=sys.stderr, flush=True)
-
-    yield advance
-    if not quiet and sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr)
-
-
-def _say(facts: dict[str, Any], as_json: bool, text: str) -> None:
-    click.echo(json.dumps({"format": 1, **facts}, ensure_ascii=False, allow_nan=False) if as_json else text)
 
 
 def _report_text(facts: dict[str, Any]) -> str:
