@@ -114,7 +114,10 @@ class Answer(Strict):
 
 
 class Item(Strict):
-    """One line of an import: a prompt with two or more responses, and the answers given elsewhere."""
+    """One line of an import: a prompt with two or more responses, and the answers given elsewhere.
+
+    `overlap` is how many raters answer this item; the project says it where the item does not.
+    """
 
     id: Id
     prompt: Prompt
@@ -123,6 +126,7 @@ class Item(Strict):
     tags: list[str] = []
     gold: list[Rank] | None = None
     priority: float = 0.0
+    overlap: Annotated[int, Field(ge=1, le=1000)] | None = None
     answers: list[Answer] = []
 
     @model_validator(mode="after")
@@ -145,7 +149,10 @@ class Item(Strict):
 
     def content_hash(self) -> str:
         """What decides whether the same id has come back with the same content."""
-        return sha256_json(self.model_dump(mode="json"))
+        content = self.model_dump(mode="json")
+        if self.overlap is None:
+            del content["overlap"]  # older databases hold hashes from before there was such a key
+        return sha256_json(content)
 
 
 def check_answer(answer: Answer, count: int) -> None:

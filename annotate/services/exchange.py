@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Select, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
-from annotate.services.answers import answer_columns, counted_answers
+from annotate.services.answers import counted_answers
 from annotate.services.consensus import consensus_ranks, pair_strength, share
 from annotate.services.people import new_pseudonym
 from annotate.services.projects import guideline_version, lock_project, note
 from annotate.services.splits import GroupsOfPrompts, choose_splits, prompt_hash
-from annotate.store.tables import Answer, Group, Item, Member, Project, Slot
+from annotate.store.tables import Answer, AnswerText, Group, Item, ItemTag, Member, Project, Slot
 from preferences import contract
 from preferences.contract import Demonstration, ExportedAnswer, Message, Models, Pair, PreferencesFolder, Ranking, Tie
 from preferences.errors import BadInput
@@ -66,29 +66,16 @@ def import_items(
                 "tags": record.tags,
                 "gold": record.gold,
                 "priority": record.priority,
+                "overlap": record.overlap or project.overlap,
                 "content_hash": content,
                 "prompt_hash": prompts[record.id][0],
             }
             for record, content in chunk
         ]
         ids = session.scalars(insert(Item).returning(Item.id, sort_by_parameter_order=True), rows).all()
-        slots = [{"item_id": item, "number": number} for item in ids for number in range(1, project.overlap + 1)]
-        session.execute(insert(Slot), slots)
-        given = [
-            {
-                "item_id": item,
-                "member_id": raters[answer.rater],
-                "kind": "imported",
-                "shown": answer.shown,
-                "submitted_at": _seconds(answer.submitted_at),
-                **answer_columns(answer),
-            }
-            for item, (record, _) in zip(ids, chunk, strict=True)
-            for answer in record.answers
-        ]
-        if given:
-            session.execute(insert(Answer), given)
-        answers += len(given)
+        stored = [(item, record) for item, (record, _) in zip(ids, chunk, strict=True)]
+        _store_tags_and_slots(session, project, stored)
+        answers += _store_answers(session, stored, raters)
         advance(len(chunk))
     counts = {
         "items": len(fresh),
@@ -147,6 +134,55 @@ def _raters(session: Session, project: Project, records: Sequence[contract.Item]
     if new:
         session.execute(insert(Member), new)
     return _mapping(session, query), len(new)
+
+
+def _store_tags_and_slots(session: Session, project: Project, stored: Sequence[tuple[int, contract.Item]]) -> None:
+    """Make the tags and slots of items (id, record) that were just stored. Gold items have no slots."""
+    tags = [{"item_id": item, "tag": tag} for item, record in stored for tag in dict.fromkeys(record.tags)]
+    slots = [
+        {"project_id": project.id, "item_id": item, "number": number, "position": -record.priority}
+        for item, record in stored
+        if record.gold is None
+        for number in range(1, (record.overlap or project.overlap) + 1)
+    ]
+    for table, rows in ((ItemTag, tags), (Slot, slots)):
+        if rows:
+            session.execute(insert(table), rows)
+
+
+def _store_answers(session: Session, stored: Sequence[tuple[int, contract.Item]], raters: dict[str, int]) -> int:
+    """Store the answers that came with items (id, record), their free text apart. Returns how many there were."""
+    given = [(item, answer) for item, record in stored for answer in record.answers]
+    if not given:
+        return 0
+    rows = [
+        {
+            "item_id": item,
+            "member_id": raters[answer.rater],
+            "kind": "imported",
+            "ranks": answer.ranks,
+            "strength": answer.strength,
+            "ratings": answer.ratings,
+            "flags": answer.flags or [],
+            "shown": answer.shown,
+            "seconds": answer.seconds,
+            "submitted_at": _seconds(answer.submitted_at),
+        }
+        for item, answer in given
+    ]
+    ids = session.scalars(insert(Answer).returning(Answer.id, sort_by_parameter_order=True), rows).all()
+    texts = [
+        {
+            "answer_id": row,
+            "rationale": answer.rationale,
+            "edited": answer.edited.model_dump() if answer.edited else None,
+        }
+        for row, (_, answer) in zip(ids, given, strict=True)
+        if answer.rationale is not None or answer.edited is not None
+    ]
+    if texts:
+        session.execute(insert(AnswerText), texts)
+    return len(rows)
 
 
 def _seconds(moment: str | None) -> float | None:
