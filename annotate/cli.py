@@ -65,18 +65,24 @@ def project_create(
 ) -> None:
     """Make project NAME, and the database if there is none yet."""
     text = read_text(guidelines, "--guidelines") if guidelines is not None else None
-    from annotate.services.projects import create_project
+    from annotate.services.projects import ProjectSettings, create_project
+    from preferences.contract import validate
+
+    given = {
+        "overlap": overlap,
+        "strength": strength,
+        "validation": validation,
+        "test": test,
+        "simulated": simulated,
+    }
+    settings = validate(ProjectSettings, given, "project create")
 
     with use_database(database, create=True) as db, db.write() as session:
         made = create_project(
             session,
             name,
             guidelines=text,
-            overlap=overlap,
-            strength=strength,
-            validation=validation,
-            test=test,
-            simulated=simulated,
+            settings=settings,
         )
         facts = {"project": made.name, "database": db.name, "overlap": overlap, "simulated": simulated}
     say(facts, as_json, f"project {made.name!r} made in {db.name}; next: annotate import {shlex.quote(made.name)} FILE")
@@ -160,16 +166,17 @@ def import_(project: str, file: str, database: str | None, as_json: bool) -> Non
 
 
 @cli.command()
-@click.argument("project")
+@click.argument("projects", nargs=-1, required=True, metavar="PROJECT...")
 @click.argument("folder", type=click.Path())
 @click.option("--overwrite", is_flag=True, help="Replace FOLDER if it is a preferences folder.")
 @database_option
 @json_option
-def export(project: str, folder: str, overwrite: bool, database: str | None, as_json: bool) -> None:
-    """Write what PROJECT's answers say to FOLDER, as a preferences folder.
+def export(projects: tuple[str, ...], folder: str, overwrite: bool, database: str | None, as_json: bool) -> None:
+    """Write what the answers of one or several PROJECTs say to FOLDER, as one preferences folder.
 
     Raters appear under random pseudonyms. The split of a group of items is chosen at its first export and never
-    changes. The same answers give the same bytes.
+    changes; groups of several projects that share a prompt or a name are split alike, and where their splits were
+    chosen apart before, what is held out less is left out. The same answers give the same bytes.
     """
     from preferences.contract import is_preferences_folder, write_preferences
 
@@ -187,14 +194,14 @@ def export(project: str, folder: str, overwrite: bool, database: str | None, as_
     from annotate.services.projects import find_project
 
     with use_database(database) as db, db.write() as session:
-        rows = export_preferences(session, find_project(session, project))
+        rows = export_preferences(session, *(find_project(session, name) for name in projects))
         try:
             manifest = write_preferences(path, rows)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise
             raise BadInput(f"cannot write to {folder}: {error.strerror}") from None
-    counts = manifest["counts"]
+    counts, left_out = manifest["counts"], manifest["left_out"]
     words = {
         "train": "training pairs",
         "validation": "validation pairs",
@@ -203,7 +210,10 @@ def export(project: str, folder: str, overwrite: bool, database: str | None, as_
         "rankings": "rankings",
     }
     text = f"{folder}: " + ", ".join(f"{counts[name]} {word}" for name, word in words.items())
-    say({"project": project, "folder": folder, "counts": counts}, as_json, text)
+    if left_out:
+        text += f"; left out, because the same prompt or group is held out in another project: {left_out} rankings"
+    facts = {"project": manifest["project"], "projects": list(projects), "folder": folder, "counts": counts}
+    say({**facts, "left_out": left_out}, as_json, text)
 
 
 @cli.command()
@@ -223,13 +233,14 @@ def report(project: str, database: str | None, as_json: bool) -> None:
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
 @click.option("--port", default=7860, show_default=True)
+@click.option("--api-only", is_flag=True, help="Leave the pages out: for scripts, or beside servers that have them.")
 @database_option
-def serve(host: str, port: int, database: str | None) -> None:
+def serve(host: str, port: int, api_only: bool, database: str | None) -> None:
     """Serve the pages of all projects in the database: raters rank, owners watch."""
     with contextlib.suppress(KeyboardInterrupt), use_database(database) as db, _listen(host, port) as listener:
         from annotate.app import serve_forever
 
-        serve_forever(db, listener)
+        serve_forever(db, listener, pages=not api_only)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -28,6 +28,7 @@ _FEATURES: dict[str, list[dict[str, Any]]] = {
     "ties": [*_PAIR_FEATURES, {"name": "split", "dtype": "string"}],
     "rankings": [
         {"name": "ranking", "dtype": "string"},
+        {"name": "project", "dtype": "string"},
         {"name": "split", "dtype": "string"},
         {"name": "group", "dtype": "string"},
         {"name": "prompt", **_MESSAGES},

@@ -270,9 +270,13 @@ class ExportedAnswer(Strict):
 
 
 class Ranking(Strict):
-    """A whole ranking: the consensus `ranks` (1 = best, equal = tie) and every answer behind it."""
+    """A whole ranking: the consensus `ranks` (1 = best, equal = tie) and every answer behind it.
+
+    Folders that were written before several projects could be exported as one have no `project`.
+    """
 
     ranking: str
+    project: str | None = None
     split: Literal["train", "validation", "test"]
     group: str
     prompt: list[Message]

@@ -1,25 +1,25 @@
-"""Import items with their answers, export a preferences folder."""
+"""Import items with their answers; export one or several projects as a preferences folder."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from itertools import combinations
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
-from annotate.services.answers import counted_answers
-from annotate.services.consensus import consensus_ranks, pair_strength, share
+from annotate.services.answers import GivenAnswer, counted_answers
 from annotate.services.people import new_pseudonym
 from annotate.services.projects import guideline_version, lock_project, note
-from annotate.services.splits import GroupsOfPrompts, choose_splits, prompt_hash
+from annotate.services.rows import demonstration_rows, pair_rows, ranking_row
+from annotate.services.splits import GroupsOfPrompts, Place, choose_joint_splits, on_another_side, prompt_hash
 from annotate.store.tables import Answer, AnswerText, Group, Item, ItemTag, Member, Project, Slot
 from preferences import contract
-from preferences.contract import Demonstration, ExportedAnswer, Message, Models, Pair, PreferencesFolder, Ranking, Tie
+from preferences.contract import Demonstration, Pair, PreferencesFolder, Ranking, Tie
 from preferences.errors import BadInput
-from preferences.files import read_jsonl, sha256_json
+from preferences.files import read_jsonl
 
 CHUNK = 2000
 
@@ -201,14 +201,51 @@ def _line_of(path: str | Path, key: str) -> str:
 # --- export -----------------------------------------------------------------------------------------------------
 
 
-def export_preferences(session: Session, project: Project) -> PreferencesFolder:
-    """Everything that a project's answers say, as the rows of a preferences folder; chooses and stores missing splits.
+class Part(NamedTuple):
+    """What one project brings to an export: its items that have answers, in the order of import."""
 
-    Raters appear by pseudonym. The same answers give the same rows, in the order of import. Raises BadInput if there
-    are no answers.
+    project: Project
+    items: list[tuple[Item, Group]]
+    answers: dict[int, list[GivenAnswer]]  # by item id
+    trust: dict[str, float]  # the reliability of each pseudonym
+    left_out: int = 0
+
+
+def export_preferences(session: Session, *projects: Project) -> PreferencesFolder:
+    """Everything that the projects' answers say, as the rows of a preferences folder; chooses and stores splits.
+
+    Raters appear by pseudonym. The same answers give the same rows, in the order of import. With several projects the
+    ids of rankings begin with the project's name, and what would put a prompt or a group on two sides of the split is
+    left out. Raises BadInput if a project has no answers, or is named twice.
     """
-    from preferences.stats.agreement import agreement  # half a second of scipy, which an import can do without
-    from preferences.stats.reliability import reliability
+    names = [project.name for project in projects]
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise BadInput(f"project {twice[0]!r} is named twice; name each project once, and the folder last")
+    parts = [_part(session, project) for project in sorted(projects, key=lambda project: project.id)]
+    shares = _choose_missing_splits(parts)
+    parts = _without_other_sides(parts)
+
+    pairs: dict[str, list[Pair]] = {split: [] for split in contract.SPLITS}
+    ties: list[Tie] = []
+    rankings: list[Ranking] = []
+    demonstrations: list[Demonstration] = []
+    for part in parts:
+        prefix = _prefix(part.project) if len(parts) > 1 else ""
+        for item, group in part.items:
+            given, key = part.answers[item.id], prefix + item.key
+            ranking = ranking_row(item, group, given, part.trust, project=part.project.name, ranking=key)
+            rankings.append(ranking)
+            for pair in pair_rows(ranking):
+                if pair.preference > 0.5:
+                    pairs[ranking.split].append(pair)
+                else:
+                    ties.append(Tie(**dict(pair), split=ranking.split))
+            demonstrations += demonstration_rows(ranking)
+    return PreferencesFolder(pairs, ties, rankings, demonstrations, _manifest(session, parts, shares))
+
+
+def _part(session: Session, project: Project) -> Part:
+    from preferences.stats.reliability import reliability  # half a second of scipy, which an import can do without
 
     lock_project(session, project)
     answers = counted_answers(session, project.id)
@@ -216,145 +253,91 @@ def export_preferences(session: Session, project: Project) -> PreferencesFolder:
         raise BadInput(f"project {project.name!r} has no answers yet; rate some items or import some, then export")
     query = select(Item, Group).join(Group).where(Item.project_id == project.id).order_by(Item.id)
     items = [(item, group) for item, group in session.execute(query) if item.id in answers]
-    _choose_missing_splits(project, items)
-    trust = reliability([_by_rater(answers[item.id]) for item, _ in items])
+    ranks = [{one.member.pseudonym: one.answer.ranks for one in answers[item.id]} for item, _ in items]
+    return Part(project, items, answers, reliability(ranks))
 
-    pairs: dict[str, list[Pair]] = {split: [] for split in contract.SPLITS}
-    ties: list[Tie] = []
-    rankings: list[Ranking] = []
-    demonstrations: list[Demonstration] = []
-    for item, group in items:
-        split = group.split or "train"
-        ranking = _ranking(item, group, answers[item.id], trust)
-        rankings.append(ranking)
-        for pair in _pairs(ranking):
-            if pair.preference > 0.5:
-                pairs[split].append(pair)
-            else:
-                ties.append(Tie(**dict(pair), split=ranking.split))
-        demonstrations += _demonstrations(ranking)
-    manifest = {
-        **_manifest(session, project, items, trust),
-        "answers": sum(len(answers[item.id]) for item, _ in items),
-        "agreement": agreement([[answer.ranks for answer, _ in answers[item.id]] for item, _ in items]),
+
+def _choose_missing_splits(parts: Sequence[Part]) -> dict[str, float]:
+    """Store a split for each group that has none; return the shares that were asked for, of all projects together."""
+    total = sum(len(part.items) for part in parts)
+    shares = {
+        split: float(sum(Fraction(getattr(part.project, split)) * len(part.items) for part in parts) / total)
+        for split in ("validation", "test")
     }
-    return PreferencesFolder(pairs, ties, rankings, demonstrations, manifest)
+    chosen = choose_joint_splits(_places(parts), **shares)
+    for (_, group), split in zip(_items(parts), chosen, strict=True):
+        group.split = split
+    return shares
 
 
-def _choose_missing_splits(project: Project, items: Sequence[tuple[Item, Group]]) -> None:
-    sizes = Counter(group.name for _, group in items)
-    stored = {group.name: group.split for _, group in items}
-    chosen = choose_splits(
-        {name: sizes[name] for name, split in stored.items() if split is None},
-        {name: (split, sizes[name]) for name, split in stored.items() if split is not None},
-        validation=project.validation,
-        test=project.test,
-    )
-    for _, group in items:
-        if group.split is None:
-            group.split = chosen[group.name]
+def _without_other_sides(parts: Sequence[Part]) -> list[Part]:
+    """The parts without the items that stand on another side of the split than the same prompt of another project."""
+    out = {item.id for (item, _), out in zip(_items(parts), on_another_side(_places(parts)), strict=True) if out}
+    kept = [[(item, group) for item, group in part.items if item.id not in out] for part in parts]
+    return [
+        part._replace(items=items, left_out=len(part.items) - len(items))
+        for part, items in zip(parts, kept, strict=True)
+    ]
 
 
-def _ranking(item: Item, group: Group, given: Sequence[tuple[Answer, Member]], trust: dict[str, float]) -> Ranking:
-    models = [response["model"] for response in item.responses]
-    return Ranking.model_validate(
-        {
-            "ranking": item.key,
-            "split": group.split,
-            "group": group.name,
-            "prompt": item.prompt,
-            "responses": [response["messages"] for response in item.responses],
-            "models": models if any(models) else None,
-            "ranks": consensus_ranks([answer.ranks for answer, _ in given]),
-            "weight": sum(trust[member.pseudonym] for _, member in given) / len(given),
-            "tags": item.tags,
-            "answers": [
-                ExportedAnswer(
-                    rater=member.pseudonym,
-                    ranks=answer.ranks,
-                    strength=answer.strength,
-                    ratings=answer.ratings,
-                    flags=answer.flags,
-                    edited=contract.Edit(**answer.edited) if answer.edited else None,
-                    shown=answer.shown,
-                    seconds=answer.seconds,
-                    guideline=answer.guideline,
-                )
-                for answer, member in given
-            ],
-        }
-    )
+def _items(parts: Sequence[Part]) -> list[tuple[Item, Group]]:
+    return [both for part in parts for both in part.items]
 
 
-def _pairs(ranking: Ranking) -> Iterator[Pair]:
-    """One row for each two responses of a ranking; chosen is the better one, or in a tie the smaller content hash."""
-    ranks = [answer.ranks for answer in ranking.answers]
-    for i, j in combinations(range(len(ranking.responses)), 2):
-        preference = share(ranks, i, j)
-        one, two = ranking.responses[i], ranking.responses[j]
-        flip = preference < 0.5 or (preference == 0.5 and _content(two) < _content(one))
-        chosen, rejected = (j, i) if flip else (i, j)
-        models = ranking.models and Models(chosen=ranking.models[chosen], rejected=ranking.models[rejected])
-        yield Pair(
-            prompt=ranking.prompt,
-            chosen=ranking.responses[chosen],
-            rejected=ranking.responses[rejected],
-            preference=float(max(preference, 1 - preference)),
-            strength=pair_strength([(answer.ranks, answer.strength) for answer in ranking.answers], i, j),
-            weight=ranking.weight,
-            ranking=ranking.ranking,
-            group=ranking.group,
-            tags=ranking.tags,
-            raters=[answer.rater for answer in ranking.answers],
-            models=models if models and (models.chosen or models.rejected) else None,
-        )
+def _places(parts: Sequence[Part]) -> list[Place]:
+    return [Place(item.prompt_hash, group.name, group.split) for item, group in _items(parts)]
 
 
-def _demonstrations(ranking: Ranking) -> Iterator[Demonstration]:
-    """The best-liked response, if there is a single one, and the responses that raters rewrote."""
-
-    def row(completion: list[Message], source: str) -> Demonstration:
-        return Demonstration.model_validate(
-            {
-                "prompt": ranking.prompt,
-                "completion": completion,
-                "split": ranking.split,
-                "group": ranking.group,
-                "ranking": ranking.ranking,
-                "source": source,
-            }
-        )
-
-    if ranking.ranks.count(1) == 1:
-        yield row(ranking.responses[ranking.ranks.index(1)], "best")
-    for answer in ranking.answers:
-        if answer.edited:
-            yield row([Message(role="assistant", content=answer.edited.text)], "edited")
+def _prefix(project: Project) -> str:
+    """What makes the ids of a project's rankings its own; no two projects and ids give the same."""
+    return project.name.replace("%", "%25").replace("/", "%2F") + "/"
 
 
-def _manifest(
-    session: Session,
-    project: Project,
-    items: Sequence[tuple[Item, Group]],
-    trust: dict[str, float],
-) -> dict[str, Any]:
-    simulated = " It is simulated: its imported answers come from programs, not people." if project.simulated else ""
+def _manifest(session: Session, parts: Sequence[Part], shares: dict[str, float]) -> dict[str, Any]:
+    """The facts of an export. What is each project's own stands under `projects`, and above where there is just one."""
+    from preferences.stats.agreement import agreement
+
+    names = [part.project.name for part in parts]
+    simulated = [part.project.name for part in parts if part.project.simulated]
+    one = parts[0].project if len(parts) == 1 else None
+    overlaps = {part.project.overlap for part in parts}
+    said = f"Raters gave these rankings in the project{'' if one else 's'} {', '.join(map(repr, names))}."
+    if simulated:
+        which = "It is simulated: its" if one else f"Simulated: {', '.join(map(repr, simulated))}; there the"
+        said += f" {which} imported answers come from programs, not people."
+    given = [[answer.answer for answer in part.answers[item.id]] for part in parts for item, _ in part.items]
+    groups = {(group.name, group.split) for _, group in _items(parts)}
     return {
-        "project": project.name,
-        "description": f"Raters gave these rankings in the project {project.name!r}.{simulated}",
-        "simulated": project.simulated,
-        "guideline": guideline_version(session, project.id),
-        "items": len(items),
-        "overlap": project.overlap,
-        "groups": dict(sorted(Counter(split for split in {g.id: g.split for _, g in items}.values() if split).items())),
-        "shares_asked": {"validation": project.validation, "test": project.test},
-        "raters": dict(sorted(trust.items())),
+        "project": " + ".join(names),
+        "description": said,
+        "simulated": bool(simulated),
+        "guideline": guideline_version(session, one.id) if one else None,
+        "items": len(given),
+        "answers": sum(map(len, given)),
+        "left_out": sum(part.left_out for part in parts),
+        "overlap": overlaps.pop() if len(overlaps) == 1 else None,
+        "groups": dict(sorted(Counter(split for _, split in groups if split).items())),
+        "shares_asked": shares,
+        "raters": {name: trust for part in parts for name, trust in sorted(part.trust.items())},
+        "projects": [_facts(session, part) for part in parts],
+        "agreement": agreement([[answer.ranks for answer in answers] for answers in given]),
     }
 
 
-def _by_rater(given: Sequence[tuple[Answer, Member]]) -> dict[str, list[int]]:
-    return {member.pseudonym: answer.ranks for answer, member in given}
-
-
-def _content(messages: list[Message]) -> str:
-    return sha256_json([message.model_dump() for message in messages])
+def _facts(session: Session, part: Part) -> dict[str, Any]:
+    """What the manifest says of one project; answers under no guideline were imported, or there was none to read."""
+    versions = Counter(one.answer.guideline for item, _ in part.items for one in part.answers[item.id])
+    return {
+        "project": part.project.name,
+        "simulated": part.project.simulated,
+        "guideline": guideline_version(session, part.project.id),
+        "guidelines": [
+            {"version": version, "answers": versions[version]}
+            for version in sorted(versions, key=lambda version: version or 0)
+        ],
+        "items": len(part.items),
+        "answers": versions.total(),
+        "left_out": part.left_out,
+        "overlap": part.project.overlap,
+        "shares_asked": {"validation": part.project.validation, "test": part.project.test},
+    }

@@ -2,9 +2,12 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 OWN_GROUP = "prompt-"  # begins the name of a group that no import named
+HELD_OUT = ("train", "validation", "test")  # the later, the more it hurts to have trained on it
 
 
 def normalised(text: str) -> str:
@@ -103,3 +106,69 @@ def choose_splits(
         chosen.update(dict.fromkeys(takes, split))
     chosen.update(dict.fromkeys(left, "train"))
     return chosen
+
+
+class Place(NamedTuple):
+    """Where an item stands: the hash of its prompt, the name of its group, and the group's split, if it has one."""
+
+    prompt: str
+    group: str
+    split: str | None
+
+
+def choose_joint_splits(places: Sequence[Place], *, validation: float, test: float) -> list[str]:
+    """The split of each item, so that what may be chosen still is chosen alike for all that belongs together.
+
+    Items of one prompt belong together, and so do those whose groups have one name, also if the two are of different
+    projects. What has no split takes the most held-out one that is stored for something it belongs with, or else a
+    new one as in `choose_splits`. A stored split stays, whatever the others say; see `on_another_side`.
+    """
+    root = _components(places)
+    members: dict[str, list[Place]] = {}
+    for place in places:
+        members.setdefault(root(place.group), []).append(place)
+    new: dict[str, int] = {}
+    kept: dict[str, tuple[str, int]] = {}
+    settled: dict[str, str] = {}
+    for component, inside in members.items():
+        stored = Counter(place.split for place in inside if place.split is not None)
+        if not stored:
+            new[component] = len(inside)
+            continue
+        settled[component] = max(stored, key=HELD_OUT.index)
+        stored[settled[component]] += len(inside) - stored.total()
+        kept.update({f"{component} {split}": (split, count) for split, count in stored.items()})
+    settled |= choose_splits(new, kept, validation=validation, test=test)
+    return [place.split or settled[root(place.group)] for place in places]
+
+
+def on_another_side(places: Sequence[Place]) -> list[bool]:
+    """Which items have to stay out, so that no prompt and no group stands on two sides of the split.
+
+    Splits were stored before the projects came together, so that they may contradict each other. What is held out
+    most (test, then validation) stays.
+    """
+    of_prompt: dict[str, str] = {}
+    of_group: dict[str, str] = {}
+    for place in places:
+        split = place.split or "train"
+        for known, key in ((of_prompt, place.prompt), (of_group, place.group)):
+            known[key] = max(known.get(key, split), split, key=HELD_OUT.index)
+    return [not (place.split or "train") == of_prompt[place.prompt] == of_group[place.group] for place in places]
+
+
+def _components(places: Sequence[Place]) -> Callable[[str], str]:
+    """A function from a group's name to the smallest name among all groups that it is bound to by prompts."""
+    parent: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while parent.setdefault(group, group) != group:
+            parent[group] = parent[parent[group]]
+            group = parent[group]
+        return group
+
+    first: dict[str, str] = {}  # prompt -> a group that has it
+    for place in places:
+        one, two = sorted((root(place.group), root(first.setdefault(place.prompt, place.group))))
+        parent[two] = one
+    return root
