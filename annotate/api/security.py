@@ -1,15 +1,62 @@
-"""Who is asking: every route takes the person from the session cookie and the database, never from the page."""
+"""Who is asking: every request is answered for the person behind its cookie or token, by the database as it is now.
+
+A handler takes an `Asker` and does its work inside `asker.reads(project_id, right)` or `asker.writes(…)`, so that what
+the person may do is looked up in the very transaction that does it.
+"""
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Header, HTTPException, Path, Request
+from fastapi import Depends, Path, Request
+from sqlalchemy.orm import Session
 
-from annotate.services.people import Visitor, membership, visitor
+from annotate.api.limits import REQUESTS
+from annotate.services.people import Visitor, visitor
+from annotate.services.refusals import Refused
+from annotate.services.rights import Right, require
+from annotate.services.tokens import token_holder
 from annotate.store.database import Database
 from annotate.store.tables import Member
 
 COOKIE = "concord_session"
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+LARGEST_ID = 2**31 - 1  # more would be an error of the database
+
+
+@dataclass(frozen=True)
+class Asker:
+    """The person behind a request. `rights` limits a token; None is a login session, which has all of its person's.
+
+    `csrf_token` and `session_id` are null for tokens.
+    """
+
+    database: Database
+    person_id: int
+    login: str
+    csrf_token: str | None
+    session_id: int | None
+    rights: frozenset[Right] | None
+
+    @contextmanager
+    def reads(self, project_id: int, right: Right) -> Iterator[tuple[Session, Member]]:
+        """A read transaction with this person's part in the project. Raises Refused without the right."""
+        self._carries(right)
+        with self.database.read() as session:
+            yield session, require(session, self.person_id, project_id, right)
+
+    @contextmanager
+    def writes(self, project_id: int, right: Right) -> Iterator[tuple[Session, Member]]:
+        """A write transaction with this person's part in the project. Raises Refused without the right."""
+        self._carries(right)
+        with self.database.write() as session:
+            yield session, require(session, self.person_id, project_id, right)
+
+    def _carries(self, right: Right) -> None:
+        if self.rights is not None and right not in self.rights:
+            raise Refused("forbidden", f"This token does not carry the right {right.value!r}.")
 
 
 def find_visitor(database: Database, request: Request) -> Visitor | None:
@@ -18,53 +65,35 @@ def find_visitor(database: Database, request: Request) -> Visitor | None:
         return visitor(session, request.cookies.get(COOKIE))
 
 
-def _database(request: Request) -> Database:
-    return request.app.state.database
-
-
-def _visitor(request: Request) -> Visitor:
-    found = find_visitor(request.app.state.database, request)
-    if found is None:
-        raise HTTPException(401, "You are signed out; sign in again.")
-    return found
-
-
-def _writing(who: Annotated[Visitor, Depends(_visitor)], x_csrf_token: Annotated[str, Header()] = "") -> Visitor:
-    if not secrets.compare_digest(x_csrf_token.encode(), who.csrf_token.encode()):
-        raise HTTPException(403, "This page is out of date; reload it.")
+def asker(request: Request) -> Asker:
+    """Find the person by token or login session; check the CSRF token of what changes something; count the request."""
+    database: Database = request.app.state.database
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme:
+        found = token_holder(database, token.strip()) if scheme.lower() == "bearer" else None
+        if found is None:
+            raise Refused("signed-out", "This token is not valid (any more); make a new one.")
+        who = Asker(database, found.person_id, found.login, None, None, found.rights)
+    else:
+        guest = find_visitor(database, request)
+        if guest is None:
+            raise Refused("signed-out", "You are signed out; sign in again.")
+        given = request.headers.get("x-csrf-token", "")
+        if request.method not in SAFE_METHODS and not secrets.compare_digest(given.encode(), guest.csrf_token.encode()):
+            raise Refused("csrf", "This page is out of date; reload it.")
+        who = Asker(database, guest.person_id, guest.login, guest.csrf_token, guest.session_id, None)
+    REQUESTS.count(who.person_id)
     return who
 
 
-def _member(project_id: int, role: str | None, who: Visitor, database: Database) -> Member:
-    with database.read() as session:
-        member = membership(session, who.person.id, project_id, role)
-    if member is None:  # the same words whether the project is there or not
-        raise HTTPException(403, f"You are not {'an ' + role if role == 'owner' else 'a rater'} of this project.")
-    return member
+def signed_in(request: Request) -> Asker:
+    """As `asker`, for what a token may never do: make tokens, change the password, end sessions."""
+    who = asker(request)
+    if who.session_id is None:
+        raise Refused("forbidden", "This takes a login session; a token may not do it.")
+    return who
 
 
-DatabaseOfApp = Annotated[Database, Depends(_database)]
-AnyVisitor = Annotated[Visitor, Depends(_visitor)]
-
-
-LARGEST_ID = 2**31 - 1  # more would be an error of the database
-ProjectId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
-
-
-def _rater(project_id: ProjectId, who: AnyVisitor, database: DatabaseOfApp) -> Member:
-    return _member(project_id, "rater", who, database)
-
-
-def _writing_rater(
-    project_id: ProjectId, who: Annotated[Visitor, Depends(_writing)], database: DatabaseOfApp
-) -> Member:
-    return _member(project_id, "rater", who, database)
-
-
-def _owner(project_id: ProjectId, who: AnyVisitor, database: DatabaseOfApp) -> Member:
-    return _member(project_id, "owner", who, database)
-
-
-Rater = Annotated[Member, Depends(_rater)]
-WritingRater = Annotated[Member, Depends(_writing_rater)]
-Owner = Annotated[Member, Depends(_owner)]
+AnyAsker = Annotated[Asker, Depends(asker)]
+SignedIn = Annotated[Asker, Depends(signed_in)]
+Id = Annotated[int, Path(ge=1, le=LARGEST_ID)]

@@ -1,137 +1,302 @@
-"""Answers: check one, store one, and read what counts."""
+"""Answers: check, store and revise one, and read what counts. A stored row never changes; a revision follows it."""
 
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import exists, insert, select
+from sqlalchemy.orm import Session, aliased
 
-from annotate.services.assignment import is_free, lock_member
+from annotate.services.assignment import NOT_YOURS, Given, end, lock_member, take_slot
+from annotate.services.gold import Feedback, train
 from annotate.services.projects import note
+from annotate.services.refusals import Refused
+from annotate.services.webhooks import announce
 from annotate.store.tables import Answer as AnswerRow
-from annotate.store.tables import Assignment, Item, Member, Project, Slot
-from preferences.contract import Answer, check_answer
+from annotate.store.tables import AnswerText, Assignment, Member, Project
+from preferences.contract import Answer, Edit, check_answer
 
-NOT_YOURS = "This item was not given to you; reload the page to get the next one."
-
-
-class Refused(Exception):
-    """An answer that can't be stored; the message is one sentence for the rater."""
+UNDO_SECONDS = 15 * 60.0
+FLAGS = ("unsafe", "broken", "pii", "cannot-judge")
 
 
 class Receipt(NamedTuple):
-    """`surplus`: the lease had run out and other raters filled the item; the answer is kept but not counted."""
+    """`surplus`: others had filled the item, or the project was closed; the answer is kept and paid, not counted.
+
+    `shown` is the order of the responses on the rater's screen.
+    """
 
     answer: int
+    revision: int
     surplus: bool
     submitted_at: float
+    shown: list[int]
+    feedback: Feedback | None = None
+
+
+class GivenAnswer(NamedTuple):
+    """A stored answer, its free text if there is any, and who gave it."""
+
+    answer: AnswerRow
+    text: AnswerText | None
+    member: Member
 
 
 def submit(
     session: Session,
     member: Member,
+    project: Project,
     assignment_id: int,
     answer: Answer,
     *,
     key: str,
     guideline: int | None,
+    revises: int | None = None,
     now: float | None = None,
 ) -> Receipt:
     """Store one rater's answer to an assignment, with its slot and audit entry, in the caller's transaction.
 
-    The same answer with the same idempotency `key` again returns the first receipt. A late answer takes a free slot,
-    or else is surplus.
-    Raises Refused for an assignment of somebody else, for an item answered already, and for ranks that don't fit.
+    `answer` is in import order. The same answer with the same idempotency `key` again returns the first receipt. A
+    late answer takes a free slot, or else is surplus. `revises` is the rater's answer that this one supersedes, within
+    UNDO_SECONDS of the first. Raises Refused where a rule is against it.
     """
     now = time.time() if now is None else now
     lock_member(session, member)
-    assignment = session.get(Assignment, assignment_id)
-    if assignment is None or assignment.member_id != member.id:
-        raise Refused(NOT_YOURS)
-    stored = session.scalar(
-        select(AnswerRow).where(AnswerRow.item_id == assignment.item_id, AnswerRow.member_id == member.id)
+    columns = (Assignment.id, Assignment.item_id, Assignment.purpose, Assignment.shown)
+    query = select(*columns, Assignment.member_id, Assignment.state).where(Assignment.id == assignment_id)
+    row = session.execute(query).first()
+    if row is None or row.member_id != member.id:
+        raise Refused("not-yours", NOT_YOURS)
+    given = Given(*row[:4])
+    stored = _revisions(session, given.item, member.id)
+    again = _stored_before(session, member, stored, key, answer)
+    if again is not None:
+        return again
+    if row.state == "skipped":
+        raise Refused("already-skipped", "You have skipped this item; reload the page to get the next one.")
+    if stored:
+        _check_revision(stored, revises, now)
+    elif revises is not None:
+        raise Refused("wrong-revision", "There is no answer of yours to change; submit this one as a new one.")
+    _check(answer, project, len(given.shown))
+
+    first = stored[0] if stored else None
+    slot, kind = None, given.purpose
+    if first is not None:
+        kind = first.kind
+    elif given.purpose == "item":
+        slot = take_slot(session, given, now) if project.closed_at is None else None
+        kind = "surplus" if slot is None else "rated"
+    number = session.scalar(
+        insert(AnswerRow)
+        .values(
+            item_id=given.item,
+            member_id=member.id,
+            slot_id=slot,
+            revision=len(stored) + 1,
+            supersedes_id=stored[-1].id if stored else None,
+            kind=kind,
+            idempotency_key=key,
+            shown=given.shown,
+            guideline=guideline,
+            app_version=app_version(),
+            submitted_at=now,
+            **answer_columns(answer),
+        )
+        .returning(AnswerRow.id)
     )
-    if stored is not None:
-        if (stored.idempotency_key, stored.ranks, stored.strength) != (key, answer.ranks, answer.strength):
-            raise Refused("You have answered this item already, and your first answer stands; reload the page.")
-        return Receipt(stored.id, stored.kind == "surplus", stored.submitted_at or now)
-    item = session.get_one(Item, assignment.item_id)
-    if answer.strength is not None and not session.get_one(Project, member.project_id).strength:
-        raise Refused("This project does not ask how strongly; leave the strength out.")
-    try:
-        check_answer(answer, len(item.responses))
-    except ValueError as error:
-        raise Refused(f"This answer can't be stored: {error}.") from None
-
-    own = session.scalar(select(Slot).where(Slot.assignment_id == assignment.id).with_for_update())
-    free = select(Slot).where(Slot.item_id == item.id, is_free(now)).order_by(Slot.number).limit(1)
-    slot = own or session.scalar(free.with_for_update(skip_locked=True))
-    if slot is not None:
-        # No lease any more. The change to the row is what tells another transaction, which found the slot free just
-        # before this one is committed, to look again (PostgreSQL).
-        slot.assignment_id, slot.leased_until = assignment.id, None
-    row = AnswerRow(
-        item_id=item.id,
-        member_id=member.id,
-        slot_id=slot.id if slot is not None else None,
-        kind="rated" if slot is not None else "surplus",
-        idempotency_key=key,
-        shown=assignment.shown,
-        guideline=guideline,
-        submitted_at=now,
-        **answer_columns(answer),
-    )
-    session.add(row)
-    session.flush()
-    note(session, "answered", project=item.project_id, member=member.id, answer=row.id, kind=row.kind)
-    return Receipt(row.id, row.kind == "surplus", now)
+    assert number is not None
+    if texts := text_columns(answer):
+        session.execute(insert(AnswerText).values(answer_id=number, **texts))
+    end(session, assignment_id, "answered")
+    revision = len(stored) + 1
+    note(session, "answered", project=project.id, member=member.id, answer=number, kind=kind, revision=revision)
+    announce(session, project.id, "answer.stored", answer=number, item=given.item, revision=revision)
+    feedback = train(session, member, project, given.item) if kind == "training" else None
+    return Receipt(number, revision, kind == "surplus", now, given.shown, feedback)
 
 
-def in_import_order(
-    session: Session, assignment_id: int, ranks: list[int], strength: int | None, seconds: float | None
-) -> Answer:
-    """Undo the order that an assignment showed: `ranks` and a pair's signed `strength` come in the order shown.
+def reopen(session: Session, member: Member, answer_id: int, *, now: float | None = None) -> tuple[Given, GivenAnswer]:
+    """An answer of this rater, to be changed: it stands until a revision of it is submitted.
 
-    Raises Refused if there is no such assignment, or not one rank a response.
+    Raises Refused if it is not theirs, is superseded, or was given more than UNDO_SECONDS ago.
     """
-    assignment = session.get(Assignment, assignment_id)
-    if assignment is None:
-        raise Refused(NOT_YOURS)
-    shown = assignment.shown
-    if len(ranks) != len(shown):
-        raise Refused(f"This answer can't be stored: {len(ranks)} ranks for {len(shown)} responses.")
+    now = time.time() if now is None else now
+    answer = session.get(AnswerRow, answer_id)
+    if answer is None or answer.member_id != member.id or answer.kind == "imported":
+        raise Refused("not-found", "You have given no such answer.")
+    _check_revision(_revisions(session, answer.item_id, member.id), answer_id, now)
+    query = select(Assignment.id, Assignment.item_id, Assignment.purpose, Assignment.shown)
+    row = session.execute(query.where(Assignment.item_id == answer.item_id, Assignment.member_id == member.id)).one()
+    return Given(*row), GivenAnswer(answer, session.get(AnswerText, answer_id), member)
+
+
+def own_answers(session: Session, member: Member, *, before: int | None, limit: int) -> list[tuple[AnswerRow, float]]:
+    """A rater's standing answers with when each item was first answered, the newest first, older than `before`."""
+    first, newer = aliased(AnswerRow), aliased(AnswerRow)
+    query = (
+        select(AnswerRow, first.submitted_at)
+        .join(first, (first.item_id == AnswerRow.item_id) & (first.member_id == AnswerRow.member_id))
+        .where(first.revision == 1, AnswerRow.member_id == member.id, AnswerRow.kind != "imported")
+        .where(~exists().where(newer.supersedes_id == AnswerRow.id))
+    )
+    if before is not None:
+        query = query.where(AnswerRow.id < before)
+    rows = session.execute(query.order_by(AnswerRow.id.desc()).limit(limit))
+    return [(answer, first_at or 0.0) for answer, first_at in rows]
+
+
+def can_revise(answer: AnswerRow, first_at: float, now: float) -> bool:
+    """Whether an answer that stands, first given at `first_at`, may still be changed by who gave it."""
+    return answer.kind not in ("training", "imported") and now <= first_at + UNDO_SECONDS
+
+
+class Shown(NamedTuple):
+    """An answer in the order of an assignment: what a page shows and sends. `edited` is (position, text)."""
+
+    ranks: list[int]
+    strength: int | None = None
+    ratings: dict[str, list[float]] | None = None
+    flags: Sequence[str] = ()
+    rationale: str | None = None
+    edited: tuple[int, str] | None = None
+    seconds: float | None = None
+
+
+def in_import_order(session: Session, assignment_id: int, given: Shown) -> Answer:
+    """Undo the order that an assignment showed. Raises Refused without the assignment, or if the lengths don't fit."""
+    shown = session.scalar(select(Assignment.shown).where(Assignment.id == assignment_id))
+    if shown is None:
+        raise Refused("not-yours", NOT_YOURS)
+    count = len(shown)
+    lists: dict[str, Sequence[float]] = {"ranks": given.ranks, **(given.ratings or {})}
+    for name, values in lists.items():
+        if len(values) != count:
+            raise Refused("does-not-fit", f"This answer can't be stored: {len(values)} {name} for {count} responses.")
+    if given.edited is not None and not 0 <= given.edited[0] < count:
+        raise Refused("does-not-fit", f"This answer can't be stored: it edits response {given.edited[0]} of {count}.")
+    at = [shown.index(index) for index in range(count)]  # where each response of the import stood
+    strength = given.strength
     if strength is not None and shown == [1, 0]:
         strength = -strength
     return Answer(
-        rater=str(assignment.member_id),
-        ranks=[ranks[shown.index(index)] for index in range(len(shown))],
+        rater="-",
+        ranks=[given.ranks[position] for position in at],
         strength=strength,
-        seconds=seconds,
+        ratings={name: [values[p] for p in at] for name, values in given.ratings.items()} if given.ratings else None,
+        flags=list(given.flags),
+        rationale=given.rationale,
+        edited=Edit(response=shown[given.edited[0]], text=given.edited[1]) if given.edited else None,
+        seconds=given.seconds,
     )
 
 
-def answer_columns(answer: Answer) -> dict[str, object]:
+def in_shown_order(shown: Sequence[int], answer: AnswerRow, text: AnswerText | None) -> Shown:
+    """The other way round: a stored answer as its rater saw it."""
+    strength = answer.strength
+    if strength is not None and list(shown) == [1, 0]:
+        strength = -strength
+    edited = text.edited if text else None
+    return Shown(
+        ranks=[answer.ranks[index] for index in shown],
+        strength=strength,
+        ratings={name: [values[index] for index in shown] for name, values in (answer.ratings or {}).items()} or None,
+        flags=answer.flags,
+        rationale=text.rationale if text else None,
+        edited=(list(shown).index(edited["response"]), edited["text"]) if edited else None,
+        seconds=answer.seconds,
+    )
+
+
+def answer_columns(answer: Answer) -> dict[str, Any]:
     """The columns that a rated and an imported answer share."""
     return {
         "ranks": answer.ranks,
         "strength": answer.strength,
         "ratings": answer.ratings,
         "flags": answer.flags or [],
-        "rationale": answer.rationale,
-        "edited": answer.edited.model_dump() if answer.edited else None,
         "seconds": answer.seconds,
     }
 
 
-def counted_answers(session: Session, project_id: int) -> dict[int, list[tuple[AnswerRow, Member]]]:
-    """{item id: its answers with who gave them}, surplus left out, in the order of pseudonyms."""
-    query = (
-        select(AnswerRow, Member)
-        .join(Member, Member.id == AnswerRow.member_id)
-        .where(Member.project_id == project_id, AnswerRow.kind != "surplus")
-        .order_by(AnswerRow.item_id, Member.pseudonym)
-    )
-    answers: dict[int, list[tuple[AnswerRow, Member]]] = {}
-    for answer, member in session.execute(query):
-        answers.setdefault(answer.item_id, []).append((answer, member))
+def text_columns(answer: Answer) -> dict[str, Any]:
+    """The columns of AnswerText; empty where the answer has no free text."""
+    if not answer.rationale and not answer.edited:
+        return {}
+    return {
+        "rationale": answer.rationale or None,
+        "edited": answer.edited.model_dump() if answer.edited else None,
+    }
+
+
+def counted_answers(session: Session, project_id: int) -> dict[int, list[GivenAnswer]]:
+    """{item id: its answers}, in the order of pseudonyms: the newest revision of each that was rated or imported."""
+    answers: dict[int, list[GivenAnswer]] = {}
+    query = standing_answers().where(Member.project_id == project_id, AnswerRow.kind.in_(["rated", "imported"]))
+    for answer, text, member in session.execute(query.order_by(AnswerRow.item_id, Member.pseudonym)):
+        answers.setdefault(answer.item_id, []).append(GivenAnswer(answer, text, member))
     return answers
+
+
+def standing_answers() -> Any:
+    """Query of (answer, its text or None, member), without the answers that a revision supersedes."""
+    newer = aliased(AnswerRow)
+    return (
+        select(AnswerRow, AnswerText, Member)
+        .join(Member, Member.id == AnswerRow.member_id)
+        .outerjoin(AnswerText, AnswerText.answer_id == AnswerRow.id)
+        .where(~exists().where(newer.supersedes_id == AnswerRow.id))
+    )
+
+
+@cache
+def app_version() -> str:
+    return version("concord")
+
+
+# --- inside ------------------------------------------------------------------------------------------------------
+
+
+def _revisions(session: Session, item: int, member: int) -> list[AnswerRow]:
+    query = select(AnswerRow).where(AnswerRow.item_id == item, AnswerRow.member_id == member)
+    return list(session.scalars(query.order_by(AnswerRow.revision)))
+
+
+def _stored_before(
+    session: Session, member: Member, stored: Sequence[AnswerRow], key: str, answer: Answer
+) -> Receipt | None:
+    """The receipt of the same submission, if it was stored by an earlier try whose receipt got lost on the way."""
+    row = next((row for row in stored if row.idempotency_key == key), None)
+    if row is None:
+        return None
+    columns = answer_columns(answer)
+    del columns["seconds"]  # a second try comes later
+    text = session.get(AnswerText, row.id)
+    texts = {"rationale": text.rationale, "edited": text.edited} if text else {}
+    if {name: getattr(row, name) for name in columns} != columns or texts != text_columns(answer):
+        raise Refused("key-reused", "This answer was stored before with other content, which stands; reload the page.")
+    feedback = None
+    if row.kind == "training":
+        feedback = train(session, member, session.get_one(Project, member.project_id), row.item_id)
+    return Receipt(row.id, row.revision, row.kind == "surplus", row.submitted_at or 0.0, row.shown or [], feedback)
+
+
+def _check_revision(stored: Sequence[AnswerRow], revises: int | None, now: float) -> None:
+    newest = stored[-1]
+    if revises is None:
+        raise Refused("already-answered", "You have answered this item, and that answer stands.", answer=newest.id)
+    if revises != newest.id:
+        raise Refused("wrong-revision", "Another answer of yours stands by now; reload the page.", answer=newest.id)
+    if not can_revise(newest, stored[0].submitted_at or 0.0, now):
+        raise Refused("undo-too-late", f"An answer can be changed for {UNDO_SECONDS / 60:.0f} minutes only.")
+
+
+def _check(answer: Answer, project: Project, count: int) -> None:
+    if answer.strength is not None and not project.strength:
+        raise Refused("does-not-fit", "This project does not ask how strongly; leave the strength out.")
+    try:
+        check_answer(answer, count)
+    except ValueError as error:
+        raise Refused("does-not-fit", f"This answer can't be stored: {error}.") from None

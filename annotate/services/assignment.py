@@ -1,71 +1,265 @@
-"""Which item a rater gets next: leases of slots."""
+"""Which item a rater gets next: leases of slots, gold items mixed in, training before real items.
+
+A real item hands out its slots, each leased to one rater at a time; a gold item checks the rater, takes no slot, and
+may go to everybody. Nobody is given an item twice.
+"""
 
 import secrets
 import time
+from collections.abc import Collection
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    SQLColumnExpression,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
-from annotate.store.tables import Answer, Assignment, Item, Member, Slot
+from annotate.services.projects import note
+from annotate.services.refusals import Refused
+from annotate.store.tables import Answer, Assignment, Draft, Item, ItemTag, Member, Project, Skip, Slot
 
 LEASE_SECONDS = 30 * 60.0
+NOT_YOURS = "This item was not given to you; reload the page to get the next one."
+_random = secrets.SystemRandom()
 
 
-def next_assignment(session: Session, member: Member, *, now: float | None = None) -> tuple[Assignment, Item] | None:
-    """Lease a slot to a rater for LEASE_SECONDS and return the assignment with its item; None if nothing is left.
+class Given(NamedTuple):
+    """An item as it was given to a rater: `shown` is the order of its responses on their screen."""
 
-    What the rater held last comes first, with the same order of responses: a lease that still runs, or one that ran
-    out and whose slot (or another of that item) is still free. Then the item of highest priority, oldest first.
+    assignment: int
+    item: int
+    purpose: str
+    shown: list[int]
+
+
+def next_assignment(
+    session: Session, member: Member, project: Project, *, holding: Collection[int] = (), now: float | None = None
+) -> Given | None:
+    """Lease an item to a rater for LEASE_SECONDS; None if there is nothing for them now.
+
+    What the rater was given before and has not ended comes first, in the same order of responses, unless it is among
+    the assignments that they are `holding`: so a page can fetch the next item while the rater reads this one. After
+    that, training until they are qualified; then the free slot of highest priority, oldest item first, or in its
+    place, at the project's gold rate and by chance, a gold item.
     """
     now = time.time() if now is None else now
     lock_member(session, member)
-    first = open_slots(member, now).limit(1).with_for_update(skip_locked=True, of=Slot)
-    row = session.execute(first).first()
-    if row is None:
+    if project.closed_at is not None:
         return None
-    slot, item = session.get_one(Slot, row.slot), session.get_one(Item, row.item)
-    if row.assignment is not None:
-        assignment = session.get_one(Assignment, row.assignment)
-    else:
-        order = list(range(len(item.responses)))
-        secrets.SystemRandom().shuffle(order)
-        assignment = Assignment(item_id=item.id, member_id=member.id, shown=order, created_at=now)
-        session.add(assignment)
-        session.flush()
-    slot.assignment_id, slot.leased_until = assignment.id, now + LEASE_SECONDS
-    session.flush()
-    return assignment, item
+    for given in _open_assignments(session, member):
+        if given.assignment not in holding and _lease(session, given, now):
+            return given
+    if project.qualify and member.qualified_at is None:
+        return _give_gold(session, member, project, "training", now)
+    free = _free_slots(member, project, now).limit(1).with_for_update(skip_locked=True, of=Slot)
+    found = session.execute(free).first()
+    if found is None:
+        return None
+    if project.gold_rate and _random.random() < project.gold_rate:
+        gold = _give_gold(session, member, project, "gold", now)
+        if gold is not None:
+            return gold
+    given = _give(session, member, found.item_id, "item", now)
+    _take(session, found.id, given.assignment, now)
+    return given
 
 
-def progress(session: Session, member: Member, *, now: float | None = None) -> tuple[int, int]:
-    """(answers this rater has given here, those plus the items that are open to them now)."""
+def renew(session: Session, member: Member, assignment_id: int, *, now: float | None = None) -> float:
+    """Lengthen the lease of an item that the rater is at work on. Returns when it ends.
+
+    Raises Refused "assignment-expired" if it was over and others have taken all slots: an answer would still be kept
+    and paid, but not counted.
+    """
     now = time.time() if now is None else now
-    given = select(func.count()).where(Answer.member_id == member.id, Answer.kind != "imported")
-    done = session.scalar(given) or 0
-    items = open_slots(member, now).with_only_columns(Item.id).order_by(None).distinct().subquery()
-    return done, done + (session.scalar(select(func.count()).select_from(items)) or 0)
+    lock_member(session, member)
+    given = own_assignment(session, member, assignment_id)
+    if not _lease(session, given, now):
+        raise Refused(
+            "assignment-expired",
+            "You had this item for too long, and others have answered it by now; an answer is still kept and paid.",
+        )
+    return now + LEASE_SECONDS
+
+
+def skip(
+    session: Session, member: Member, assignment_id: int, reason: str, text: str | None, *, now: float | None = None
+) -> None:
+    """Pass an item on: its slot is free for others, and this rater is not given it again. Twice is once.
+
+    Raises Refused for an item of somebody else, or one that is answered.
+    """
+    now = time.time() if now is None else now
+    lock_member(session, member)
+    row = session.get(Assignment, assignment_id, populate_existing=True)
+    if row is None or row.member_id != member.id:
+        raise Refused("not-yours", NOT_YOURS)
+    if row.state == "skipped":
+        return
+    if row.state == "answered":
+        raise Refused("already-answered", "You have answered this item, so it can't be skipped.")
+    session.execute(
+        update(Slot).where(Slot.assignment_id == assignment_id).values(assignment_id=None, leased_until=None)
+    )
+    end(session, assignment_id, "skipped")
+    session.add(Skip(item_id=row.item_id, member_id=member.id, reason=reason, text=text, at=now))
+    session.flush()
+    note(session, "skipped", project=member.project_id, member=member.id, item=row.item_id, reason=reason)
+
+
+def own_assignment(session: Session, member: Member, assignment_id: int) -> Given:
+    """An open assignment of this rater. Raises Refused if it is somebody else's, answered or skipped."""
+    columns = (Assignment.id, Assignment.item_id, Assignment.purpose, Assignment.shown)
+    query = select(*columns, Assignment.member_id, Assignment.state).where(Assignment.id == assignment_id)
+    row = session.execute(query).first()
+    if row is None or row.member_id != member.id:
+        raise Refused("not-yours", NOT_YOURS)
+    if row.state != "open":
+        said = {"answered": "You have answered this item already.", "skipped": "You have skipped this item."}
+        raise Refused(f"already-{row.state}", said[row.state])
+    return Given(*row[:4])
+
+
+def end(session: Session, assignment_id: int, state: str) -> None:
+    """An assignment is answered or skipped: it needs no draft any more."""
+    session.execute(update(Assignment).where(Assignment.id == assignment_id).values(state=state))
+    session.execute(delete(Draft).where(Draft.assignment_id == assignment_id))
+
+
+def take_slot(session: Session, given: Given, now: float) -> int | None:
+    """The slot that an answer to this assignment fills: its own, else a free one of the item, else None."""
+    own = select(Slot.id).where(Slot.assignment_id == given.assignment, Slot.filled.is_(False)).with_for_update()
+    slot = session.scalar(own)
+    if slot is None:
+        free = select(Slot.id).where(Slot.item_id == given.item, is_free(now)).order_by(Slot.number).limit(1)
+        slot = session.scalar(free.with_for_update(skip_locked=True))
+    if slot is not None:
+        # The change to the row is also what tells another transaction, which found the slot free just before this
+        # one is committed, to look again (PostgreSQL).
+        values = {"assignment_id": given.assignment, "leased_until": None, "filled": True}
+        session.execute(update(Slot).where(Slot.id == slot).values(values))
+    return slot
 
 
 def is_free(now: float) -> ColumnElement[bool]:
     """SQL condition: a slot without an answer and without a lease that still runs."""
-    answered = exists().where(Answer.slot_id == Slot.id)
-    return and_(~answered, or_(Slot.assignment_id.is_(None), Slot.leased_until < now))
+    return and_(Slot.filled.is_(False), or_(Slot.leased_until.is_(None), Slot.leased_until < now))
 
 
 def lock_member(session: Session, member: Member) -> None:
     """Let one rater's requests take turns, so that two tabs can't both open the same item (PostgreSQL only)."""
-    session.execute(select(Member.id).where(Member.id == member.id).with_for_update())
+    if session.get_bind().dialect.name != "sqlite":
+        session.execute(select(Member.id).where(Member.id == member.id).with_for_update())
 
 
-def open_slots(member: Member, now: float) -> Select:
-    """Rows (slot, item, assignment or null), ids, of the slots that this rater may take or holds; best first."""
-    mine = and_(Assignment.item_id == Item.id, Assignment.member_id == member.id)
-    held = Slot.assignment_id == Assignment.id
-    unanswered = ~exists().where(Answer.item_id == Item.id, Answer.member_id == member.id)
-    return (
-        select(Slot.id.label("slot"), Item.id.label("item"), Assignment.id.label("assignment"))
-        .join(Item, Item.id == Slot.item_id)
-        .outerjoin(Assignment, mine)
-        .where(Item.project_id == member.project_id, unanswered, or_(held, is_free(now)))
-        .order_by(case((held, 0), (Assignment.id.is_not(None), 1), else_=2), Item.priority.desc(), Item.id, Slot.number)
+def blocked_tags(member: Member, project: Project) -> set[str]:
+    """Tags whose items this rater is not given: those that need a skill, and those opted out of."""
+    return (set(project.skills) - set(member.skills)) | (set(member.opted_out) & set(project.warnings))
+
+
+def not_blocked(item_id: SQLColumnExpression[int], blocked: Collection[str]) -> list[ColumnElement[bool]]:
+    """SQL conditions: an item without any of these tags."""
+    if not blocked:
+        return []
+    return [~exists().where(ItemTag.item_id == item_id, ItemTag.tag.in_(sorted(blocked)))]
+
+
+# --- inside ------------------------------------------------------------------------------------------------------
+
+
+def _open_assignments(session: Session, member: Member) -> list[Given]:
+    columns = (Assignment.id, Assignment.item_id, Assignment.purpose, Assignment.shown)
+    query = select(*columns).where(Assignment.member_id == member.id, Assignment.state == "open")
+    return [Given(*row) for row in session.execute(query.order_by(Assignment.id))]
+
+
+def _lease(session: Session, given: Given, now: float) -> bool:
+    """Lease the assignment's own slot anew, or a free one of its item; a check needs none. False if all are taken."""
+    if given.purpose != "item":
+        return True
+    own = and_(Slot.assignment_id == given.assignment, Slot.filled.is_(False))
+    query = select(Slot.id).where(Slot.item_id == given.item, or_(own, is_free(now)))
+    first = query.order_by(Slot.assignment_id != given.assignment, Slot.number).limit(1)
+    slot = session.scalar(first.with_for_update(skip_locked=True, of=Slot))
+    if slot is None:
+        return False
+    _take(session, slot, given.assignment, now)
+    return True
+
+
+def _take(session: Session, slot: int, assignment: int, now: float) -> None:
+    values = {"assignment_id": assignment, "leased_until": now + LEASE_SECONDS}
+    session.execute(update(Slot).where(Slot.id == slot).values(values))
+
+
+def _give(session: Session, member: Member, item: int, purpose: str, now: float) -> Given:
+    count = session.scalars(select(Item.responses).where(Item.id == item)).one()
+    shown = list(range(len(count)))
+    _random.shuffle(shown)
+    values = {"item_id": item, "member_id": member.id, "purpose": purpose, "state": "open", "shown": shown}
+    made = session.scalar(insert(Assignment).values(**values, created_at=now).returning(Assignment.id))
+    assert made is not None
+    return Given(made, item, purpose, shown)
+
+
+def _give_gold(session: Session, member: Member, project: Project, purpose: str, now: float) -> Given | None:
+    """A gold item that this rater has not seen, by chance; None if there is none left."""
+    blocked = blocked_tags(member, project)
+    unseen = (
+        select(Item.id)
+        .where(Item.project_id == project.id, Item.gold.is_not(None), *not_blocked(Item.id, blocked))
+        .where(*_unseen(Item.id, member))
     )
+    items = session.scalars(unseen).all()
+    return _give(session, member, _random.choice(items), purpose, now) if items else None
+
+
+def _unseen(item_id: SQLColumnExpression[int], member: Member) -> list[ColumnElement[bool]]:
+    """SQL conditions: an item that was never given to this rater, and that an import brought no answer of theirs to."""
+    return [
+        ~exists().where(Assignment.item_id == item_id, Assignment.member_id == member.id),
+        ~exists().where(Answer.item_id == item_id, Answer.member_id == member.id),
+    ]
+
+
+def _free_slots(member: Member, project: Project, now: float) -> Select:
+    blocked = blocked_tags(member, project)
+    return (
+        select(Slot.id, Slot.item_id)
+        .where(Slot.project_id == project.id, is_free(now))
+        .where(*_unseen(Slot.item_id, member), *not_blocked(Slot.item_id, blocked))
+        .order_by(Slot.position, Slot.item_id, Slot.number)
+    )
+
+
+# --- how far a rater is ------------------------------------------------------------------------------------------
+
+
+def answers_given(session: Session, member: Member) -> int:
+    """How many items this rater has answered here; what an import brought does not count."""
+    given = select(func.count()).where(Answer.member_id == member.id, Answer.revision == 1, Answer.kind != "imported")
+    return session.scalar(given) or 0
+
+
+def items_wanted(session: Session, project_id: int, blocked: Collection[str]) -> int:
+    """How many items of the project still want an answer, but for those with a blocked tag. Reads the open slots."""
+    wanted = select(Slot.item_id).where(Slot.project_id == project_id, Slot.filled.is_(False))
+    items = wanted.where(*not_blocked(Slot.item_id, blocked)).distinct().subquery()
+    return session.scalar(select(func.count()).select_from(items)) or 0
+
+
+def ended_but_wanted(session: Session, member: Member, blocked: Collection[str]) -> int:
+    """How many of those items this rater has answered or skipped already."""
+    wanted = exists().where(Slot.item_id == Assignment.item_id, Slot.filled.is_(False))
+    mine = (Assignment.member_id == member.id, Assignment.state.in_(["answered", "skipped"]))
+    query = select(func.count()).where(*mine, wanted, *not_blocked(Assignment.item_id, blocked))
+    return session.scalar(query) or 0

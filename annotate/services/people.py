@@ -12,7 +12,8 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from annotate.services.projects import note
+from annotate.services.projects import ProjectSettings, create_project, note
+from annotate.services.refusals import Refused
 from annotate.store.database import Database
 from annotate.store.tables import FailedLogin, Login, Member, Person, Project
 from preferences.errors import BadInput
@@ -35,8 +36,10 @@ class Throttled(Exception):
 class Visitor(NamedTuple):
     """Who is behind a request, from the login session in the database."""
 
-    person: Person
+    person_id: int
+    login: str
     csrf_token: str
+    session_id: int
 
 
 def add_person(
@@ -70,6 +73,29 @@ def add_person(
     session.flush()
     note(session, "person added", project=project.id, member=member.id, role=role)
     return member
+
+
+def create_own_project(
+    session: Session, person_id: int, name: str, guidelines: str | None, settings: ProjectSettings
+) -> Project:
+    """Make a project that this person owns. Raises Refused unless they own another one already."""
+    owned = select(Member).where(Member.person_id == person_id, Member.role == "owner", Member.removed_at.is_(None))
+    if session.scalars(owned.limit(1)).first() is None:
+        raise Refused("forbidden", "Only who owns a project may make another one; ask whoever runs this server.")
+    settings = ProjectSettings(**settings.model_dump(include=set(ProjectSettings.model_fields)))
+    project = create_project(session, name, guidelines=guidelines, settings=settings)
+    person = session.get_one(Person, person_id)
+    session.add(
+        Member(
+            project_id=project.id,
+            person_id=person_id,
+            rater=person.login,
+            role="owner",
+            pseudonym=new_pseudonym(),
+        )
+    )
+    session.flush()
+    return project
 
 
 def is_new_login(session: Session, login: str) -> bool:
@@ -129,6 +155,7 @@ def start_login(session: Session, person: Person) -> str:
             person_id=person.id,
             token_hash=_token_hash(token),
             csrf_token=secrets.token_urlsafe(24),
+            created_at=now,
             expires_at=now + LOGIN_SECONDS,
         )
     )
@@ -143,23 +170,22 @@ def visitor(session: Session, token: str | None) -> Visitor | None:
     """Who holds this token, or None if nobody does or the login has expired."""
     if not token:
         return None
-    query = select(Person, Login.csrf_token).join(Login, Login.person_id == Person.id)
+    query = select(Person.id, Person.login, Login.csrf_token, Login.id).join(Login, Login.person_id == Person.id)
     row = session.execute(query.where(Login.token_hash == _token_hash(token), Login.expires_at > time.time())).first()
     return Visitor(*row) if row else None
 
 
 def memberships(session: Session, person_id: int, role: str | None = None) -> list[tuple[Member, Project]]:
     """A person's projects with the part that they have there, by project name; only those of `role` if given."""
-    query = select(Member, Project).join(Project).where(Member.person_id == person_id).order_by(Project.name)
+    query = (
+        select(Member, Project)
+        .join(Project)
+        .where(Member.person_id == person_id, Member.removed_at.is_(None))
+        .order_by(Project.name)
+    )
     if role is not None:
         query = query.where(Member.role == role)
     return [(member, project) for member, project in session.execute(query)]
-
-
-def membership(session: Session, person_id: int, project_id: int, role: str | None = None) -> Member | None:
-    """A person's part in one project, or None if they have none there (or not that role)."""
-    member = session.scalar(select(Member).where(Member.person_id == person_id, Member.project_id == project_id))
-    return member if member is not None and role in (None, member.role) else None
 
 
 def _token_hash(token: str) -> str:

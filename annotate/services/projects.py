@@ -1,55 +1,75 @@
-"""Projects: create one, find one."""
+"""Projects: create one, find one, change one; what raters must have read and agreed to."""
 
+import hashlib
 import time
-from typing import Any
+from typing import Annotated, Any
 
-from sqlalchemy import func, select
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from annotate.store.tables import Audit, Guideline, Project
+from annotate.services.refusals import Refused
+from annotate.services.webhooks import announce
+from annotate.store.tables import Audit, Guideline, Member, Project
 from preferences.errors import BadInput
 
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Tag = Annotated[str, Field(min_length=1, max_length=200)]
 
-def create_project(
-    session: Session,
-    name: str,
-    *,
-    guidelines: str | None,
-    overlap: int,
-    strength: bool,
-    validation: float,
-    test: float,
-    simulated: bool,
-) -> Project:
-    """Make a project; `guidelines` is Markdown, `validation` and `test` are shares of the items. Raises BadInput."""
+
+class ProjectSettings(BaseModel):
+    """How a project works; tables.Project says what each one means."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    overlap: Annotated[int, Field(ge=1, le=1000)] = 1
+    strength: bool = True
+    validation: Share = 0.1
+    test: Share = 0.1
+    simulated: bool = False
+    gold_rate: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.1
+    qualify: Annotated[int, Field(ge=0, le=1000)] = 0
+    skills: list[Tag] = Field(default=[], max_length=1000)
+    warnings: dict[Tag, Annotated[str, Field(min_length=1, max_length=2000)]] = Field(default={}, max_length=1000)
+    consent: Annotated[str, Field(min_length=1, max_length=200_000)] | None = None
+
+
+class ProjectChange(BaseModel):
+    """What of a project can change once it is there; only what is given changes.
+
+    `overlap` is of items imported from then on. A changed `consent` must be agreed to anew.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    overlap: Annotated[int, Field(ge=1, le=1000)] = 1
+    gold_rate: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.1
+    qualify: Annotated[int, Field(ge=0, le=1000)] = 0
+    skills: list[Tag] = Field(default=[], max_length=1000)
+    warnings: dict[Tag, Annotated[str, Field(min_length=1, max_length=2000)]] = Field(default={}, max_length=1000)
+    consent: Annotated[str, Field(min_length=1, max_length=200_000)] | None = None
+    closed: bool = False
+
+
+def create_project(session: Session, name: str, *, guidelines: str | None, settings: ProjectSettings) -> Project:
+    """Make a project; `guidelines` is Markdown. Raises BadInput for what does not fit, Refused for a known name."""
     name = name.strip()
     if not name or len(name) > 100 or not name.isprintable():
         raise BadInput(f"project name {name!r}: give 1 to 100 printable characters")
-    if not 1 <= overlap <= 1000:
-        raise BadInput(f"--overlap {overlap}: give how many raters answer each item, from 1 to 1000")
-    for option, value in (("--validation", validation), ("--test", test)):
-        if not 0 <= value < 1:
-            raise BadInput(f"{option} {value}: give a share of the items from 0 to below 1, such as 0.1")
-    if validation + test >= 1:
-        raise BadInput(f"--validation {validation} and --test {test} leave nothing to train on; lower one of them")
+    if settings.validation + settings.test >= 1:
+        raise BadInput(
+            f"--validation {settings.validation} and --test {settings.test} leave nothing to train on; lower one"
+        )
     if guidelines is not None and not guidelines.strip():
         raise BadInput("the guidelines are empty; write what raters should look for, or leave --guidelines out")
     if session.scalar(select(Project).where(Project.name == name)) is not None:
         raise BadInput(f"project {name!r} is there already; choose another name, or go on with `annotate import`")
-    project = Project(
-        name=name,
-        overlap=overlap,
-        strength=strength,
-        validation=validation,
-        test=test,
-        simulated=simulated,
-        created_at=time.time(),
-    )
+    project = Project(name=name, created_at=time.time(), **settings.model_dump())
     session.add(project)
     session.flush()
     if guidelines is not None:
         session.add(Guideline(project_id=project.id, version=1, text=guidelines))
-    note(session, "project created", project=project.id, name=name)
+    note(session, "project created", project=project.id)
     return project
 
 
@@ -61,6 +81,51 @@ def find_project(session: Session, name: str) -> Project:
         hint = f"there are {', '.join(known)}" if known else "`annotate project create NAME` makes one"
         raise BadInput(f"no project {name!r} in this database; {hint}")
     return project
+
+
+def reviewed_projects(session: Session, person_id: int, *, after: int, limit: int) -> list[tuple[Project, str]]:
+    """Projects that a person reviews or owns, with the role, by id from above `after`."""
+    query = (
+        select(Project, Member.role)
+        .join(Member)
+        .where(Member.person_id == person_id, Member.removed_at.is_(None), Member.role != "rater", Project.id > after)
+        .order_by(Project.id)
+        .limit(limit)
+    )
+    return [(project, role) for project, role in session.execute(query)]
+
+
+def change_project(
+    session: Session, project_id: int, change: ProjectChange, version: int | None, *, by: Member | None
+) -> Project:
+    """Change what `change` gives. Raises Refused "wrong-version" if another version stands than `version`."""
+    project = session.scalars(select(Project).where(Project.id == project_id).with_for_update()).one()
+    if version is not None and version != project.version:
+        raise Refused("wrong-version", "Somebody has changed this project; read it again.", version=project.version)
+    given = change.model_dump(exclude_unset=True)
+    closed = given.pop("closed", None)
+    if closed is not None and closed != (project.closed_at is not None):
+        project.closed_at = time.time() if closed else None
+    for name, value in given.items():
+        setattr(project, name, value)
+    project.version += 1
+    detail = {**given, **({} if closed is None else {"closed": closed})}
+    note(session, "project changed", project=project.id, member=by.id if by else None, **detail)
+    announce(session, project.id, "project.changed", **detail)
+    session.flush()
+    return project
+
+
+def new_guidelines(session: Session, project_id: int, text: str, *, by: Member | None) -> int:
+    """Add a version of the guidelines and return its number. Raises BadInput if they are empty."""
+    if not text.strip():
+        raise BadInput("the guidelines are empty; write what raters should look for")
+    session.scalars(select(Project.id).where(Project.id == project_id).with_for_update()).one()
+    version = (guideline_version(session, project_id) or 0) + 1
+    session.add(Guideline(project_id=project_id, version=version, text=text))
+    note(session, "guidelines changed", project=project_id, member=by.id if by else None, version=version)
+    session.flush()
+    return version
 
 
 def lock_project(session: Session, project: Project) -> None:
@@ -78,6 +143,49 @@ def guideline_version(session: Session, project_id: int) -> int | None:
     return session.scalar(select(func.max(Guideline.version)).where(Guideline.project_id == project_id))
 
 
-def note(session: Session, action: str, *, project: int | None, member: int | None = None, **detail: Any) -> None:
-    """Write an audit entry in the caller's transaction."""
-    session.add(Audit(project_id=project, member_id=member, at=time.time(), action=action, detail=detail))
+def consent_hash(project: Project) -> str | None:
+    """What a member's consent is compared with: SHA-256 of the text as it is now, None where none is asked for."""
+    return hashlib.sha256(project.consent.encode()).hexdigest() if project.consent else None
+
+
+def give_consent(session: Session, member: Member) -> None:
+    """The member agrees to the consent text as it is now."""
+    project = session.get_one(Project, member.project_id)
+    member.consent_hash, member.consented_at = consent_hash(project), time.time()
+    note(session, "consented", project=project.id, member=member.id, text=member.consent_hash)
+
+
+def opt_out(session: Session, member: Member, tags: list[str]) -> None:
+    """The member does not want to see items with these tags. Raises Refused for a tag without a content warning."""
+    known = session.get_one(Project, member.project_id).warnings
+    for tag in tags:
+        if tag not in known:
+            raise Refused("bad-input", f"There is no content warning for {tag!r}, so nothing to opt out of.")
+    member.opted_out = sorted(set(tags))
+    member.version += 1
+    session.flush()
+
+
+def ready_to_rate(session: Session, member: Member) -> tuple[Project, int | None]:
+    """A rater's project and the version of its guidelines. Raises Refused before consent or the newest guidelines."""
+    project = session.get_one(Project, member.project_id)
+    if project.consent and member.consent_hash != consent_hash(project):
+        raise Refused("consent-first", "Read what you are asked to agree to first.")
+    version = guideline_version(session, project.id)
+    if version is not None and member.guideline != version:
+        raise Refused("guidelines-first", "Read the guidelines first.")
+    return project, version
+
+
+def note(
+    session: Session,
+    action: str,
+    *,
+    project: int | None,
+    member: int | None = None,
+    person: int | None = None,
+    **detail: Any,
+) -> None:
+    """Write an audit entry in the caller's transaction. `detail` must not say who somebody is."""
+    values = {"project_id": project, "member_id": member, "person_id": person, "at": time.time()}
+    session.execute(insert(Audit).values(**values, action=action, detail=detail))

@@ -15,6 +15,10 @@ from preferences.errors import BadInput
 BUSY_SECONDS = 30
 
 
+class DatabaseFailed(BadInput):
+    """The database can't: a full disk, a lock that does not go away, a lost connection. Nothing was stored."""
+
+
 class Database:
     """An engine whose transactions say whether they write.
 
@@ -31,7 +35,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that sees one state of the database. It is never committed. Raises BadInput as `write` does."""
+        """A session that sees one state of the database. It is never committed. Raises as `write` does."""
         with self._one_sentence(), Session(self._reading, expire_on_commit=False) as session:
             yield session
 
@@ -39,7 +43,7 @@ class Database:
     def write(self) -> Iterator[Session]:
         """A session that is committed, to the disk, if the block ends well, and rolled back if it raises.
 
-        Raises BadInput where the database itself can't: a full disk, a lock that does not go away, a lost connection.
+        Raises DatabaseFailed where the database itself can't: a full disk, a lost connection, a lock that stays.
         """
         with self._one_sentence(), Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
@@ -50,7 +54,9 @@ class Database:
             yield
         except (OperationalError, DataError) as error:  # DataError: PostgreSQL keeps no NUL characters
             reason = str(error.orig).splitlines()[0]
-            raise BadInput(f"the database {self.name} failed ({reason}), and nothing of this was stored") from error
+            raise DatabaseFailed(
+                f"the database {self.name} failed ({reason}), and nothing of this was stored"
+            ) from error
 
 
 def open_database(where: str | None, *, create: bool = False) -> Database:

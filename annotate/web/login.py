@@ -30,7 +30,7 @@ def home(request: Request) -> Response:
     if who is None:
         return RedirectResponse("/login", status_code=303)
     with database.read() as session:
-        rates = memberships(session, who.person.id, "rater")
+        rates = memberships(session, who.person_id, "rater")
     return RedirectResponse("/rate/" if rates else "/owner/", status_code=303)
 
 

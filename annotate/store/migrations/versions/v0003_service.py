@@ -32,8 +32,7 @@ def _projects_and_people() -> None:
     op.add_column("audit", sa.Column("person_id", sa.Integer()))
     op.add_column("logins", sa.Column("created_at", sa.Double(), nullable=False, server_default="0"))
     with op.batch_alter_table("members") as members:
-        if op.get_bind().dialect.name != "sqlite":  # SQLite's tables are made anew, without their checks
-            members.drop_constraint("ck_members_role")
+        members.drop_constraint(op.f("ck_members_ck_members_role"), type_="check")  # 0001 named it so
         members.create_check_constraint(op.f("ck_members_role"), "role IN ('rater', 'reviewer', 'owner')")
         members.add_column(sa.Column("skills", JSON, nullable=False, server_default="[]"))
         members.add_column(sa.Column("opted_out", JSON, nullable=False, server_default="[]"))
@@ -112,10 +111,9 @@ def _answers() -> None:
     )
     on_sqlite = op.get_bind().dialect.name == "sqlite"
     with op.batch_alter_table("answers") as answers:
-        if not on_sqlite:
-            answers.drop_constraint("ck_answers_kind")
-            answers.drop_constraint("ck_answers_slot")
-        answers.drop_constraint("uq_answers_item_id_member_id", type_="unique")
+        answers.drop_constraint(op.f("ck_answers_ck_answers_kind"), type_="check")
+        answers.drop_constraint(op.f("ck_answers_ck_answers_slot"), type_="check")
+        answers.drop_constraint(op.f("uq_answers_item_id_member_id"), type_="unique")
         answers.drop_column("rationale")
         answers.drop_column("edited")
         answers.add_column(sa.Column("revision", sa.Integer(), nullable=False, server_default="1"))

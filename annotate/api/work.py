@@ -1,0 +1,407 @@
+"""What a rater does: be given an item, keep a draft, answer, skip, change one's mind. The page and scripts use it.
+
+Everything is in the order in which the task showed the responses, without models, ids, tags, or what others said.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from annotate.api.problems import PROBLEMS
+from annotate.api.render import turns_to_html
+from annotate.api.security import LARGEST_ID, AnyAsker, Id
+from annotate.services import drafts
+from annotate.services.answers import (
+    Feedback,
+    Receipt,
+    Shown,
+    can_revise,
+    in_import_order,
+    in_shown_order,
+    own_answers,
+    reopen,
+    submit,
+)
+from annotate.services.assignment import (
+    LEASE_SECONDS,
+    Given,
+    answers_given,
+    blocked_tags,
+    ended_but_wanted,
+    items_wanted,
+    next_assignment,
+    renew,
+    skip,
+)
+from annotate.services.projects import ready_to_rate
+from annotate.services.rights import Right
+from annotate.store.tables import Item, Member, Project
+
+router = APIRouter(prefix="/api/v1/projects/{project_id}", tags=["rating"], responses=PROBLEMS)
+LONGEST_TEXT = 20_000  # characters of a rationale or an edit
+AnId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+Key = Annotated[str, Field(min_length=8, max_length=80, description="the same for every try of one submission")]
+FlagName = Literal["unsafe", "broken", "pii", "cannot-judge"]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Turn(BaseModel):
+    role: str
+    html: str
+
+
+class EditedOut(BaseModel):
+    response: int = Field(description="which one, from 0, as shown")
+    text: str
+
+
+class GivenOut(BaseModel):
+    """An answer as its rater sees it, in the order shown."""
+
+    ranks: list[int]
+    strength: int | None
+    ratings: dict[str, list[float]] | None
+    flags: list[str]
+    rationale: str | None
+    edited: EditedOut | None
+
+
+class DraftOut(BaseModel):
+    version: int
+    body: dict[str, Any]
+
+
+class Task(BaseModel):
+    """An item as one rater sees it: responses in this rater's own order."""
+
+    assignment: int
+    prompt: list[Turn]
+    responses: list[list[Turn]]
+    strength: bool = Field(description="whether to ask how much better the best is")
+    training: bool = Field(description="whether it trains the rater, who hears afterwards what is right")
+    lease_seconds: float = Field(description="how long it is kept for this rater; drafts and `renew` lengthen it")
+    draft: DraftOut | None = Field(description="what this rater has filled in and not submitted")
+    warnings: list[str] = Field(description="content warnings")
+    revises: int | None = Field(default=None, description="the answer that this one would supersede")
+    given: GivenOut | None = Field(default=None, description="that answer")
+
+
+class Progress(BaseModel):
+    done: int
+    total: int = Field(description="`done` and about how many are left; rounded where checks are mixed in")
+
+
+class NextOut(BaseModel):
+    task: Task | None = Field(description="null when nothing is there for this rater now; `why` says why")
+    why: Literal["nothing-left", "project-closed", "not-qualified"] | None
+    progress: Progress
+
+
+class NextIn(Strict):
+    holding: list[AnId] = Field(default=[], max_length=2, description="assignments that the page has already")
+
+
+class EditedIn(Strict):
+    response: Annotated[int, Field(ge=0, le=1000)]
+    text: Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+
+
+class AnswerIn(NextIn):
+    """Ranks and strength in the order that the task showed: the sign of a pair's strength is below 0 for the first."""
+
+    assignment: AnId
+    key: Key
+    ranks: list[Annotated[int, Field(ge=1, le=1000)]]
+    strength: Annotated[int, Field(ge=-3, le=3)] | None = None
+    ratings: dict[str, list[Annotated[float, Field(allow_inf_nan=False)]]] | None = Field(default=None, max_length=20)
+    flags: list[FlagName] = Field(default=[], max_length=4)
+    rationale: Annotated[str, Field(max_length=LONGEST_TEXT)] | None = None
+    edited: EditedIn | None = None
+    seconds: Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)] | None = None
+    revises: AnId | None = Field(default=None, description="the answer of this rater that this one supersedes")
+
+
+class FeedbackOut(BaseModel):
+    """What is right about a training item, in the order shown."""
+
+    ranks: list[int]
+    correct: bool
+    passed: int
+    needed: int
+
+
+class ReceiptOut(BaseModel):
+    answer: int
+    revision: int
+    surplus: bool = Field(description="kept and paid, not counted: others had filled the item, or it was closed")
+    feedback: FeedbackOut | None
+
+
+class SubmittedOut(BaseModel):
+    receipt: ReceiptOut
+    next: NextOut
+
+
+class SkipIn(NextIn):
+    assignment: AnId
+    reason: Literal["unsafe", "broken", "pii", "cannot-judge", "other"]
+    text: Annotated[str, Field(max_length=LONGEST_TEXT)] | None = None
+
+
+class DraftIn(Strict):
+    body: dict[str, Any]
+    version: Annotated[int, Field(ge=1, le=LARGEST_ID)] | None = Field(
+        default=None, description="the version that this one replaces; null for the first"
+    )
+
+
+class SavedOut(BaseModel):
+    version: int
+
+
+class LeaseOut(BaseModel):
+    lease_seconds: float
+
+
+class OwnAnswer(BaseModel):
+    answer: int
+    revision: int
+    submitted_at: float
+    seconds: float | None
+    surplus: bool
+    can_revise: bool
+
+
+class OwnAnswers(BaseModel):
+    answers: list[OwnAnswer]
+    older: int | None = Field(description="give it as `before` for the next page; null on the last one")
+
+
+@router.post("/next")
+def next_item(project_id: Id, body: NextIn, asker: AnyAsker) -> NextOut:
+    """Lease this rater's next item; asked again before an answer, it is the same item in the same order."""
+    with asker.writes(project_id, Right.RATE) as (session, member):
+        project, _ = ready_to_rate(session, member)
+        following = _next(session, member, project, body.holding)
+    return _drawn(following)
+
+
+@router.post("/answers")
+def answer(project_id: Id, body: AnswerIn, asker: AnyAsker) -> SubmittedOut:
+    """Store an answer and lease the next item. The receipt comes only after the answer is on the disk."""
+    edited = (body.edited.response, body.edited.text) if body.edited else None
+    shown = Shown(body.ranks, body.strength, body.ratings, body.flags, body.rationale, edited, body.seconds)
+    with asker.writes(project_id, Right.RATE) as (session, member):
+        project, guideline = ready_to_rate(session, member)
+        given = in_import_order(session, body.assignment, shown)
+        receipt = submit(
+            session,
+            member,
+            project,
+            body.assignment,
+            given,
+            key=body.key,
+            guideline=guideline,
+            revises=body.revises,
+        )
+        following = _next(session, member, project, body.holding)
+    return SubmittedOut(receipt=_receipt(receipt), next=_drawn(following))
+
+
+@router.get("/answers/mine")
+def my_answers(
+    project_id: Id,
+    asker: AnyAsker,
+    before: AnId | None = None,
+    limit: Annotated[int, Field(ge=1, le=200)] = 50,
+) -> OwnAnswers:
+    """This rater's own answers, the newest first."""
+    now = time.time()
+    with asker.reads(project_id, Right.RATE) as (session, member):
+        rows = own_answers(session, member, before=before, limit=limit + 1)
+    out = [
+        OwnAnswer(
+            answer=row.id,
+            revision=row.revision,
+            submitted_at=row.submitted_at or 0.0,
+            seconds=row.seconds,
+            surplus=row.kind == "surplus",
+            can_revise=can_revise(row, first_at, now),
+        )
+        for row, first_at in rows
+    ]
+    return OwnAnswers(answers=out[:limit], older=out[limit - 1].answer if len(out) > limit else None)
+
+
+@router.post("/answers/{answer_id}/reopen")
+def reopen_answer(project_id: Id, answer_id: Id, asker: AnyAsker) -> Task:
+    """Undo: the task of an answer given a short while ago. The answer stands until another one `revises` it."""
+    with asker.reads(project_id, Right.RATE) as (session, member):
+        given, stored = reopen(session, member, answer_id)
+        before = in_shown_order(given.shown, stored.answer, stored.text)
+        found = _found(session, member, session.get_one(Project, member.project_id), given)
+    task = _task(found)
+    edited = EditedOut(response=before.edited[0], text=before.edited[1]) if before.edited else None
+    task.given = GivenOut(
+        ranks=before.ranks,
+        strength=before.strength,
+        ratings=before.ratings,
+        flags=list(before.flags),
+        rationale=before.rationale,
+        edited=edited,
+    )
+    task.revises = answer_id
+    return task
+
+
+@router.post("/skips")
+def skip_item(project_id: Id, body: SkipIn, asker: AnyAsker) -> NextOut:
+    """Pass an item on, with the reason, and lease the next one."""
+    with asker.writes(project_id, Right.RATE) as (session, member):
+        project, _ = ready_to_rate(session, member)
+        skip(session, member, body.assignment, body.reason, body.text)
+        following = _next(session, member, project, body.holding)
+    return _drawn(following)
+
+
+@router.post("/assignments/{assignment_id}/renew")
+def renew_lease(project_id: Id, assignment_id: Id, asker: AnyAsker) -> LeaseOut:
+    """Lengthen the lease of an item that this rater is at work on."""
+    with asker.writes(project_id, Right.RATE) as (session, member):
+        renew(session, member, assignment_id)
+    return LeaseOut(lease_seconds=LEASE_SECONDS)
+
+
+@router.put("/assignments/{assignment_id}/draft")
+def save_draft(project_id: Id, assignment_id: Id, body: DraftIn, asker: AnyAsker) -> SavedOut:
+    """Keep what this rater has filled in, and lengthen the lease if it still can be."""
+    with asker.writes(project_id, Right.RATE) as (session, member):
+        return SavedOut(version=drafts.save(session, member, assignment_id, body.body, body.version))
+
+
+@router.get("/assignments/{assignment_id}/draft")
+def read_draft(project_id: Id, assignment_id: Id, asker: AnyAsker) -> DraftOut:
+    """What this rater has filled in."""
+    with asker.reads(project_id, Right.RATE) as (session, member):
+        version, body = drafts.read(session, member, assignment_id)
+    return DraftOut(version=version, body=body)
+
+
+# --- drawing, outside of the transaction, which would keep the other raters waiting -------------------------------
+
+
+class _Found(NamedTuple):
+    given: Given
+    prompt: list[dict[str, Any]]
+    responses: list[dict[str, Any]]
+    draft: tuple[int, dict[str, Any]] | None
+    warnings: list[str]
+    strength: bool
+
+
+class _Following(NamedTuple):
+    found: _Found | None
+    why: Literal["nothing-left", "project-closed", "not-qualified"] | None
+    progress: Progress
+
+
+def _next(session: Session, member: Member, project: Project, holding: list[int]) -> _Following:
+    given = next_assignment(session, member, project, holding=holding)
+    done = answers_given(session, member)
+    if given is not None:
+        left = max(1, _left(session, member, project))
+        return _Following(_found(session, member, project, given), None, Progress(done=done, total=done + left))
+    why: Literal["nothing-left", "project-closed", "not-qualified"] = "nothing-left"
+    if project.closed_at is not None:
+        why = "project-closed"
+    elif project.qualify and member.qualified_at is None:
+        why = "not-qualified"
+    return _Following(None, why, Progress(done=done, total=done))
+
+
+def _found(session: Session, member: Member, project: Project, given: Given) -> _Found:
+    prompt, responses, tags = session.execute(
+        select(Item.prompt, Item.responses, Item.tags).where(Item.id == given.item)
+    ).one()
+    warnings = [project.warnings[tag] for tag in tags if tag in project.warnings]
+    draft = drafts.find(session, given.assignment)
+    return _Found(given, prompt, responses, draft, warnings, project.strength)
+
+
+def _drawn(following: _Following) -> NextOut:
+    task = _task(following.found) if following.found else None
+    return NextOut(task=task, why=following.why, progress=following.progress)
+
+
+def _task(found: _Found) -> Task:
+    given = found.given
+    return Task(
+        assignment=given.assignment,
+        prompt=[Turn(**turn) for turn in turns_to_html(found.prompt)],
+        responses=[
+            [Turn(**turn) for turn in turns_to_html(found.responses[index]["messages"])] for index in given.shown
+        ],
+        strength=found.strength,
+        training=given.purpose == "training",
+        lease_seconds=LEASE_SECONDS,
+        draft=DraftOut(version=found.draft[0], body=found.draft[1]) if found.draft else None,
+        warnings=found.warnings,
+    )
+
+
+def _receipt(receipt: Receipt) -> ReceiptOut:
+    told: Feedback | None = receipt.feedback
+    feedback = None
+    if told is not None:
+        ranks = [told.gold[index] for index in receipt.shown]
+        feedback = FeedbackOut(ranks=ranks, correct=told.correct, passed=told.passed, needed=told.needed)
+    return ReceiptOut(answer=receipt.answer, revision=receipt.revision, surplus=receipt.surplus, feedback=feedback)
+
+
+# --- how much is left --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Count:
+    items: int
+    until: float
+
+
+_wanted: dict[tuple[Any, ...], _Count] = {}
+ROUNDED_TO = 10
+CHEAP = 0.002  # seconds: a count that is quicker is made every time
+
+
+def _left(session: Session, member: Member, project: Project) -> int:
+    """About how many items are left for this rater, for the progress bar.
+
+    What the whole project still wants is counted only now and then: it reads all open slots. Where gold items are
+    mixed in the number is rounded up, so that it does not tell which answers were checks.
+    """
+    blocked = frozenset(blocked_tags(member, project))
+    key = (id(session.get_bind().engine), project.id, blocked)
+    count = _wanted.get(key)
+    began = time.monotonic()
+    if count is None or count.until < began:
+        items = items_wanted(session, project.id, blocked)
+        took = time.monotonic() - began
+        if len(_wanted) > 1000:
+            _wanted.clear()
+        count = _wanted[key] = _Count(items, began + (200 * took if took > CHEAP else 0))
+    left = max(0, count.items - ended_but_wanted(session, member, blocked))
+    if project.gold_rate and _has_gold(session, project):
+        left = -(-left // ROUNDED_TO) * ROUNDED_TO
+    return left
+
+
+def _has_gold(session: Session, project: Project) -> bool:
+    found = select(Item.id).where(Item.project_id == project.id, Item.gold.is_not(None)).limit(1)
+    return session.scalar(found) is not None

@@ -1,0 +1,24 @@
+"""Telling other programs what happened: events are written with the change itself, and delivered afterwards."""
+
+import time
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from annotate.store.tables import Delivery, Webhook
+
+EVENTS = ("answer.stored", "item.skipped", "project.changed", "export.made")
+
+
+def announce(session: Session, project_id: int, event: str, **body: Any) -> None:
+    """Write one delivery for each webhook of the project that wants the event, in the caller's transaction."""
+    hooks = session.execute(select(Webhook.id, Webhook.events).where(Webhook.project_id == project_id)).all()
+    now = time.time()
+    rows = [
+        {"webhook_id": hook, "event": event, "body": body, "created_at": now, "attempts": 0, "next_at": now}
+        for hook, events in hooks
+        if event in events
+    ]
+    if rows:
+        session.execute(insert(Delivery), rows)
