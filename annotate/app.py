@@ -6,14 +6,14 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from annotate.api import account, projects, work
+from annotate.api import account, items, projects, work
 from annotate.api.problems import handle_problems
 from annotate.store.database import Database
 from annotate.web.gate import Gate
 from annotate.web.login import STATIC
 from annotate.web.login import router as login
 
-ROUTERS = (account.router, projects.router, work.router)
+ROUTERS = (account.router, projects.router, items.router, work.router)
 
 
 def build_app(database: Database, *, pages: bool = True) -> FastAPI:

@@ -1,9 +1,11 @@
 """Open a database by path or URL, bring it up to date, and hand out transactions."""
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import URL, make_url
@@ -13,6 +15,7 @@ from sqlalchemy.orm import Session
 from preferences.errors import BadInput
 
 BUSY_SECONDS = 30
+THREADS = 16  # that a server works with: more would only wait for each other
 
 
 class DatabaseFailed(BadInput):
@@ -32,6 +35,8 @@ class Database:
         self._writing = engine.execution_options(begin="BEGIN IMMEDIATE")
         isolated = {} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
         self._reading = engine.execution_options(**isolated)
+        # SQLite has one writer at a time, and who finds it busy sleeps and tries again: here they wait in line instead.
+        self._turn: AbstractContextManager[Any] = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -45,7 +50,12 @@ class Database:
 
         Raises DatabaseFailed where the database itself can't: a full disk, a lost connection, a lock that stays.
         """
-        with self._one_sentence(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with (
+            self._one_sentence(),
+            self._turn,
+            Session(self._writing, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     @contextmanager
@@ -81,9 +91,10 @@ def open_database(where: str | None, *, create: bool = False) -> Database:
                 raise BadInput(f"cannot make the folder of {name}: {error.strerror}") from None
     try:
         if url.get_backend_name() == "sqlite":
-            engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+            engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, pool_size=THREADS)
         else:
-            engine = create_engine(url, pool_pre_ping=True)  # a server that was restarted costs no rater an answer
+            # pre_ping: a database server that was restarted costs no rater an answer
+            engine = create_engine(url, pool_pre_ping=True, pool_size=THREADS)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise BadInput(
             f"{name}: the driver of this database is not installed ({error}); for PostgreSQL run"

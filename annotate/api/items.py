@@ -1,0 +1,219 @@
+"""Items and answers as owners and reviewers see them, imports, and exports."""
+
+import io
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from annotate.api.problems import PROBLEMS
+from annotate.api.projects import version_of
+from annotate.api.security import LARGEST_ID, AnyAsker, Id
+from annotate.services import items as service
+from annotate.services.exchange import export_preferences, import_items
+from annotate.services.items import Counted, ItemChange
+from annotate.services.projects import note
+from annotate.services.refusals import Refused
+from annotate.services.rights import MAY, Right, require
+from annotate.services.webhooks import announce
+from annotate.store.tables import Project
+from preferences.contract import read_items, write_preferences
+
+router = APIRouter(prefix="/api/v1", tags=["items"], responses=PROBLEMS)
+After = Annotated[int, Field(ge=0, le=LARGEST_ID, description="the `after` of the page before")]
+Limit = Annotated[int, Field(ge=1, le=200)]
+
+
+class ItemOut(BaseModel):
+    """An item in import order. `models` and `gold` are for owners only: reviewers judge blind."""
+
+    id: int
+    key: str = Field(description="the id that the import gave")
+    prompt: list[dict[str, Any]]
+    responses: list[list[dict[str, Any]]]
+    models: list[str | None] | None
+    gold: list[int] | None
+    tags: list[str]
+    priority: float
+    overlap: int
+    filled: int = Field(description="how many of the answers that it wants are there")
+    version: int
+
+
+class ItemPage(BaseModel):
+    items: list[ItemOut]
+    after: int | None = Field(description="give it as `after` for the next page; null on the last one")
+
+
+class AnswerOut(BaseModel):
+    """A standing answer, ranks in import order, its rater under a pseudonym."""
+
+    id: int
+    item: int
+    key: str
+    rater: str
+    kind: str
+    revision: int
+    ranks: list[int]
+    strength: int | None
+    ratings: dict[str, list[float]] | None
+    flags: list[str]
+    rationale: str | None
+    edited: dict[str, Any] | None
+    shown: list[int] | None
+    seconds: float | None
+    guideline: int | None
+    app_version: str | None
+    submitted_at: float | None
+
+
+class AnswerPage(BaseModel):
+    answers: list[AnswerOut]
+    after: int | None
+
+
+class ImportedOut(BaseModel):
+    items: int
+    answers: int
+    raters: int
+    unchanged: int
+    kept_apart: int
+
+
+class ExportIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    projects: list[Annotated[int, Field(ge=1, le=LARGEST_ID)]] = Field(min_length=1, max_length=100)
+
+
+async def _body(request: Request) -> bytes:
+    return await request.body()
+
+
+@router.get("/projects/{project_id}/items")
+def items(project_id: Id, asker: AnyAsker, after: After = 0, limit: Limit = 50) -> ItemPage:
+    """The project's items."""
+    with asker.reads(project_id, Right.REVIEW) as (session, member):
+        found = service.items_of(session, project_id, after=after, limit=limit + 1)
+        out = [_item(one, Right.MANAGE in MAY[member.role]) for one in found[:limit]]
+    return ItemPage(items=out, after=out[-1].id if len(found) > limit else None)
+
+
+@router.post(
+    "/projects/{project_id}/items",
+    openapi_extra={"requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {}}}}},
+)
+def add_items(project_id: Id, asker: AnyAsker, body: Annotated[bytes, Depends(_body)]) -> ImportedOut:
+    """Import items: one JSON object a line, as in a file for `annotate import`. All of them, or none."""
+    with asker.reads(project_id, Right.MANAGE):
+        pass  # before the body is worth a look
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "items.jsonl"
+        path.write_bytes(body)
+        try:
+            records = read_items(path)
+            with asker.writes(project_id, Right.MANAGE) as (session, member):
+                project = session.get_one(Project, project_id)
+                if project.closed_at is not None:
+                    raise Refused("project-closed", "This project is closed; open it again to add items.")
+                counts = import_items(session, project, records, path)
+                note(session, "items added", project=project_id, member=member.id, items=counts["items"])
+        except ValueError as error:  # the file is of our own making: say what is wrong in it, not where it lies
+            raise Refused("bad-input", f"{str(error).replace(str(path), 'items')}.") from None
+    return ImportedOut(**counts)
+
+
+@router.get("/projects/{project_id}/items/{item_id}")
+def item(project_id: Id, item_id: Id, asker: AnyAsker, response: Response) -> ItemOut:
+    """One item."""
+    with asker.reads(project_id, Right.REVIEW) as (session, member):
+        out = _item(service.item_of(session, project_id, item_id), Right.MANAGE in MAY[member.role])
+    response.headers["ETag"] = f'"{out.version}"'
+    return out
+
+
+@router.patch("/projects/{project_id}/items/{item_id}")
+def change(
+    project_id: Id,
+    item_id: Id,
+    body: ItemChange,
+    asker: AnyAsker,
+    response: Response,
+    if_match: Annotated[str | None, Header()] = None,
+) -> ItemOut:
+    """Change how urgent an item is, or how many answers it wants."""
+    with asker.writes(project_id, Right.MANAGE) as (session, member):
+        out = _item(service.change_item(session, project_id, item_id, body, version_of(if_match), by=member), True)
+    response.headers["ETag"] = f'"{out.version}"'
+    return out
+
+
+@router.get("/projects/{project_id}/answers")
+def answers(
+    project_id: Id,
+    asker: AnyAsker,
+    item: Annotated[int | None, Field(ge=1, le=LARGEST_ID)] = None,
+    after: After = 0,
+    limit: Limit = 50,
+) -> AnswerPage:
+    """The answers that stand, of the whole project or of one item."""
+    with asker.reads(project_id, Right.REVIEW) as (session, _):
+        rows = service.answers_of(session, project_id, item=item, after=after, limit=limit + 1)
+    out = [
+        AnswerOut(
+            **{name: getattr(answer, name) for name in AnswerOut.model_fields if hasattr(answer, name)}
+            | {"item": answer.item_id},
+            key=key,
+            rater=member.pseudonym,
+            rationale=text.rationale if text else None,
+            edited=text.edited if text else None,
+        )
+        for answer, text, member, key in rows[:limit]
+    ]
+    return AnswerPage(answers=out, after=out[-1].id if len(rows) > limit else None)
+
+
+@router.post(
+    "/exports",
+    response_class=Response,
+    responses={200: {"content": {"application/zip": {}}, "description": "the preferences folder, zipped"}},
+)
+def export(body: ExportIn, asker: AnyAsker) -> Response:
+    """A preferences folder of one or several projects, as a zip file. The same answers give the same bytes."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "preferences"
+        with asker.writes(body.projects[0], Right.EXPORT) as (session, _):
+            for number in body.projects:
+                member = require(session, asker.person_id, number, Right.EXPORT)
+                note(session, "exported", project=number, member=member.id)
+                announce(session, number, "export.made", projects=body.projects)
+            chosen = [session.get_one(Project, number) for number in dict.fromkeys(body.projects)]
+            rows = export_preferences(session, *chosen)
+        write_preferences(folder, rows)
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(folder.iterdir()):
+                archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes(), zipfile.ZIP_DEFLATED)
+    headers = {"Content-Disposition": 'attachment; filename="preferences.zip"'}
+    return Response(packed.getvalue(), media_type="application/zip", headers=headers)
+
+
+def _item(counted: Counted, all_of_it: bool) -> ItemOut:
+    item = counted.item
+    models = [response["model"] for response in item.responses]
+    return ItemOut(
+        id=item.id,
+        key=item.key,
+        prompt=item.prompt,
+        responses=[response["messages"] for response in item.responses],
+        models=models if all_of_it and any(models) else None,
+        gold=item.gold if all_of_it else None,
+        tags=item.tags,
+        priority=item.priority,
+        overlap=item.overlap,
+        filled=counted.filled,
+        version=item.version,
+    )

@@ -1,0 +1,100 @@
+"""Items as owners and reviewers see them, and what can change: how urgent an item is, how many answers it wants."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from annotate.services.answers import standing_answers
+from annotate.services.projects import note
+from annotate.services.refusals import Refused
+from annotate.store.tables import Answer, AnswerText, Item, Member, Slot
+
+
+class ItemChange(BaseModel):
+    """Only what is given changes. The item that is most urgent has the highest priority."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    overlap: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
+class Counted(NamedTuple):
+    """An item and how many of its slots are filled."""
+
+    item: Item
+    filled: int
+
+
+def items_of(session: Session, project_id: int, *, after: int, limit: int) -> list[Counted]:
+    """A project's items by id, from above `after`."""
+    query = select(Item).where(Item.project_id == project_id, Item.id > after).order_by(Item.id).limit(limit)
+    return _counted(session, session.scalars(query).all())
+
+
+def item_of(session: Session, project_id: int, item_id: int) -> Counted:
+    """One item. Raises Refused if the project has no such item."""
+    item = session.scalars(select(Item).where(Item.id == item_id, Item.project_id == project_id)).one_or_none()
+    if item is None:
+        raise Refused("not-found", "There is no such item in this project.")
+    return _counted(session, [item])[0]
+
+
+def change_item(
+    session: Session, project_id: int, item_id: int, change: ItemChange, version: int, *, by: Member
+) -> Counted:
+    """Change an item's priority or overlap. Raises Refused where another version stands, or it does not fit.
+
+    A lower overlap takes free slots away; slots that are filled, or at work, stay.
+    """
+    item = item_of(session, project_id, item_id).item
+    session.refresh(item, with_for_update=True)
+    if item.version != version:
+        raise Refused("wrong-version", "Somebody has changed this item; read it again.", version=item.version)
+    given = change.model_dump(exclude_unset=True)
+    if "overlap" in given:
+        if item.gold is not None:
+            raise Refused("bad-input", "A gold item has no overlap: every rater may be given it.")
+        _set_overlap(session, item, change.overlap)
+    if "priority" in given:
+        item.priority = change.priority
+        session.execute(update(Slot).where(Slot.item_id == item.id).values(position=-change.priority))
+    item.version += 1
+    note(session, "item changed", project=project_id, member=by.id, item=item.id, **given)
+    session.flush()
+    return _counted(session, [item])[0]
+
+
+def answers_of(
+    session: Session, project_id: int, *, item: int | None, after: int, limit: int
+) -> Sequence[tuple[Answer, AnswerText | None, Member, str]]:
+    """A project's standing answers with text, rater and the item's key, by id from above `after`."""
+    query = standing_answers().add_columns(Item.key).join(Item, Item.id == Answer.item_id)
+    query = query.where(Item.project_id == project_id, Answer.id > after)
+    if item is not None:
+        query = query.where(Answer.item_id == item)
+    return [tuple(row) for row in session.execute(query.order_by(Answer.id).limit(limit))]
+
+
+def _set_overlap(session: Session, item: Item, overlap: int) -> None:
+    slots = session.scalars(select(Slot).where(Slot.item_id == item.id).order_by(Slot.number).with_for_update()).all()
+    if overlap > len(slots):
+        used = {slot.number for slot in slots}
+        free = (number for number in range(1, len(slots) + overlap + 1) if number not in used)
+        rows: list[dict[str, Any]] = [
+            {"project_id": item.project_id, "item_id": item.id, "number": next(free), "position": -item.priority}
+            for _ in range(overlap - len(slots))
+        ]
+        session.execute(insert(Slot), rows)
+    spare = [slot.id for slot in reversed(slots) if not slot.filled and slot.assignment_id is None]
+    session.execute(delete(Slot).where(Slot.id.in_(spare[: max(0, len(slots) - overlap)])))
+    item.overlap = overlap
+
+
+def _counted(session: Session, items: Sequence[Item]) -> list[Counted]:
+    query = select(Slot.item_id, func.count()).where(Slot.filled.is_(True), Slot.item_id.in_([i.id for i in items]))
+    filled: dict[int, int] = {item: count for item, count in session.execute(query.group_by(Slot.item_id))}
+    return [Counted(item, filled.get(item.id, 0)) for item in items]
