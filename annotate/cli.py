@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from annotate.commands import storage
 from annotate.commands.common import database_option, json_option, progress, read_text, say, use_database
 from preferences.errors import BadInput, exit_on_bad_input
 
@@ -228,6 +229,10 @@ def report(project: str, database: str | None, as_json: bool) -> None:
     with use_database(database) as db, db.read() as session:
         facts = project_report(session, find_project(session, project))
     say(facts, as_json, _report_text(facts))
+
+
+for command in (storage.backup, storage.restore, storage.move):
+    cli.add_command(command)
 
 
 @cli.command()

@@ -16,6 +16,7 @@ from preferences.errors import BadInput
 
 BUSY_SECONDS = 30
 THREADS = 16  # that a server works with: more would only wait for each other
+MOVED = "this database has moved"  # how the triggers of a database refuse a write after `annotate move`
 
 
 class DatabaseFailed(BadInput):
@@ -67,16 +68,23 @@ class Database:
             raise DatabaseFailed(
                 f"the database {self.name} failed ({reason}), and nothing of this was stored"
             ) from error
+        except DatabaseError as error:
+            if MOVED not in str(error.orig):
+                raise
+            raise DatabaseFailed(
+                f"the database {self.name} has moved, and nothing of this was stored; start this again with --database"
+                " and its new place, which any `annotate` command on the old one tells"
+            ) from error
 
 
 def open_database(where: str | None, *, create: bool = False) -> Database:
     """Open the database at `where`: a path of an SQLite file or an SQLAlchemy URL; None means data/annotate.db.
 
     It is brought to the newest schema. Raises BadInput if it can't be opened, if it was written by a newer version,
-    or if the SQLite file is missing and `create` is false.
+    if it has moved elsewhere, or if the SQLite file is missing and `create` is false.
     """
     url = _url(where or "data/annotate.db")
-    name = url.render_as_string(hide_password=True) if url.get_backend_name() != "sqlite" else str(url.database)
+    name = public_url(url)
     if url.get_backend_name() == "sqlite":
         if url.database in (None, "", ":memory:"):
             raise BadInput(f"{where}: a database in memory is gone when the command ends; name a file")
@@ -111,6 +119,14 @@ def open_database(where: str | None, *, create: bool = False) -> Database:
     except DatabaseError as error:
         raise BadInput(f"{name} is not a database that annotate can use: {str(error.orig).splitlines()[0]}") from None
     return database
+
+
+def public_url(url: URL) -> str:
+    """A database's URL without passwords, or the path of an SQLite file: what may be shown and stored."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    secret = [key for key in url.query if "pass" in key.lower()]
+    return url.set(password=None).difference_update_query(secret).render_as_string()
 
 
 def _url(where: str) -> URL:
@@ -162,6 +178,7 @@ def _upgrade(connection: Connection, name: str) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
     current = MigrationContext.configure(connection).get_current_revision()
+    _refuse_moved(connection, name)
     if current is None and (found := set(inspect(connection).get_table_names()) - {"alembic_version"}):
         raise BadInput(f"{name} holds tables of something else ({', '.join(sorted(found)[:3])}); name another database")
     if current == scripts.get_current_head():
@@ -174,3 +191,16 @@ def _upgrade(connection: Connection, name: str) -> None:
     command.upgrade(config, "head")
     if connection.dialect.name == "sqlite" and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
         raise BadInput(f"{name} could not be brought to the newest schema: rows refer to rows that are not there")
+
+
+def _refuse_moved(connection: Connection, name: str) -> None:
+    """Whoever goes on with a database that has moved would miss what is stored at its new place."""
+    if not inspect(connection).has_table("settings"):
+        return
+    columns = {column["name"] for column in inspect(connection).get_columns("settings")}
+    if columns != {"name", "value"}:
+        return  # somebody else's table, of which the caller speaks
+    moved = connection.exec_driver_sql("SELECT value FROM settings WHERE name = 'moved_to'").scalar()
+    if moved is not None:
+        password = ", with the password if it needs one" if "://" in moved else ""
+        raise BadInput(f"{name} has moved to {moved}; say --database {moved}{password}")
