@@ -68,10 +68,10 @@ class Annotate:
         self.ok("people", "add", project, login, "--password-file", "-", *options, stdin=PASSWORD)
 
     @contextmanager
-    def served(self) -> Iterator["Server"]:
-        """`annotate serve` on a free port until the block ends."""
+    def served(self, *, api_only: bool = False, port: int = 0) -> Iterator["Server"]:
+        """`annotate serve` until the block ends, on a free port if none is given; without the pages it starts sooner."""
         process = subprocess.Popen(
-            [COMMAND, "serve", "--port", "0"],
+            [COMMAND, "serve", "--port", str(port), *(["--api-only"] if api_only else [])],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -109,12 +109,12 @@ class Visitor:
         self.http = httpx.Client(base_url=url, timeout=30)
         signed_in = self.http.post("/login", data={"login": login, "password": password, "next": "/"})
         assert signed_in.status_code == 303, signed_in.text
-        self.me = self.http.get("/api/me").json()
+        self.me = self.http.get("/api/v1/me").json()
         self.http.headers["X-CSRF-Token"] = self.me["csrf_token"]
-        self.project = f"/api/projects/{self.me['projects'][0]['id']}"
+        self.project = f"/api/v1/projects/{self.me['projects'][0]['id']}"
 
-    def next(self) -> dict[str, Any]:
-        answer = self.http.post(f"{self.project}/next", json={})
+    def next(self, *holding: int) -> dict[str, Any]:
+        answer = self.http.post(f"{self.project}/next", json={"holding": holding})
         assert answer.status_code == 200, answer.text
         return answer.json()
 

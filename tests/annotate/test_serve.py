@@ -19,7 +19,6 @@ ITEMS = [
         "id": "by-gpt-x-and-llama-y",
         "prompt": "Which?",
         "responses": [{"text": HOSTILE, "model": "gpt-x", "id": "r1"}, {"text": "fine", "model": "llama-y"}],
-        "gold": [2, 1],
         "tags": ["secret-tag"],
         "answers": [{"rater": "w1", "ranks": [2, 1], "rationale": "secret-rationale"}],
     },
@@ -91,7 +90,7 @@ def test_the_database_keeps_no_token_and_no_password(server: Server, project: An
 
 def test_who_may_see_what(server: Server) -> None:
     assert httpx.get(server.url + "/rate/").headers["location"] == "/login?next=/rate/"
-    assert httpx.get(server.url + "/api/me").status_code == 401
+    assert httpx.get(server.url + "/api/v1/me").status_code == 401
     assert httpx.get(server.url + "/rate/config").status_code == 401
     anna, olga, otto = (server.visitor(login) for login in ("anna", "olga", "otto"))
     for path in ("/owner/", "/owner/config", "/owner/gradio_api/info", f"{anna.project}/report"):
@@ -107,7 +106,7 @@ def test_who_may_see_what(server: Server) -> None:
     assert otto.http.get(f"{olga.project}/report").status_code == 403
     assert olga.http.post(f"{olga.project}/next", json={}).status_code == 403  # owners don't rate
     assert otto.http.post(f"{anna.project}/next", json={}).status_code == 403
-    assert anna.http.get("/api/projects/999/guidelines").status_code == 403
+    assert anna.http.get("/api/v1/projects/999/guidelines").status_code == 403
 
 
 def test_an_owner_sees_only_their_own_projects_through_gradio(server: Server) -> None:
@@ -137,7 +136,7 @@ def test_signing_out_ends_the_session_on_the_server(server: Server) -> None:
     cem = server.visitor("cem")
     token = cem.http.cookies["concord_session"]
     assert cem.http.post("/logout").headers["location"] == "/login"
-    assert httpx.get(server.url + "/api/me", cookies={"concord_session": token}).status_code == 401
+    assert httpx.get(server.url + "/api/v1/me", cookies={"concord_session": token}).status_code == 401
 
 
 def test_guidelines_come_first(server: Server) -> None:
@@ -154,7 +153,7 @@ def test_raters_are_blind_and_text_is_harmless(server: Server) -> None:
     anna = server.visitor("anna")
     read_guidelines(anna)
     answer = anna.http.post(f"{anna.project}/next", json={})
-    for secret in ("gpt-x", "llama-y", "secret-tag", "secret-rationale", "gold", '"r1"', "w1"):
+    for secret in ("gpt-x", "llama-y", "secret-tag", "secret-rationale", '"r1"', "w1"):
         assert secret not in answer.text
     shown = " ".join(turn["html"] for turns in answer.json()["task"]["responses"] for turn in turns)
     assert "fine" in shown and "&lt;script&gt;" in shown
@@ -162,8 +161,28 @@ def test_raters_are_blind_and_text_is_harmless(server: Server) -> None:
     assert anna.next()["task"] == answer.json()["task"]  # asked again: the same item in the same order
 
 
+def test_a_check_looks_like_any_other_item(server: Server, project: Annotate) -> None:
+    """Gold items are mixed in, and nothing that the page gets tells which ones they are."""
+    project.ok("project", "create", "checked")
+    project.person("checked", "cleo")
+    pairs = [{"id": f"c{n}", "prompt": f"Checked {n}?", "responses": ["one", "two"]} for n in range(12)]
+    project.write("checked.jsonl", *pairs, *({**pair, "id": pair["id"] + "g", "gold": [1, 2]} for pair in pairs))
+    project.ok("import", "checked", "checked.jsonl")
+    with sqlite3.connect(project.folder / "data/annotate.db") as connection:
+        connection.execute("UPDATE projects SET gold_rate = 0.5 WHERE name = 'checked'")
+    cleo = server.visitor("cleo")
+    following, seen = cleo.next(), []
+    while following["task"]:
+        answer = cleo.submit(following["task"]["assignment"], [1, 2], key=f"key-{len(seen):06}")
+        assert "gold" not in answer.text
+        seen.append((sorted(following["task"]), following["progress"]["total"] % 10 == len(seen) % 10))
+        assert answer.json()["receipt"]["feedback"] is None
+        following = answer.json()["next"]
+    assert len(seen) > 12 and len({str(one) for one in seen}) == 1
+
+
 def test_headers(server: Server) -> None:
-    for path in ("/login", "/static/rate.js", "/api/me"):
+    for path in ("/login", "/static/rate.js", "/api/v1/me"):
         headers = httpx.get(server.url + path).headers
         assert "img-src 'self' data:" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
@@ -198,7 +217,7 @@ def test_what_is_too_long_or_too_big_is_refused(server: Server) -> None:
     chunked = anna.http.post(url, content=(b"x" * 100_000 for _ in range(15)), headers=json)
     assert chunked.status_code == 400
     for number in (2**31, 2**63, 10**30, -1):
-        assert anna.http.post(f"/api/projects/{number}/next", json={}).status_code in (403, 422), number
+        assert anna.http.post(f"/api/v1/projects/{number}/next", json={}).status_code in (403, 422), number
         assert anna.submit(number, [1, 2]).status_code in (409, 422), number
     half = anna.http.post(url, content='{"assignment": 1, "key": "a key \\ud800", "ranks": [1, 2]}', headers=json)
     assert half.status_code == 422 and half.json()["detail"].startswith("key: "), half.text
@@ -229,7 +248,8 @@ def test_answers_with_a_wrong_shape_store_nothing(server: Server) -> None:
         ([1, 2], 2, "does not fit"),
     ):
         answer = anna.submit(task, ranks, strength=strength)
-        assert answer.status_code == 409 and sentence in answer.json()["detail"], answer.text
+        assert answer.status_code == 422 and answer.json()["rule"] == "does-not-fit", answer.text
+        assert sentence in answer.json()["detail"]
     for body in ({"ranks": [0, 1]}, {"ranks": ["a", "b"]}, {"ranks": [1, 2], "strength": 9}, {"ranks": [1, 2], "x": 1}):
         assert anna.submit(task, **body).status_code == 422
     assert ben.submit(task, [1, 2]).json()["detail"].startswith("This item was not given to you")
@@ -256,7 +276,7 @@ def test_an_answer_lands_in_import_order_and_once(server: Server, project: Annot
         again = ben.submit(task["assignment"], ranks, key=key, strength=strength, seconds=4.5).json()
         assert again["receipt"] == first["receipt"] and again["next"] == first["next"]
         other = ben.submit(task["assignment"], [1] * len(ranks), key=key, strength=0)  # never said to be saved
-        assert other.status_code == 409 and "your first answer stands" in other.json()["detail"]
+        assert other.status_code == 409 and other.json()["rule"] == "key-reused"
         following = first["next"]
     assert following["progress"] == {"done": len(ITEMS), "total": len(ITEMS)}
     project.ok("export", "p", "out")
@@ -306,7 +326,7 @@ def test_a_killed_server_loses_no_acknowledged_answer(annotate: Annotate) -> Non
     annotate.person("p", "anna")
     annotate.write("items.jsonl", *ITEMS[1:4])
     annotate.ok("import", "p", "items.jsonl")
-    with annotate.served() as running:
+    with annotate.served(api_only=True) as running:
         anna = running.visitor("anna")
         task = anna.next()["task"]
         assert anna.submit(task["assignment"], [1, 2], strength=-1).status_code == 200

@@ -244,7 +244,7 @@ def test_two_tabs_on_one_item(page: Any, server: Server, sign_in: Callable, alon
     other.keyboard.press("Enter")
     other.get_by_text("Saved ✓").wait_for()
     page.keyboard.press("Enter")
-    page.get_by_text("your first answer stands").wait_for()
+    page.get_by_text("You have answered this item, and that answer stands").wait_for()
     assert "try again" not in page.locator("#error").inner_text()
     page.get_by_role("link", name="Reload").click()
     page.locator("#count").get_by_text("1 of 2").wait_for()

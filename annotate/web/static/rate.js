@@ -49,12 +49,12 @@ async function call(method, path, body) {
   throw new Problem(said, answer.status === 401 ? "sign in" : answer.status < 500 ? "reload" : "retry");
 }
 
-const inProject = (path) => `/api/projects/${project.id}/${path}`;
+const inProject = (path) => `/api/v1/projects/${project.id}/${path}`;
 
 async function start() {
   view("loading");
   try {
-    const me = await call("GET", "/api/me");
+    const me = await call("GET", "/api/v1/me");
     csrf = me.csrf_token;
     at("login").textContent = me.login;
     at("to-owner").hidden = !me.projects.some((one) => one.role === "owner");
@@ -69,7 +69,7 @@ async function start() {
     at("guidelines-text").innerHTML = guidelines.html;
     at("guidelines-open").hidden = guidelines.version === null;
     if (!guidelines.read) await firstReading(guidelines.version);
-    show(await call("POST", inProject("next"), {}));
+    show(await call("POST", inProject("next"), { holding: [] }));
   } catch (problem) {
     stuck(problem);
   }
