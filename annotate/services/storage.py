@@ -223,13 +223,12 @@ def _copy_backup(file: Path, copy: Path) -> None:
         if target.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone() is None:
             raise BadInput(f"{file} is not a backup of annotate; name a file that `annotate backup` wrote")
         # A database that has moved may be all that is left when its new place is lost.
-        triggers = target.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND sql LIKE ?", (f"%{MOVED}%",)
-        )
-        for (name,) in triggers.fetchall():
-            target.execute(f"DROP TRIGGER {name}")
+        query = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND sql LIKE ?"
+        if closed := target.execute(query, (f"%{MOVED}%",)).fetchall():
+            for (name,) in closed:
+                target.execute(f"DROP TRIGGER {name}")
             target.execute("DELETE FROM settings WHERE name = 'moved_to'")
-        target.commit()
+            target.commit()
 
 
 # --- move ---------------------------------------------------------------------------------------------------------

@@ -125,8 +125,8 @@ def public_url(url: URL) -> str:
     """A database's URL without passwords, or the path of an SQLite file: what may be shown and stored."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
-    secret = [key for key in url.query if "pass" in key.lower()]
-    return url.set(password=None).difference_update_query(secret).render_as_string()
+    query = {key: value for key, value in url.query.items() if "pass" not in key.lower()}
+    return URL.create(url.drivername, url.username, None, url.host, url.port, url.database, query).render_as_string()
 
 
 def _url(where: str) -> URL:
