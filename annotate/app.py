@@ -6,20 +6,34 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from annotate.api import account, items, projects, work
+from annotate.api import account, items, operation, projects, webhooks, work
 from annotate.api.problems import handle_problems
+from annotate.api.watch import Metrics, Watch, log_to_stderr
+from annotate.services.delivery import Courier
+from annotate.services.secrets import secret_from_environment, signing_key
 from annotate.store.database import Database
 from annotate.web.gate import Gate
 from annotate.web.login import STATIC
 from annotate.web.login import router as login
 
-ROUTERS = (account.router, projects.router, items.router, work.router)
+ROUTERS = (
+    account.router,
+    projects.router,
+    items.router,
+    work.router,
+    webhooks.router,
+    operation.router,
+)
+STOP_SECONDS = 10  # for requests that are under way when the server is told to stop
 
 
-def build_app(database: Database, *, pages: bool = True) -> FastAPI:
+def build_app(database: Database, *, pages: bool = True, metrics_token: str | None = None) -> FastAPI:
     """The whole application on one database; without `pages` nothing of Gradio, which takes seconds to import."""
     app = FastAPI(title="Concord annotate", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
     app.state.database = database
+    app.state.metrics, app.state.metrics_token = Metrics(), metrics_token
+    with database.read() as session:
+        app.state.schema = operation.schema(session)
     handle_problems(app)
     app.include_router(login)
     for router in ROUTERS:
@@ -28,17 +42,43 @@ def build_app(database: Database, *, pages: bool = True) -> FastAPI:
     if pages:
         from annotate.web.pages import mount_pages
 
-        mount_pages(app, database)
+        mount_pages(app)
     app.add_middleware(Gate, database=database)
+    app.add_middleware(Watch, metrics=app.state.metrics)  # outermost: it sees what the gate refuses, too
     return app
 
 
-def serve_forever(database: Database, listener: socket.socket, *, pages: bool = True) -> None:
-    """Serve on a listening socket until Ctrl-C; prints the address when the pages are ready."""
-    server = uvicorn.Server(
-        uvicorn.Config(build_app(database, pages=pages), log_level="warning", timeout_graceful_shutdown=3)
+def serve_forever(
+    database: Database,
+    listener: socket.socket,
+    *,
+    pages: bool = True,
+    logs: str = "text",
+    webhooks_to_private_addresses: bool = False,
+) -> None:
+    """Serve on a listening socket until SIGTERM or Ctrl-C; prints the address when the pages are ready.
+
+    What is under way then may finish. Raises BadInput for a secret in the environment that is no good, and what the
+    signal itself does, afterwards.
+    """
+    log_to_stderr(as_json=logs == "json")
+    with database.write() as session:
+        signing_key(session)  # so that all others can read it
+    app = build_app(database, pages=pages, metrics_token=secret_from_environment("ANNOTATE_METRICS_TOKEN"))
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
     )
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
+    courier = Courier(database, private=webhooks_to_private_addresses)
+    courier.start()
     print(f"annotate serves {database.name} at http://{shown}:{port} (Ctrl-C stops it)", flush=True)
-    server.run(sockets=[listener])
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        courier.stop()

@@ -1,16 +1,14 @@
 """The `annotate` command: one sub-command a verb; what is heavy to import is imported inside the verb."""
 
-import contextlib
 import errno
 import shlex
-import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from annotate.commands import storage
+from annotate.commands import serve, storage
 from annotate.commands.common import database_option, json_option, progress, read_text, say, use_database
 from preferences.errors import BadInput, exit_on_bad_input
 
@@ -231,34 +229,8 @@ def report(project: str, database: str | None, as_json: bool) -> None:
     say(facts, as_json, _report_text(facts))
 
 
-for command in (storage.backup, storage.restore, storage.move):
+for command in (serve.serve, storage.backup, storage.restore, storage.move):
     cli.add_command(command)
-
-
-@cli.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
-@click.option("--port", default=7860, show_default=True)
-@click.option("--api-only", is_flag=True, help="Leave the pages out: for scripts, or beside servers that have them.")
-@database_option
-def serve(host: str, port: int, api_only: bool, database: str | None) -> None:
-    """Serve the pages of all projects in the database: raters rank, owners watch."""
-    with contextlib.suppress(KeyboardInterrupt), use_database(database) as db, _listen(host, port) as listener:
-        from annotate.app import serve_forever
-
-        serve_forever(db, listener, pages=not api_only)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(128)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadInput(f"cannot listen on {host} port {port} ({reason}); choose another --port or --host") from None
-    return listener
 
 
 def _report_text(facts: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Errors as problem+json (RFC 9457): one sentence in `detail`, and the `rule` that a program can go by."""
 
 import logging
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,7 +15,12 @@ from annotate.store.database import DatabaseFailed
 from preferences.errors import BadInput
 
 log = logging.getLogger("annotate")
-_BY_STATUS = {404: "not-found", 405: "method-not-allowed"}
+_FRAMEWORK = {  # what the framework itself refuses
+    400: ("bad-input", "This is no request that can be read."),
+    404: ("not-found", "There is nothing at this address."),
+    405: ("method-not-allowed", "Not with this method."),
+    413: ("too-long", "This is too long."),
+}
 
 
 class Problem(BaseModel):
@@ -29,9 +35,10 @@ class Problem(BaseModel):
     rule: str = Field(description="which rule refused; docs/api.md lists them")
 
 
+_AS_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": Problem, "description": "a refusal", "content": {"application/problem+json": {}}},
-    "5XX": {"model": Problem, "description": "the server could not", "content": {"application/problem+json": {}}},
+    "4XX": {"description": "a refusal", "content": _AS_PROBLEM},
+    "5XX": {"description": "the server could not", "content": _AS_PROBLEM},
 }
 
 
@@ -39,7 +46,9 @@ def problem(rule: str, detail: str, **facts: object) -> JSONResponse:
     """The response that a refusal becomes."""
     status, title = RULES[rule]
     body = {"type": f"urn:concord:{rule}", "title": title, "status": status, "detail": detail, "rule": rule, **facts}
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if "retry_after" in facts:
+        headers["Retry-After"] = str(math.ceil(float(str(facts["retry_after"]))))
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
@@ -67,7 +76,27 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def _http(_request: Request, error: HTTPException) -> JSONResponse:
-        rule = _BY_STATUS.get(error.status_code)
-        if rule is None:
-            return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
-        return problem(rule, "There is nothing at this address." if rule == "not-found" else "Not with this method.")
+        response = problem(*_FRAMEWORK.get(error.status_code, _FRAMEWORK[400]))
+        response.headers.update(error.headers or {})  # Allow, with a 405
+        return response
+
+    describe(app)
+
+
+def describe(app: FastAPI) -> None:
+    """Add to the application's OpenAPI document what problems look like, and how to say who is asking."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        parts = document.setdefault("components", {})
+        parts.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+        parts["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer", "description": "a personal token"},
+            "session": {"type": "apiKey", "in": "cookie", "name": "concord_session", "description": "signed in"},
+            "csrf": {"type": "apiKey", "in": "header", "name": "X-CSRF-Token", "description": "from GET /api/v1/me"},
+        }
+        document["security"] = [{"token": []}, {"session": [], "csrf": []}]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -82,6 +82,7 @@ def asker(request: Request) -> Asker:
         if request.method not in SAFE_METHODS and not secrets.compare_digest(given.encode(), guest.csrf_token.encode()):
             raise Refused("csrf", "This page is out of date; reload it.")
         who = Asker(database, guest.person_id, guest.login, guest.csrf_token, guest.session_id, None)
+    request.state.person = who.person_id  # for the log
     REQUESTS.count(who.person_id)
     return who
 

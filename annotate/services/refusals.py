@@ -21,6 +21,8 @@ RULES: dict[str, tuple[int, str]] = {
     "consent-first": (409, "Consent comes first"),
     "not-qualified": (409, "Not qualified for the real items"),
     "already-there": (409, "There already"),
+    "last-owner": (409, "A project keeps an owner"),
+    "part-elsewhere": (409, "Has a part in other projects, too"),
     "link-used": (410, "The link is used up"),
     "link-expired": (410, "The link has expired"),
     "wrong-version": (412, "Changed by somebody else"),
@@ -28,6 +30,8 @@ RULES: dict[str, tuple[int, str]] = {
     "bad-input": (422, "Bad input"),
     "version-needed": (428, "Say which version you change"),
     "too-many-requests": (429, "Too many requests"),
+    "server-error": (500, "The server made a mistake"),
+    "not-ready": (503, "Not ready"),
     "database-failed": (503, "The database failed"),
 }
 

@@ -3,8 +3,10 @@
 A token carries some of these rights, at most those that its person has by their role at that moment.
 """
 
+from collections.abc import Collection
 from enum import StrEnum
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from annotate.services.refusals import Refused
@@ -35,6 +37,12 @@ def require(session: Session, person_id: int, project_id: int, right: Right) -> 
     if member is None or member.removed_at is not None or right not in MAY[member.role]:
         raise Refused("forbidden", f"You may not do this here: it takes the right to {_WORDS[right]} in this project.")
     return member
+
+
+def plays(session: Session, person_id: int, roles: Collection[str]) -> bool:
+    """Whether the person has one of these roles in any project, by the database as it is in this transaction."""
+    mine = select(Member.id).where(Member.person_id == person_id, Member.removed_at.is_(None), Member.role.in_(roles))
+    return session.scalar(mine.limit(1)) is not None
 
 
 _WORDS = {

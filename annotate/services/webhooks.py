@@ -1,4 +1,8 @@
-"""Telling other programs what happened: events are written with the change itself, and delivered afterwards."""
+"""Telling other programs what happened: an event is written with the change itself, and delivered afterwards.
+
+services/receivers.py says who is told, services/delivery.py tells them. Bodies carry ids and pseudonyms, never names or
+text, since they go to other machines.
+"""
 
 import time
 from typing import Any

@@ -1,93 +1,198 @@
-"""What every request passes first: who may see which page, how long a request may be, headers of every response."""
+"""What every request passes first: where it comes from, how long it is, who may see which page, which headers go back.
 
-from urllib.parse import quote
+Nothing in here trusts the page: who somebody is, and what they may do, is read from the database on every request. The
+REST API does that itself, inside the transaction that does the work, so that the gate reads nothing for it.
+"""
+
+import hashlib
+import json
+import re
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
 
 from anyio.to_thread import run_sync
 from fastapi import Request
 from fastapi.responses import RedirectResponse
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from annotate.api.limits import REQUESTS
 from annotate.api.problems import problem
-from annotate.api.security import find_visitor
-from annotate.services.people import memberships
+from annotate.api.security import COOKIE, SAFE_METHODS
+from annotate.services.people import Visitor, visitor
+from annotate.services.refusals import Refused
+from annotate.services.rights import plays
 from annotate.store.database import Database
 from annotate.web.login import message_page
 
+LONGEST_BODY = 1_000_000  # bytes of a request
+LONGEST_IMPORT = 64_000_000  # bytes of one that adds items, which is read only from somebody signed in
+_IMPORT = re.compile(r"/api/v1/projects/\d+/items")
+
+
+class Page(NamedTuple):
+    """A page that Gradio draws: the roles that may see it, and whether it has events (handlers that run here)."""
+
+    roles: tuple[str, ...]
+    events: bool
+
+
+PAGES = {"/rate": Page(("rater",), events=False), "/owner": Page(("owner",), events=True)}
+# All that a page needs of what Gradio serves. What else is there (queue, files, uploads, sessions of others, API docs,
+# and whatever a next version brings) is not reachable.
+_DRAWN = re.compile(r"/|/theme\.css|/(assets|static)/.+")
+_EVENT = "/gradio_api/run/predict"
+_EVENT_KEYS = {"data", "fn_index", "trigger_id", "event_data"}
+
+COMMON = "object-src 'none'; form-action 'self'; frame-ancestors 'none'"
 # Gradio's front end builds functions from strings and inlines scripts; nothing may come from, or go to, elsewhere.
-POLICY = (
+DRAWN_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; "
-    "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; base-uri 'self'; "
+    + COMMON
+)
+PLAIN_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; " + COMMON
 )
 HEADERS = {
-    "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
     "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",  # not no-referrer, with which browsers send Origin: null with our own forms
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
-LONGEST_BODY = 1_000_000  # bytes of a request
 
 
 class Gate:
-    """Who may see which page, decided on every request; how long a request may be; headers of every response."""
+    """A middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, database: Database) -> None:
         self.app = app
         self.database = database
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # nothing of ours speaks it
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
-                for name in [name for name in headers if name.startswith("access-control-")]:
-                    del headers[name]  # Gradio lets other sites read its pages
-                if not scope["path"].startswith(("/static", "/rate/assets", "/owner/assets")):
-                    headers["Cache-Control"] = "no-store"
-            await send(message)
-
-        received = 0
-
-        async def receive_some() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            return message if received <= LONGEST_BODY else {"type": "http.disconnect"}
-
-        request = Request(scope)
+        path, headers = scope["path"], Headers(scope=scope)
+        longest = LONGEST_IMPORT if scope["method"] == "POST" and _IMPORT.fullmatch(path) else LONGEST_BODY
+        mount = next((mount for mount in PAGES if path == mount or path.startswith(mount + "/")), None)
         refusal: ASGIApp | None = None
-        if int(request.headers.get("content-length", 0)) > LONGEST_BODY:
-            refusal = problem("too-long", f"This is too long; send at most {LONGEST_BODY} bytes.")
-        elif scope["path"].startswith(("/rate", "/owner")):
-            refusal = await run_sync(self._refusal, request)
-        await (refusal or self.app)(scope, receive_some, send_with_headers)
+        receive = _at_most(longest, receive)
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit() or len(length) > 15 or int(length) > longest:
+            refusal = problem("too-long", f"This is too long; send at most {longest} bytes.")
+        elif scope["method"] not in SAFE_METHODS and from_elsewhere(headers):
+            refusal = problem("cross-site", "This comes from another site; open this site's own page.")
+        elif mount is not None:
+            found = await run_sync(self._look, scope, mount)
+            if not isinstance(found, Visitor):
+                refusal = found
+            elif scope["method"] not in SAFE_METHODS:
+                refusal, receive = await _own_event(found, Request(scope, receive))
+        await (refusal or self.app)(scope, receive, _with_headers(send, mount is not None, _may_be_kept(path)))
 
-    def _refusal(self, request: Request) -> ASGIApp | None:
-        """The response to a request that may not go on to a Gradio page, or None if it may."""
-        path = request.url.path
-        part = "owner" if path.startswith("/owner") else "rater"
-        found = find_visitor(self.database, request)
-        if found is None:
-            if request.method == "GET" and path.rstrip("/") in ("/rate", "/owner"):
-                wanted = path + (f"?{request.url.query}" if request.url.query else "")
-                return RedirectResponse(f"/login?next={quote(wanted)}", status_code=303)
-            return problem("signed-out", "You are signed out; sign in again.")
+    def _look(self, scope: Scope, mount: str) -> Visitor | ASGIApp:
+        """Who is asking for a part of a page, or the response if it is not for them, or is no part of the page."""
+        request, page, path = Request(scope), PAGES[mount], scope["path"]
+        within = path[len(mount) :] or "/"
+        query = f"?{request.url.query}" if request.url.query else ""
         with self.database.read() as session:
-            parts = memberships(session, found.person_id, part)
-        if not parts:
-            return message_page("This page is not yours", f"It is for {part}s, and you are none in any project.", 403)
-        if part == "rater" and request.method not in ("GET", "HEAD"):
-            # The rater's Gradio page has no events, and its files API is not for raters.
-            return problem("method-not-allowed", "There is nothing to post here.")
-        if path in ("/rate", "/owner"):  # Starlette would name the host, and the scheme as it sees it
-            return RedirectResponse(
-                f"{path}/" + (f"?{request.url.query}" if request.url.query else ""), status_code=307
-            )
-        if "/gradio_api/upload" in path or "/gradio_api/proxy" in path:
-            return problem("not-found", "There is nothing to upload here.")
-        return None
+            found = visitor(session, request.cookies.get(COOKIE))
+            allowed = found is not None and plays(session, found.person_id, page.roles)
+        if found is None:
+            if request.method == "GET" and within == "/":
+                return RedirectResponse(f"/login?next={quote(path + query)}", status_code=303)
+            return problem("signed-out", "You are signed out; sign in again.")
+        request.state.person = found.person_id
+        if not allowed:
+            roles = " and ".join(f"{role}s" for role in page.roles)
+            return message_page("This page is not yours", f"It is for {roles}, and you are none in any project.", 403)
+        event = page.events and within == _EVENT
+        if not event and not _DRAWN.fullmatch(within):
+            return problem("not-found", "There is nothing at this address.")
+        if request.method not in (("POST",) if event else ("GET", "HEAD")):
+            return problem("method-not-allowed", "Not with this method.")
+        if path == mount:  # Starlette would name the host, and the scheme as it sees it
+            return RedirectResponse(f"{mount}/{query}", status_code=307)
+        request.state.visitor = found
+        return found
+
+
+def from_elsewhere(headers: Headers) -> bool:
+    """Whether a browser says that a request comes from another site's page; other programs say nothing.
+
+    Browsers send Sec-Fetch-Site where they trust the connection (https, localhost), and Origin everywhere.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+
+
+async def _own_event(found: Visitor, request: Request) -> tuple[ASGIApp | None, Receive]:
+    """An event of a Gradio page, as this login session's own: (a refusal or None, what the application receives).
+
+    Gradio keeps state by a session hash that the page makes up, for whoever knows the hash. Here the hash goes on
+    bound to the login session, so that another person's hash leads nowhere.
+    """
+    try:
+        REQUESTS.count(found.person_id)
+        body = await request.json()
+        if not isinstance(body, dict):
+            raise ValueError
+    except Refused as error:
+        return problem(error.rule, error.detail, **error.facts), request.receive
+    except HTTPException:
+        return problem("too-long", f"This is too long; send at most {LONGEST_BODY} bytes."), request.receive
+    except (ValueError, RecursionError):
+        return problem("bad-input", "This is no event of the page."), request.receive
+    event = {key: body[key] for key in _EVENT_KEYS & body.keys()}
+    bound = f"{found.session_id} {body.get('session_hash')}"
+    event["session_hash"] = hashlib.sha256(bound.encode(errors="replace")).hexdigest()
+    messages = [{"type": "http.request", "body": json.dumps(event).encode(), "more_body": False}]
+
+    async def receive() -> Message:
+        return messages.pop() if messages else await request.receive()
+
+    return None, receive
+
+
+def _at_most(longest: int, receive: Receive) -> Receive:
+    """`receive`, which gives no more than so many bytes. Raises HTTPException 413, which FastAPI answers with."""
+    received = 0
+
+    async def receive_some() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > longest:
+            raise HTTPException(413)
+        return message
+
+    return receive_some
+
+
+def _may_be_kept(path: str) -> bool:
+    return path.startswith(("/static/", *(f"{mount}/assets/" for mount in PAGES)))
+
+
+def _with_headers(send: Send, drawn: bool, may_be_kept: bool) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers.update(HEADERS)
+            headers["Content-Security-Policy"] = DRAWN_POLICY if drawn else PLAIN_POLICY
+            for name in [name for name in headers if name.startswith("access-control-")]:
+                del headers[name]  # Gradio lets other sites read its pages
+            if not may_be_kept:
+                headers["Cache-Control"] = "no-store"
+        await send(message)
+
+    return send_with_headers

@@ -9,24 +9,24 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 from fastapi import FastAPI, Request
 
-from annotate.api.security import find_visitor
-from annotate.store.database import Database
+from annotate.web.gate import PAGES
 from annotate.web.login import STATIC
 from annotate.web.owner import owner_page
 from annotate.web.rater import rater_page
 
 
-def mount_pages(app: FastAPI, database: Database) -> None:
-    """Mount the rater's page at /rate and the owner's at /owner."""
+def mount_pages(app: FastAPI) -> None:
+    """Mount the pages that the gate knows, the rater's at /rate and the owner's at /owner."""
 
     def who(request: Request) -> str | None:
-        found = find_visitor(database, request)
+        found = getattr(request.state, "visitor", None)  # the gate has looked, and lets nobody else through
         return found.login if found else None
 
-    for path, page in (("/rate", rater_page()), ("/owner", owner_page(database))):
+    pages = {"/rate": rater_page(), "/owner": owner_page(app.state.database)}
+    for path in PAGES:
         gr.mount_gradio_app(
             app,
-            page,
+            pages[path],
             path=path,
             auth_dependency=who,
             footer_links=[],
