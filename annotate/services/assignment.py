@@ -14,6 +14,7 @@ from sqlalchemy import (
     Select,
     SQLColumnExpression,
     and_,
+    case,
     delete,
     exists,
     func,
@@ -188,7 +189,7 @@ def _lease(session: Session, given: Given, now: float) -> bool:
         return True
     own = and_(Slot.assignment_id == given.assignment, Slot.filled.is_(False))
     query = select(Slot.id).where(Slot.item_id == given.item, or_(own, is_free(now)))
-    first = query.order_by(Slot.assignment_id != given.assignment, Slot.number).limit(1)
+    first = query.order_by(case((own, 0), else_=1), Slot.number).limit(1)
     slot = session.scalar(first.with_for_update(skip_locked=True, of=Slot))
     if slot is None:
         return False
