@@ -8,13 +8,13 @@ from fastapi.staticfiles import StaticFiles
 
 from annotate.api import account, items, operation, projects, webhooks, work
 from annotate.api.problems import handle_problems
-from annotate.api.watch import Metrics, Watch, log_to_stderr
 from annotate.services.delivery import Courier
 from annotate.services.secrets import secret_from_environment, signing_key
 from annotate.store.database import Database
 from annotate.web.gate import Gate
 from annotate.web.login import STATIC
 from annotate.web.login import router as login
+from annotate.web.watch import Watch, log_to_stderr
 
 ROUTERS = (
     account.router,
@@ -31,7 +31,7 @@ def build_app(database: Database, *, pages: bool = True, metrics_token: str | No
     """The whole application on one database; without `pages` nothing of Gradio, which takes seconds to import."""
     app = FastAPI(title="Concord annotate", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
     app.state.database = database
-    app.state.metrics, app.state.metrics_token = Metrics(), metrics_token
+    app.state.metrics, app.state.metrics_token = operation.Metrics(), metrics_token
     with database.read() as session:
         app.state.schema = operation.schema(session)
     handle_problems(app)

@@ -5,7 +5,7 @@ import time
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,6 +16,18 @@ from annotate.store.database import Database, DatabaseFailed
 from annotate.store.tables import Answer, Delivery, Slot
 
 router = APIRouter(include_in_schema=False)
+
+
+class Metrics:
+    """What this process counts. Each application has a registry of its own, so that two in one process don't mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ["method", "route"]
+        self.requests = Counter("concord_requests", "Requests answered", [*labels, "status"], registry=self.registry)
+        self.seconds = Histogram(
+            "concord_request_seconds", "From a request's head to the end of its answer", labels, registry=self.registry
+        )
 
 
 @router.get("/healthz")

@@ -1,4 +1,4 @@
-"""What every request passes first: where it comes from, how long it is, who may see which page, which headers go back.
+"""What every request passes: where it comes from, how long it is, and who may see which part of which page.
 
 Nothing in here trusts the page: who somebody is, and what they may do, is read from the database on every request. The
 REST API does that itself, inside the transaction that does the work, so that the gate reads nothing for it.
@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 from anyio.to_thread import run_sync
 from fastapi import Request
 from fastapi.responses import RedirectResponse
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,25 +45,6 @@ _DRAWN = re.compile(r"/|/theme\.css|/(assets|static)/.+")
 _EVENT = "/gradio_api/run/predict"
 _EVENT_KEYS = {"data", "fn_index", "trigger_id", "event_data"}
 
-COMMON = "object-src 'none'; form-action 'self'; frame-ancestors 'none'"
-# Gradio's front end builds functions from strings and inlines scripts; nothing may come from, or go to, elsewhere.
-DRAWN_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; base-uri 'self'; "
-    + COMMON
-)
-PLAIN_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; " + COMMON
-)
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",  # not no-referrer, with which browsers send Origin: null with our own forms
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-
 
 class Gate:
     """A middleware around the whole application."""
@@ -81,7 +62,7 @@ class Gate:
             return
         path, headers = scope["path"], Headers(scope=scope)
         longest = LONGEST_IMPORT if scope["method"] == "POST" and _IMPORT.fullmatch(path) else LONGEST_BODY
-        mount = next((mount for mount in PAGES if path == mount or path.startswith(mount + "/")), None)
+        mount = mount_of(path)
         refusal: ASGIApp | None = None
         receive = _at_most(longest, receive)
         length = headers.get("content-length", "0")
@@ -95,7 +76,7 @@ class Gate:
                 refusal = found
             elif scope["method"] not in SAFE_METHODS:
                 refusal, receive = await _own_event(found, Request(scope, receive))
-        await (refusal or self.app)(scope, receive, _with_headers(send, mount is not None, _may_be_kept(path)))
+        await (refusal or self.app)(scope, receive, send)
 
     def _look(self, scope: Scope, mount: str) -> Visitor | ASGIApp:
         """Who is asking for a part of a page, or the response if it is not for them, or is no part of the page."""
@@ -122,6 +103,11 @@ class Gate:
             return RedirectResponse(f"{mount}/{query}", status_code=307)
         request.state.visitor = found
         return found
+
+
+def mount_of(path: str) -> str | None:
+    """The page that this is a part of, as a key of PAGES."""
+    return next((mount for mount in PAGES if path == mount or path.startswith(mount + "/")), None)
 
 
 def from_elsewhere(headers: Headers) -> bool:
@@ -177,22 +163,3 @@ def _at_most(longest: int, receive: Receive) -> Receive:
         return message
 
     return receive_some
-
-
-def _may_be_kept(path: str) -> bool:
-    return path.startswith(("/static/", *(f"{mount}/assets/" for mount in PAGES)))
-
-
-def _with_headers(send: Send, drawn: bool, may_be_kept: bool) -> Send:
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers.update(HEADERS)
-            headers["Content-Security-Policy"] = DRAWN_POLICY if drawn else PLAIN_POLICY
-            for name in [name for name in headers if name.startswith("access-control-")]:
-                del headers[name]  # Gradio lets other sites read its pages
-            if not may_be_kept:
-                headers["Cache-Control"] = "no-store"
-        await send(message)
-
-    return send_with_headers

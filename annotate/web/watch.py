@@ -1,4 +1,4 @@
-"""What is seen of every request: its id, one line in the log, its time in the metrics, and the mistake that ended it.
+"""Around every request: its id, the headers of its response, a line in the log, its time, the mistake that ended it.
 
 Logs say who and which route, by number and by template. They never say what was asked for or answered: no query string,
 body, name, token or cookie, and of an exception its type and place, since its message may quote any of them.
@@ -13,27 +13,34 @@ import traceback
 from typing import Any
 
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import MutableHeaders
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from annotate.api.operation import Metrics
 from annotate.api.problems import problem
+from annotate.web.gate import PAGES, mount_of
 
 log = logging.getLogger("annotate.request")
+COMMON = "object-src 'none'; form-action 'self'; frame-ancestors 'none'"
+# Gradio's front end builds functions from strings and inlines scripts; nothing may come from, or go to, elsewhere.
+DRAWN_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; base-uri 'self'; "
+    + COMMON
+)
+PLAIN_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; " + COMMON
+)
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",  # not no-referrer, with which browsers send Origin: null with our own forms
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-
-
-class Metrics:
-    """What this process counts. Each application has a registry of its own, so that two in one process don't mix."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        labels = ["method", "route"]
-        self.requests = Counter("concord_requests", "Requests answered", [*labels, "status"], registry=self.registry)
-        self.seconds = Histogram(
-            "concord_request_seconds", "From a request's head to the end of its answer", labels, registry=self.registry
-        )
 
 
 class Watch:
@@ -56,7 +63,9 @@ class Watch:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                _secure(headers, path)
             await send(message)
 
         mistake: Exception | None = None
@@ -90,6 +99,15 @@ class Watch:
             log.error("%s %s failed", method, route, extra={"facts": facts})
         else:
             log.info("%s %s", method, route, extra={"facts": facts})
+
+
+def _secure(headers: MutableHeaders, path: str) -> None:
+    headers.update(HEADERS)
+    headers["Content-Security-Policy"] = DRAWN_POLICY if mount_of(path) else PLAIN_POLICY
+    for name in [name for name in headers if name.startswith("access-control-")]:
+        del headers[name]  # Gradio lets other sites read its pages
+    if not path.startswith(("/static/", *(f"{mount}/assets/" for mount in PAGES))):
+        headers["Cache-Control"] = "no-store"
 
 
 def template(scope: Scope, path: str) -> str:
