@@ -111,7 +111,7 @@ def change_project(
     project.version += 1
     detail = {**given, **({} if closed is None else {"closed": closed})}
     note(session, "project changed", project=project.id, member=by.id if by else None, **detail)
-    announce(session, project.id, "project.changed", **detail)
+    announce(session, project.id, "project.changed", changed=sorted(detail))  # the names, without the texts
     session.flush()
     return project
 
