@@ -6,11 +6,13 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from annotate.api import account, items, operation, projects, webhooks, work
+from annotate.api import account, items, operation, people, projects, webhooks, work
 from annotate.api.problems import handle_problems
 from annotate.services.delivery import Courier
 from annotate.services.secrets import secret_from_environment, signing_key
 from annotate.store.database import Database
+from annotate.web import account as account_page
+from annotate.web import links, openid
 from annotate.web.gate import Gate
 from annotate.web.login import STATIC
 from annotate.web.login import router as login
@@ -18,11 +20,15 @@ from annotate.web.watch import Watch, log_to_stderr
 
 ROUTERS = (
     account.router,
+    people.router,
     projects.router,
     items.router,
     work.router,
     webhooks.router,
     operation.router,
+    links.router,
+    account_page.router,
+    openid.router,
 )
 STOP_SECONDS = 10  # for requests that are under way when the server is told to stop
 
@@ -31,6 +37,7 @@ def build_app(database: Database, *, pages: bool = True, metrics_token: str | No
     """The whole application on one database; without `pages` nothing of Gradio, which takes seconds to import."""
     app = FastAPI(title="Concord annotate", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
     app.state.database = database
+    app.state.openid = openid.provider_from_environment()
     app.state.metrics, app.state.metrics_token = operation.Metrics(), metrics_token
     with database.read() as session:
         app.state.schema = operation.schema(session)

@@ -1,14 +1,13 @@
 """The `annotate` command: one sub-command a verb; what is heavy to import is imported inside the verb."""
 
 import errno
-import shlex
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from annotate.commands import serve, storage
+from annotate.commands import people, project, serve, storage
 from annotate.commands.common import database_option, json_option, progress, read_text, say, use_database
 from preferences.errors import BadInput, exit_on_bad_input
 
@@ -32,105 +31,6 @@ def cli() -> None:
     annotate serve
     annotate export my-project my-preferences
     """
-
-
-@cli.group()
-def project() -> None:
-    """Campaigns: their guidelines, and how many answers an item gets."""
-
-
-@project.command("create")
-@click.argument("name")
-@click.option("--guidelines", type=click.Path(), metavar="FILE.md", help="What raters read first, as Markdown.")
-@click.option("--overlap", default=1, show_default=True, help="How many raters answer each item.")
-@click.option("--strength/--no-strength", default=True, show_default=True, help="Ask how much better the best is.")
-@click.option("--validation", default=0.1, show_default=True, help="Share of the items that validate.")
-@click.option("--test", default=0.1, show_default=True, help="Share of the items that test.")
-@click.option(
-    "--simulated", is_flag=True, help="Imported answers come from programs: it is said wherever the project is shown."
-)
-@database_option
-@json_option
-def project_create(
-    name: str,
-    guidelines: str | None,
-    overlap: int,
-    strength: bool,
-    validation: float,
-    test: float,
-    simulated: bool,
-    database: str | None,
-    as_json: bool,
-) -> None:
-    """Make project NAME, and the database if there is none yet."""
-    text = read_text(guidelines, "--guidelines") if guidelines is not None else None
-    from annotate.services.projects import ProjectSettings, create_project
-    from preferences.contract import validate
-
-    given = {
-        "overlap": overlap,
-        "strength": strength,
-        "validation": validation,
-        "test": test,
-        "simulated": simulated,
-    }
-    settings = validate(ProjectSettings, given, "project create")
-
-    with use_database(database, create=True) as db, db.write() as session:
-        made = create_project(
-            session,
-            name,
-            guidelines=text,
-            settings=settings,
-        )
-        facts = {"project": made.name, "database": db.name, "overlap": overlap, "simulated": simulated}
-    say(facts, as_json, f"project {made.name!r} made in {db.name}; next: annotate import {shlex.quote(made.name)} FILE")
-
-
-@cli.group()
-def people() -> None:
-    """Who may log in, and what they may do."""
-
-
-@people.command("add")
-@click.argument("project")
-@click.argument("login")
-@click.option("--role", type=click.Choice(["rater", "owner"]), default="rater", show_default=True)
-@click.option("--name", help="How to call this person; shown to owners only.")
-@click.option("--password-file", type=click.Path(), metavar="FILE|-", help="A file, or - for stdin, with the password.")
-@database_option
-@json_option
-def people_add(
-    project: str,
-    login: str,
-    role: str,
-    name: str | None,
-    password_file: str | None,
-    database: str | None,
-    as_json: bool,
-) -> None:
-    """Let LOGIN rate in PROJECT, or own it.
-
-    Without --password-file the password is asked for; where nobody can be asked one is made up and printed once.
-    """
-    password = None if password_file is None else read_text(password_file, "--password-file").rstrip("\r\n")
-    from annotate.services.people import add_person, is_new_login, readable_password
-    from annotate.services.projects import find_project
-
-    made_up = None
-    with use_database(database) as db:
-        with db.read() as session:
-            find_project(session, project)
-            wanted = password is None and is_new_login(session, login)
-        if wanted and sys.stdin.isatty() and not as_json:
-            password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-        elif wanted:
-            password = made_up = readable_password()
-        with db.write() as session:
-            member = add_person(session, find_project(session, project), login, role=role, name=name, password=password)
-    facts = {"project": project, "login": login, "role": role, "pseudonym": member.pseudonym, "password": made_up}
-    told = f"; password, shown this once: {made_up}" if made_up else ""
-    say(facts, as_json, f"{login} added to {project} as {role}{told}")
 
 
 @cli.command("import")
@@ -168,16 +68,28 @@ def import_(project: str, file: str, database: str | None, as_json: bool) -> Non
 @click.argument("projects", nargs=-1, required=True, metavar="PROJECT...")
 @click.argument("folder", type=click.Path())
 @click.option("--overwrite", is_flag=True, help="Replace FOLDER if it is a preferences folder.")
+@click.option("--server", metavar="URL", help="Ask the server at URL instead of a database on this machine.")
+@click.option("--token-file", type=click.Path(), metavar="FILE|-", help="Your token of it.  [env var: ANNOTATE_TOKEN]")
 @database_option
 @json_option
-def export(projects: tuple[str, ...], folder: str, overwrite: bool, database: str | None, as_json: bool) -> None:
+def export(
+    projects: tuple[str, ...],
+    folder: str,
+    overwrite: bool,
+    server: str | None,
+    token_file: str | None,
+    database: str | None,
+    as_json: bool,
+) -> None:
     """Write what the answers of one or several PROJECTs say to FOLDER, as one preferences folder.
 
     Raters appear under random pseudonyms. The split of a group of items is chosen at its first export and never
     changes; groups of several projects that share a prompt or a name are split alike, and where their splits were
     chosen apart before, what is held out less is left out. The same answers give the same bytes.
+
+    With --server it needs a token with the right `export`, from --token-file or ANNOTATE_TOKEN.
     """
-    from preferences.contract import is_preferences_folder, write_preferences
+    from preferences.contract import is_preferences_folder
 
     path = Path(folder)
     if path.exists() and not path.is_dir():
@@ -189,17 +101,10 @@ def export(projects: tuple[str, ...], folder: str, overwrite: bool, database: st
             )
         if not is_preferences_folder(path):
             raise BadInput(f"{folder} is not a preferences folder, so --overwrite leaves it alone; name another folder")
-    from annotate.services.exchange import export_preferences
-    from annotate.services.projects import find_project
-
-    with use_database(database) as db, db.write() as session:
-        rows = export_preferences(session, *(find_project(session, name) for name in projects))
-        try:
-            manifest = write_preferences(path, rows)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise
-            raise BadInput(f"cannot write to {folder}: {error.strerror}") from None
+    if server is not None:
+        manifest = _export_from_server(server, token_file, projects, path)
+    else:
+        manifest = _export_from_database(database, projects, path)
     counts, left_out = manifest["counts"], manifest["left_out"]
     words = {
         "train": "training pairs",
@@ -213,6 +118,31 @@ def export(projects: tuple[str, ...], folder: str, overwrite: bool, database: st
         text += f"; left out, because the same prompt or group is held out in another project: {left_out} rankings"
     facts = {"project": manifest["project"], "projects": list(projects), "folder": folder, "counts": counts}
     say({**facts, "left_out": left_out}, as_json, text)
+
+
+def _export_from_database(database: str | None, projects: tuple[str, ...], folder: Path) -> dict[str, Any]:
+    from annotate.services.exchange import export_preferences
+    from annotate.services.projects import find_project
+    from preferences.contract import write_preferences
+
+    with use_database(database) as db, db.write() as session:
+        rows = export_preferences(session, *(find_project(session, name) for name in projects))
+        try:
+            return write_preferences(folder, rows)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise BadInput(f"cannot write to {folder}: {error.strerror}") from None
+
+
+def _export_from_server(server: str, token_file: str | None, projects: tuple[str, ...], folder: Path) -> dict[str, Any]:
+    given = read_text(token_file, "--token-file") if token_file else os.environ.get("ANNOTATE_TOKEN", "")
+    if not given.strip():
+        raise BadInput("--server needs a token; make one with `annotate token create`, and set ANNOTATE_TOKEN to it")
+    from annotate.api.client import Client
+
+    with Client(server, given.strip()) as client:
+        return client.export([client.project(name).id for name in projects], folder)
 
 
 @cli.command()
@@ -229,7 +159,15 @@ def report(project: str, database: str | None, as_json: bool) -> None:
     say(facts, as_json, _report_text(facts))
 
 
-for command in (serve.serve, storage.backup, storage.restore, storage.move):
+for command in (
+    project.project,
+    people.people,
+    people.token,
+    serve.serve,
+    storage.backup,
+    storage.restore,
+    storage.move,
+):
     cli.add_command(command)
 
 

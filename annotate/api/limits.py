@@ -32,5 +32,11 @@ class Bucket:
             seconds = (1 - left) / self.rate
             raise Refused("too-many-requests", "Too many requests at once; slow down.", retry_after=round(seconds, 3))
 
+    def give_back(self, key: Hashable) -> None:
+        """Return a token that was taken for what turned out to be harmless."""
+        with self._lock:
+            left, then = self._levels.get(key, (float(self.burst), time.monotonic()))
+            self._levels[key] = (min(float(self.burst), left + 1), then)
+
 
 REQUESTS = Bucket(rate=50, burst=200)  # of one person: far more than a page makes

@@ -1,28 +1,33 @@
-"""People: who may log in, what part they have in a project, and login sessions."""
+"""People: who may log in, their passwords and login sessions, and that they get a part in a project."""
 
 import hashlib
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from functools import cache
+from threading import BoundedSemaphore
 from typing import NamedTuple
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from annotate.services.projects import ProjectSettings, create_project, note
 from annotate.services.refusals import Refused
 from annotate.store.database import Database
-from annotate.store.tables import FailedLogin, Login, Member, Person, Project
+from annotate.store.tables import FailedLogin, Link, Login, Member, Person, Project
 from preferences.errors import BadInput
 
 LOGIN_SECONDS = 14 * 24 * 3600.0
 THROTTLE_FAILURES, THROTTLE_SECONDS = 10, 600.0
-SHORTEST_PASSWORD = 8
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 8, 1000
+LONGEST_NAME = 200
 
 _hasher = PasswordHasher()
+_hashing = BoundedSemaphore(4)  # each hash takes 64 MiB, so that many at once could exhaust the memory
 
 
 class Throttled(Exception):
@@ -50,29 +55,121 @@ def add_person(
     A rater that an import named `login` becomes this person. Raises BadInput for a bad login or password, for
     somebody who is in the project already, and for a password for a login that has one.
     """
-    if not re.fullmatch(r"[\w.@+-]{1,64}", login):
-        raise BadInput(f"login {login!r}: use 1 to 64 letters, digits and . _ - + @, without spaces")
+    check_login(login)
     person = session.scalar(select(Person).where(Person.login == login))
     member = session.scalar(select(Member).where(Member.project_id == project.id, Member.rater == login))
+    if member is not None and member.removed_at is not None:
+        raise BadInput(
+            f"{login} was removed from project {project.name!r}; `annotate people remove --undo` brings them back"
+        )
     if member is not None and member.person_id is not None:
         raise BadInput(f"{login} is in project {project.name!r} already, as {member.role}")
     if person is None:
         if password is None:
             raise BadInput(f"login {login!r} is new and needs a password")
-        if len(password) < SHORTEST_PASSWORD:
-            raise BadInput(f"the password of {login!r} is too short: give at least {SHORTEST_PASSWORD} characters")
-        person = Person(login=login, name=name, password_hash=_hasher.hash(password), created_at=time.time())
-        session.add(person)
+        person = new_person(session, login, name=name, password_hash=hash_password(password))
     elif password is not None:
         raise BadInput(f"login {login!r} has a password from another project, which it keeps; leave the password out")
-    session.flush()
-    if member is None:
-        member = Member(project_id=project.id, rater=login, role=role, pseudonym=new_pseudonym())
-        session.add(member)
-    member.person_id, member.role = person.id, role
-    session.flush()
+    member = give_part(session, project.id, person, role=role, member=member)
     note(session, "person added", project=project.id, member=member.id, role=role)
     return member
+
+
+def check_login(login: str) -> None:
+    """Raises BadInput for what can't be a login."""
+    if not re.fullmatch(r"[\w.@+-]{1,64}", login):
+        raise BadInput(f"login {login!r}: use 1 to 64 letters, digits and . _ - + @, without spaces")
+
+
+def new_person(
+    session: Session, login: str, *, name: str | None, password_hash: str, openid: str | None = None
+) -> Person:
+    """Store somebody who can log in. Raises BadInput for a bad name, Refused "already-there" for a login in use."""
+    name = name.strip() if name else None
+    if name and (len(name) > LONGEST_NAME or not name.isprintable()):
+        raise BadInput(f"this name does not fit: give at most {LONGEST_NAME} printable characters")
+    person = Person(login=login, name=name or None, password_hash=password_hash, openid=openid, created_at=time.time())
+    try:
+        with session.begin_nested():
+            session.add(person)
+    except IntegrityError:  # also where somebody else takes it at the same moment
+        raise Refused("already-there", "This login is taken; choose another one, or sign in if it is yours.") from None
+    return person
+
+
+def give_part(
+    session: Session,
+    project_id: int,
+    person: Person,
+    *,
+    role: str,
+    skills: Iterable[str] = (),
+    member: Member | None = None,
+) -> Member:
+    """Let a person into a project, as a new member or as `member`, whom an import named.
+
+    Links to set this person's password are void from then on: the owner who made one could use it to get into this
+    project, too. Raises Refused "already-there" for somebody who is in the project, or whose login an import used.
+    """
+    session.execute(delete(Link).where(Link.person_id == person.id, Link.used_at.is_(None)))
+    if member is None:
+        member = Member(
+            project_id=project_id,
+            person_id=person.id,
+            rater=person.login,
+            role=role,
+            skills=sorted(set(skills)),
+            pseudonym=new_pseudonym(),
+        )
+        try:
+            with session.begin_nested():
+                session.add(member)
+        except IntegrityError:
+            raise Refused(
+                "already-there", f"There is somebody called {person.login!r} in this project already; ask its owner."
+            ) from None
+    else:
+        member.person_id, member.role = person.id, role
+        member.version += 1
+    session.flush()
+    return member
+
+
+def hash_password(password: str) -> str:
+    """The argon2 hash of a password; takes a while, so not for inside a write transaction. Raises BadInput if short."""
+    if len(password) < SHORTEST_PASSWORD:
+        raise BadInput(f"the password is too short: give at least {SHORTEST_PASSWORD} characters")
+    if len(password) > LONGEST_PASSWORD:
+        raise BadInput(f"the password is too long: give at most {LONGEST_PASSWORD} characters")
+    with _hashing:
+        return _hasher.hash(password)
+
+
+def set_password(session: Session, person_id: int, password_hash: str, *, keep_login: int | None = None) -> None:
+    """Set a password and end all login sessions of the person but `keep_login`; failed attempts are forgotten."""
+    person = session.get_one(Person, person_id)
+    person.password_hash = password_hash
+    session.execute(delete(Login).where(Login.person_id == person_id, Login.id != (keep_login or 0)))
+    session.execute(delete(FailedLogin).where(FailedLogin.login == person.login))
+    note(session, "password changed", project=None, person=person_id)
+
+
+def change_password(database: Database, person_id: int, login_id: int, old: str, new: str) -> None:
+    """A person changes their own password; their other login sessions end.
+
+    Raises Refused if the old one is wrong, or was wrong too often; BadInput for a new one that does not fit.
+    """
+    with database.read() as session:
+        login = session.get_one(Person, person_id).login
+    try:
+        if check_password(database, login, old) is None:
+            raise Refused("forbidden", "The old password is wrong, so it stays as it is.")
+    except Throttled as error:
+        words = "Too many wrong passwords; wait a few minutes."
+        raise Refused("too-many-requests", words, retry_after=round(error.seconds, 3)) from None
+    password_hash = hash_password(new)
+    with database.write() as session:
+        set_password(session, person_id, password_hash, keep_login=login_id)
 
 
 def create_own_project(
@@ -84,18 +181,16 @@ def create_own_project(
         raise Refused("forbidden", "Only who owns a project may make another one; ask whoever runs this server.")
     settings = ProjectSettings(**settings.model_dump(include=set(ProjectSettings.model_fields)))
     project = create_project(session, name, guidelines=guidelines, settings=settings)
-    person = session.get_one(Person, person_id)
-    session.add(
-        Member(
-            project_id=project.id,
-            person_id=person_id,
-            rater=person.login,
-            role="owner",
-            pseudonym=new_pseudonym(),
-        )
-    )
-    session.flush()
+    give_part(session, project.id, session.get_one(Person, person_id), role="owner")
     return project
+
+
+def find_person(session: Session, login: str) -> Person:
+    """The person with that login. Raises BadInput if there is nobody."""
+    person = session.scalar(select(Person).where(Person.login == login))
+    if person is None:
+        raise BadInput(f"nobody has the login {login!r}; `annotate people list PROJECT` names everybody in a project")
+    return person
 
 
 def is_new_login(session: Session, login: str) -> bool:
@@ -130,9 +225,14 @@ def check_password(database: Database, login: str, password: str) -> Person | No
             raise Throttled(oldest + THROTTLE_SECONDS - now)
         session.execute(delete(FailedLogin).where(FailedLogin.at < now - THROTTLE_SECONDS))
         session.add(FailedLogin(login=login, at=now))
+    nobody = _hash_of_nobody()  # made by the first attempt, whoever's it is
+    known = person is not None and person.password_hash != ""
     try:
-        _hasher.verify(person.password_hash if person else _hash_of_nobody(), password)
+        with _hashing:
+            _hasher.verify(person.password_hash if person and known else nobody, password[:LONGEST_PASSWORD])
     except (VerificationError, InvalidHashError):
+        return None
+    if not known:
         return None
     with database.write() as session:
         session.execute(delete(FailedLogin).where(FailedLogin.login == login))
@@ -164,6 +264,20 @@ def start_login(session: Session, person: Person) -> str:
 
 def end_login(session: Session, token: str) -> None:
     session.execute(delete(Login).where(Login.token_hash == _token_hash(token)))
+
+
+def login_sessions(session: Session, person_id: int) -> list[Login]:
+    """A person's login sessions that still run, the newest first."""
+    running = select(Login).where(Login.person_id == person_id, Login.expires_at > time.time())
+    return list(session.scalars(running.order_by(Login.id.desc())))
+
+
+def end_login_session(session: Session, person_id: int, login_id: int) -> None:
+    """End one of a person's own login sessions. Raises Refused where there is no such one."""
+    ended = delete(Login).where(Login.id == login_id, Login.person_id == person_id).returning(Login.id)
+    if session.scalar(ended) is None:
+        raise Refused("not-found", "You have no such login session.")
+    note(session, "session ended", project=None, person=person_id)
 
 
 def visitor(session: Session, token: str | None) -> Visitor | None:

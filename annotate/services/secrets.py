@@ -14,7 +14,7 @@ SHORTEST_SECRET = 32  # characters
 _SETTING = "signing_key"
 
 
-def secret_from_environment(name: str) -> str | None:
+def secret_from_environment(name: str, *, shortest: int = SHORTEST_SECRET) -> str | None:
     """The variable `name`, or else the text of the file that the variable `name`_FILE names; None without either.
 
     Raises BadInput if the file can't be read, or if the secret is short enough to guess. It never quotes the secret.
@@ -28,8 +28,8 @@ def secret_from_environment(name: str) -> str | None:
             raise BadInput(f"{name}_FILE: cannot read {file}: {reason}") from None
     if secret is None or not secret.strip():
         return None
-    if len(secret.strip()) < SHORTEST_SECRET:
-        raise BadInput(f"{name} is too short: give at least {SHORTEST_SECRET} random characters")
+    if len(secret.strip()) < shortest:
+        raise BadInput(f"{name} is too short: give at least {shortest} random characters")
     return secret.strip()
 
 

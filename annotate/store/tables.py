@@ -81,7 +81,10 @@ class Person(Base):
     empty."""
 
     __tablename__ = "people"
-    __table_args__ = (Index(None, "openid", unique=True),)
+    __table_args__ = (
+        Index(None, "openid", unique=True),
+        {"sqlite_autoincrement": True},  # audit entries keep the id of who was erased: nobody else may get it
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     login: Mapped[str] = mapped_column(String(64), unique=True)
     name: Mapped[str | None] = mapped_column(String(200))

@@ -1,5 +1,7 @@
 """What a service for many raters needs: revisions, gold items, skips, drafts, roles, tokens, links, webhooks."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -27,7 +29,10 @@ def _projects_and_people() -> None:
         sa.Column("version", sa.Integer(), nullable=False, server_default="1"),
     ):
         op.add_column("projects", column)
-    op.add_column("people", sa.Column("openid", sa.Text()))
+    # Made anew on SQLite, so that the id of somebody who was erased is never given to another person.
+    anew: Any = "always" if op.get_bind().dialect.name == "sqlite" else "never"
+    with op.batch_alter_table("people", recreate=anew, table_kwargs={"sqlite_autoincrement": True}) as people:
+        people.add_column(sa.Column("openid", sa.Text()))
     op.create_index("ix_people_openid", "people", ["openid"], unique=True)
     op.add_column("audit", sa.Column("person_id", sa.Integer()))
     op.add_column("logins", sa.Column("created_at", sa.Double(), nullable=False, server_default="0"))
