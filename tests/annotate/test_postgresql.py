@@ -11,11 +11,12 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
 from annotate.services import assignment
-from annotate.services.answers import Receipt, Refused, submit
-from annotate.services.assignment import next_assignment
+from annotate.services.answers import Receipt, submit
+from annotate.services.assignment import Given
 from annotate.services.people import THROTTLE_FAILURES, Throttled, check_password
+from annotate.services.refusals import Refused
 from annotate.store.database import Database, open_database
-from annotate.store.tables import Answer, Assignment, Member
+from annotate.store.tables import Answer, Member, Project
 from preferences import contract
 from tests.annotate.conftest import FOUR, PAIR, Annotate
 
@@ -41,21 +42,24 @@ def many_raters(annotate: Annotate, items: int, overlap: int, raters: int) -> tu
     return database, made
 
 
-def store(database: Database, member: Member, given: Assignment, key: str) -> Receipt:
+def ask(database: Database, member: Member) -> Given | None:
+    with database.write() as session:
+        return assignment.next_assignment(session, member, session.get_one(Project, 1))
+
+
+def store(database: Database, member: Member, given: Given, key: str) -> Receipt:
     with database.write() as session:
         answer = contract.Answer(rater="x", ranks=[1, 2, 3])
-        return submit(session, member, given.id, answer, key=key, guideline=None)
+        project = session.get_one(Project, 1)
+        return submit(session, member, project, given.assignment, answer, key=key, guideline=None)
 
 
 def rate_all(database: Database, member: Member) -> list[Receipt]:
     """Answer everything that one rater is given."""
     receipts = []
-    while True:
-        with database.write() as session:
-            found = next_assignment(session, member)
-        if found is None:
-            return receipts
-        receipts.append(store(database, member, found[0], f"key-{found[0].id}"))
+    while (found := ask(database, member)) is not None:
+        receipts.append(store(database, member, found, f"key-{found.assignment:04}"))
+    return receipts
 
 
 def answers(database: Database) -> list[Answer]:
@@ -140,19 +144,11 @@ def test_leases_that_run_out_while_others_take_them(on_postgresql: Annotate, mon
 
 def test_submitting_at_once_stores_once(on_postgresql: Annotate) -> None:
     database, (rater, *_) = many_raters(on_postgresql, items=2, overlap=1, raters=1)
-    given: list[Assignment] = []
-
-    def ask(_: int) -> None:
-        with database.write() as session:
-            found = next_assignment(session, rater)
-            assert found is not None
-            given.append(found[0])
-
-    at_once(ask, [1, 2, 3, 4])  # four tabs
-    assert len({one.id for one in given}) == 1
+    given = at_once(lambda _: ask(database, rater), [1, 2, 3, 4])  # four tabs
+    assert len({one.assignment for one in given}) == 1
     receipts = at_once(lambda _: store(database, rater, given[0], "the-same-key"), [1, 2, 3, 4])
     assert len({receipt.answer for receipt in receipts}) == 1 and len(answers(database)) == 1
-    with pytest.raises(Refused, match="answered this item already"):
+    with pytest.raises(Refused, match="answered this item"):
         store(database, rater, given[0], "another-key")
     database.engine.dispose()
 
@@ -174,18 +170,17 @@ def test_guessing_at_once_is_throttled_too(on_postgresql: Annotate) -> None:
 
 def test_the_database_itself_refuses(on_postgresql: Annotate) -> None:
     database, (first, second) = many_raters(on_postgresql, items=1, overlap=1, raters=2)
-    with database.write() as session:
-        mine, item = next_assignment(session, first) or pytest.fail()
+    mine = ask(database, first) or pytest.fail()
     store(database, first, mine, "the-same")
     for statement in (
         "UPDATE answers SET ranks = '[3]'",
         "DELETE FROM answers",
         "DELETE FROM audit",
-        "TRUNCATE answers",
+        "TRUNCATE answers, answer_texts",
     ):
         with pytest.raises(DBAPIError, match="append-only"), database.write() as session:
             session.execute(text(statement))
-    values = {"item_id": item.id, "ranks": [1, 2, 3], "flags": [], "kind": "rated"}
+    values = {"item_id": mine.item, "ranks": [1, 2, 3], "flags": [], "kind": "rated", "revision": 1}
     with pytest.raises(DBAPIError, match="slot_id"), database.write() as session:
         session.add(Answer(**values, member_id=second.id, slot_id=1))
     with pytest.raises(DBAPIError, match="item_id"), database.write() as session:
