@@ -16,6 +16,7 @@ from preferences.errors import BadInput
 
 BUSY_SECONDS = 30
 THREADS = 16  # that a server works with: more would only wait for each other
+UPGRADE_LOCK = 0x436F6E636F7264  # a number that no other program's advisory locks have by chance: "Concord"
 MOVED = "this database has moved"  # how the triggers of a database refuse a write after `annotate move`
 
 
@@ -174,6 +175,8 @@ def _upgrade(connection: Connection, name: str) -> None:
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
+    if connection.dialect.name == "postgresql":  # two servers that start at once take turns
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADE_LOCK})")
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
