@@ -35,7 +35,13 @@ STOP_SECONDS = 10  # for requests that are under way when the server is told to 
 
 def build_app(database: Database, *, pages: bool = True, metrics_token: str | None = None) -> FastAPI:
     """The whole application on one database; without `pages` nothing of Gradio, which takes seconds to import."""
-    app = FastAPI(title="Concord annotate", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
+    app = FastAPI(
+        title="Concord annotate",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+        redirect_slashes=False,  # such a redirect would name the host that the request says it is for
+    )
     app.state.database = database
     app.state.openid = openid.provider_from_environment()
     app.state.metrics, app.state.metrics_token = operation.Metrics(), metrics_token

@@ -1,18 +1,24 @@
 """The Gradio pages of raters and owners, mounted on the application. Importing Gradio takes seconds."""
 
+import logging
 import os
+import sys
 
 # Before Gradio is imported: it phones home unless told not to.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
+import gradio.routes
 from fastapi import FastAPI, Request
 
 from annotate.web.gate import PAGES
 from annotate.web.login import STATIC
 from annotate.web.owner import owner_page
 from annotate.web.rater import rater_page
+from annotate.web.watch import facts_of
+
+log = logging.getLogger("annotate.pages")
 
 
 def mount_pages(app: FastAPI) -> None:
@@ -22,6 +28,7 @@ def mount_pages(app: FastAPI) -> None:
         found = getattr(request.state, "visitor", None)  # the gate has looked, and lets nobody else through
         return found.login if found else None
 
+    gradio.routes.traceback = _Traceback
     pages = {"/rate": rater_page(), "/owner": owner_page(app.state.database)}
     for path in PAGES:
         gr.mount_gradio_app(
@@ -39,6 +46,16 @@ def mount_pages(app: FastAPI) -> None:
             theme=_theme(),
             head=_head(path),
         )
+
+
+class _Traceback:
+    """In place of the module `traceback` where Gradio prints what went wrong in an event: values and all."""
+
+    @staticmethod
+    def print_exc() -> None:
+        error = sys.exception()
+        if error is not None:
+            log.error("an event of a page failed", extra={"facts": facts_of(error)})
 
 
 def _theme() -> gr.themes.Base:

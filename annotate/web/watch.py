@@ -93,12 +93,15 @@ class Watch:
             "person": scope["state"].get("person"),
         }
         if mistake is not None:
-            frames = traceback.extract_tb(mistake.__traceback__)
-            facts["error"] = type(mistake).__name__
-            facts["at"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-            log.error("%s %s failed", method, route, extra={"facts": facts})
+            log.error("%s %s failed", method, route, extra={"facts": facts | facts_of(mistake)})
         else:
             log.info("%s %s", method, route, extra={"facts": facts})
+
+
+def facts_of(mistake: BaseException) -> dict[str, Any]:
+    """The type and the place of an exception, for the log, without its message."""
+    frames = traceback.extract_tb(mistake.__traceback__)
+    return {"error": type(mistake).__name__, "at": [f"{one.filename}:{one.lineno} {one.name}" for one in frames]}
 
 
 def _secure(headers: MutableHeaders, path: str) -> None:
