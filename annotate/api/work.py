@@ -324,7 +324,7 @@ def _next(session: Session, member: Member, project: Project, holding: list[int]
         why = "project-closed"
     elif project.qualify and member.qualified_at is None:
         why = "not-qualified"
-    return _Following(None, why, Progress(done=done, total=done))
+    return _Following(None, why, Progress(done=done, total=done + len(set(holding))))
 
 
 def _found(session: Session, member: Member, project: Project, given: Given) -> _Found:

@@ -69,7 +69,7 @@ class Annotate:
 
     @contextmanager
     def served(self, *, api_only: bool = False, port: int = 0) -> Iterator["Server"]:
-        """`annotate serve` until the block ends, on a free port if none is given; without the pages it starts sooner."""
+        """`annotate serve` until the block ends, on a free port if none is given; it starts sooner without pages."""
         process = subprocess.Popen(
             [COMMAND, "serve", "--port", str(port), *(["--api-only"] if api_only else [])],
             cwd=self.folder,

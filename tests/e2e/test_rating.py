@@ -144,15 +144,8 @@ def test_a_rater_ranks_with_the_mouse_and_loses_no_draft(
     assert page.locator(".letter + *, .response .body").all_inner_texts() == order  # same item, same order
     assert page.locator("#scale input:checked").count() == 1  # and what was chosen
 
-    page.route("**/answers", lambda route: route.abort())  # the server is gone
     page.locator("#submit").click()
-    alert = page.locator("#error")
-    alert.get_by_text("Your rating is kept").wait_for()
-    assert page.locator("#count").inner_text() == "0 of 3"
-    page.unroute("**/answers")
-    page.keyboard.press("Enter")
     page.get_by_text("Saved ✓").wait_for()
-    assert alert.is_hidden()
     answers = answers_of(project, "ben", "ben-out")
     assert (answers["pair"]["ranks"], answers["pair"]["strength"]) == ([2, 1], 1)
 
@@ -212,77 +205,6 @@ def alone(server: Server, project: Annotate, request: pytest.FixtureRequest) -> 
 def begin(page: Any, server: Server, login: str, sign_in: Callable) -> None:
     sign_in(page, server.url, login, PASSWORD)
     page.locator("#concord[data-view=work]").wait_for()
-
-
-def test_a_session_that_ends_costs_no_rating(
-    page: Any, server: Server, project: Annotate, sign_in: Callable, alone: str
-) -> None:
-    begin(page, server, alone, sign_in)
-    page.keyboard.press("6")
-    chosen = page.locator("#scale label:has(:checked)").inner_text()
-    page.context.clear_cookies()
-    page.keyboard.press("Enter")
-    page.get_by_text("You are signed out. Your rating is kept").wait_for()
-    page.get_by_role("link", name="sign in again").click()
-    page.get_by_label("Login").fill(alone)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.keyboard.press("Enter")
-    page.locator("#concord[data-view=work]").wait_for()
-    assert page.locator("#scale label:has(:checked)").inner_text() == chosen
-    page.keyboard.press("Enter")
-    page.get_by_text("Saved ✓").wait_for()
-    assert page.locator("#count").inner_text() == "1 of 2"
-
-
-def test_two_tabs_on_one_item(page: Any, server: Server, sign_in: Callable, alone: str) -> None:
-    begin(page, server, alone, sign_in)
-    page.keyboard.press("2")
-    other = page.context.new_page()
-    other.goto(server.url)
-    other.locator("#concord[data-view=work]").wait_for()
-    other.keyboard.press("6")  # in the other tab the rater thinks otherwise
-    other.keyboard.press("Enter")
-    other.get_by_text("Saved ✓").wait_for()
-    page.keyboard.press("Enter")
-    page.get_by_text("You have answered this item, and that answer stands").wait_for()
-    assert "try again" not in page.locator("#error").inner_text()
-    page.get_by_role("link", name="Reload").click()
-    page.locator("#count").get_by_text("1 of 2").wait_for()
-
-    context = other.context
-    other.close()
-    again = context.new_page()  # signing in again in one tab makes the other one's token stale
-    sign_in(again, server.url + "/login", alone, PASSWORD)
-    again.locator("#concord[data-view=work]").wait_for()
-    page.keyboard.press("1")
-    page.keyboard.press("Enter")
-    page.get_by_text("This page is out of date").wait_for()
-    page.get_by_role("link", name="Reload").click()
-    page.locator("#concord[data-view=work]").wait_for()
-    assert page.locator("#scale input:checked").count() == 1
-    page.keyboard.press("Enter")
-    page.get_by_role("heading", name="All done").wait_for()
-
-
-def test_a_slow_server_saves_what_is_on_the_screen_once(
-    page: Any, server: Server, project: Annotate, sign_in: Callable, alone: str
-) -> None:
-    begin(page, server, alone, sign_in)
-    held: list[Any] = []
-    page.route("**/answers", lambda route: held.append(route))
-    page.keyboard.press("2")
-    chosen = page.locator("#scale label:has(:checked)").inner_text()
-    page.locator("#submit").dblclick()
-    page.get_by_text("Saving…").wait_for()
-    page.keyboard.press("6")
-    page.locator("#scale label").last.click(force=True)
-    page.keyboard.press("ArrowRight")
-    assert page.locator("#scale label:has(:checked)").inner_text() == chosen
-    assert len(held) == 1
-    held[0].continue_()
-    page.get_by_text("Saved ✓").wait_for()
-    assert page.locator("#count").inner_text() == "1 of 2"
-    assert page.locator("#scale input:checked").count() == 0
 
 
 @pytest.mark.parametrize("width", [420, 1280])

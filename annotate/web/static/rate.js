@@ -1,445 +1,457 @@
-// The rater's page: fetch an item from the API, let the rater rank it, submit, show the next.
-//
-// The HTML of prompts and responses was cleaned on the server (annotate/api/render.py); everything else goes in as
-// text. A rating is kept in localStorage until the server says that it is stored.
+// The rater's page: what comes when. It shows an item while the next one is being fetched, sends answers in the
+// background, and takes the rater's keys. Drawing is in rate-item.js, sending in rate-outbox.js, drafts and leases in
+// rate-draft.js.
 
-const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-const SCALE = [
-  [-3, "A much better"], [-2, "A clearly"], [-1, "A slightly"], [0, "Same"],
-  [1, "B slightly"], [2, "B clearly"], [3, "B much better"],
-];
-const PLAIN_SCALE = [[-1, "A better"], [0, "Same"], [1, "B better"]];
-const STRENGTH = [[1, "slightly better"], [2, "clearly better"], [3, "much better"]];
+import { askFlags, askWhy, listChoices, welcome } from "./rate-dialogs.js";
+import { at, element, link, page, say, setPage, view } from "./rate-dom.js";
+import { Draft } from "./rate-draft.js";
+import { Item, answerOf, foldPrompt, freshRating, inWords, ratingOf } from "./rate-item.js";
+import { Outbox } from "./rate-outbox.js";
+import { Problem, call, whoAmI } from "./rate-server.js";
 
-let root;
-const at = (id) => root.querySelector("#" + id);
-let csrf = "";
 let project = null;
-let task = null; // what the server gave: {assignment, prompt, responses, strength}
-let rating = null; // {key, scale, ranks, strength, seconds} as far as it is given; kept as a draft
-let current = 0; // the response that a digit key ranks; -1 when all have a rank
-let busy = false;
-let shownAt = null; // when the item last came into view, in ms
+let outbox = null;
+let shown = null; // the item on the screen: {task, item, draft, rating}
+let mode = "rate"; // or "wait" (frozen until the server gives the next one), or "feedback"
+let ahead = []; // tasks that the server has given beyond the one shown
+let sent = new Map(); // key of a submission -> what was on the screen, until the server has acknowledged it
+let ended = new Set(); // assignments that are submitted or given up
+let last = null; // the number of the answer that can be undone
+let fetching = false;
+let visibleAt = null; // when the item last came into view, in ms
+let activeAt = 0; // when the rater last did something
 
-// --- talking to the server ---
+const inProject = (method, path, body) => call(method, `/api/v1/projects/${project.id}/${path}`, body);
+const loginPage = () => "/login?next=" + encodeURIComponent(location.pathname + location.search);
 
-class Problem extends Error {
-  // `remedy` is "retry", "reload" or "sign in".
-  constructor(sentence, remedy = "retry") {
-    super(sentence);
-    this.remedy = remedy;
+// As inProject, and if something must be read or agreed to first, that first.
+async function ready(method, path, body) {
+  for (;;) {
+    try {
+      return await inProject(method, path, body);
+    } catch (problem) {
+      if (!["consent-first", "guidelines-first"].includes(problem.rule)) throw problem;
+      await welcomed();
+    }
   }
 }
 
-async function call(method, path, body) {
-  let answer;
-  try {
-    answer = await fetch(path, {
-      method,
-      headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
-      body: body === undefined ? undefined : JSON.stringify(body),
-      signal: AbortSignal.timeout(30000),
-    });
-  } catch {
-    throw new Problem("The server can't be reached.");
-  }
-  const value = await answer.json().catch(() => null);
-  if (answer.ok && value !== null) return value;
-  const said = value && typeof value.detail === "string" ? value.detail : `The server failed (${answer.status}).`;
-  throw new Problem(said, answer.status === 401 ? "sign in" : answer.status < 500 ? "reload" : "retry");
+async function welcomed() {
+  const before = page().dataset.view;
+  await welcome(inProject, optedOut);
+  if (shown) view(before);
 }
 
-const inProject = (path) => `/api/v1/projects/${project.id}/${path}`;
+// --- begin ---
 
 async function start() {
   view("loading");
+  say("banner");
   try {
-    const me = await call("GET", "/api/v1/me");
-    csrf = me.csrf_token;
+    const me = await whoAmI();
     at("login").textContent = me.login;
     at("to-owner").hidden = !me.projects.some((one) => one.role === "owner");
     const rates = me.projects.filter((one) => one.role === "rater");
     const wanted = new URLSearchParams(location.search).get("project");
     project = rates.length === 1 ? rates[0] : rates.find((one) => String(one.id) === wanted) ?? null;
     if (!project) return choose(rates);
-    root.querySelector(".name").textContent = project.name;
+    page().querySelector(".name").textContent = project.name;
     document.title = `${project.name} – Concord`;
     at("simulated").hidden = !project.simulated;
-    const guidelines = await call("GET", inProject("guidelines"));
-    at("guidelines-text").innerHTML = guidelines.html;
-    at("guidelines-open").hidden = guidelines.version === null;
-    if (!guidelines.read) await firstReading(guidelines.version);
-    show(await call("POST", inProject("next"), { holding: [] }));
+    const hears = { stored, refused, trouble };
+    outbox ??= new Outbox(`concord:unsent:${me.login}:${project.id}:`, post, hears);
+    await welcomed();
+    shown = null;
+    ahead = [];
+    mode = "wait";
+    if (outbox.entries.length) return void outbox.run(); // what was not sent comes first, the next item after it
+    await fetchNext();
   } catch (problem) {
     stuck(problem);
   }
 }
 
+const post = (entry) => ready("POST", entry.path, { ...entry.body, holding: holding() });
+
 function choose(rates) {
   at("projects").replaceChildren(
     ...rates.map((one) => {
       const line = element("li");
-      line.append(link(`/rate/?project=${one.id}`, one.name));
+      line.append(link(one.name, `/rate/?project=${one.id}`));
       return line;
     }),
   );
   view("choose");
 }
 
-async function submit() {
-  if (busy || !complete()) return;
-  freeze(true); // what is on the screen stays what is being saved
-  error(null);
-  at("receipt").textContent = "Saving…";
-  keep();
+// --- which item comes next ---
+
+const inHand = () => [shown?.task, ...ahead].filter((task) => task && !ended.has(task.assignment));
+
+// What the rater has in hand, so that the server gives what comes after it; no more than one item ahead.
+const holding = () => inHand().slice(0, 1).map((task) => task.assignment);
+
+const isKnown = ({ assignment }) =>
+  ended.has(assignment) || outbox.has(assignment) || inHand().some((task) => task.assignment === assignment);
+
+function take(next) {
+  progress(next.progress);
+  if (next.task && !isKnown(next.task)) ahead.push({ ...next.task, givenAt: Date.now() });
+  if (mode === "wait" && !advance() && !outbox.entries.length) next.task ? fetchNext() : finish(next.why, next.progress.done);
+  else if (mode === "rate" && next.task) prefetch();
+}
+
+// Show the next item if it is here.
+function advance() {
+  ahead = ahead.filter((task) => Date.now() - task.givenAt < 900 * task.lease_seconds); // others may have the rest
+  const task = ahead.shift();
+  if (task) show(task);
+  return Boolean(task);
+}
+
+// Nothing is here and nothing on its way: ask.
+async function fetchNext() {
+  mode = "wait";
   try {
-    const { scale, ranks, strength, key, seconds } = rating;
-    const pair = task.responses.length === 2;
-    const stored = await call("POST", inProject("answers"), {
-      assignment: task.assignment,
-      key,
-      ranks: pair ? (scale < 0 ? [1, 2] : scale > 0 ? [2, 1] : [1, 1]) : ranks,
-      strength: !task.strength ? null : pair ? scale : single(ranks) ? strength : 0,
-      seconds: Math.round(seconds * 10) / 10,
-    });
-    localStorage.removeItem(draftName());
-    show(stored.next);
-    at("receipt").textContent = stored.receipt.surplus ? "Saved ✓ (late)" : "Saved ✓";
+    const next = await ready("POST", "next", { holding: [] });
+    progress(next.progress);
+    if (next.task) show({ ...next.task, givenAt: Date.now() });
+    else finish(next.why, next.progress.done);
   } catch (problem) {
-    at("receipt").textContent = "";
-    if (!(problem instanceof Problem)) throw problem;
-    error(problem);
+    stuck(problem);
+  }
+}
+
+// Fetch what comes after the item on the screen, while the rater reads. After practice that depends on the answer.
+async function prefetch() {
+  if (fetching || ahead.length || !shown || outbox.entries.length || shown.task.training || shown.task.revises !== null) return;
+  fetching = true;
+  try {
+    take(await inProject("POST", "next", { holding: holding() }));
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem; // it comes with the answer, then
   } finally {
-    freeze(false);
+    fetching = false;
   }
 }
 
-function freeze(on) {
-  busy = on;
-  root.classList.toggle("busy", on);
+function show(task) {
+  remember();
+  mode = "rate";
+  ended.delete(task.assignment);
+  shown = task.held ?? hold(task);
+  shown.draft.resume();
+  shown.item = new Item(task, shown.rating, () => keep());
+  visibleAt = document.hidden ? null : performance.now();
+  say("error");
+  at("feedback").hidden = true;
+  at("practice").hidden = !task.training;
+  at("keep").hidden = task.revises === null;
+  at("skip-open").hidden = task.revises !== null;
+  at("submit-words").textContent = task.revises === null ? "Submit" : "Change";
+  at("flag-open").querySelector("kbd").hidden = task.responses.length > 5; // F is the sixth response
+  if (task.revises !== null) at("receipt").textContent = "";
+  page().classList.remove("busy");
+  view("work");
+  shown.item.draw();
+  canUndo();
+  prefetch();
 }
 
-// --- showing ---
-
-function view(name) {
-  root.dataset.view = name;
+// A task with what this page keeps of it, also while it is not on the screen.
+function hold(task) {
+  const draft = new Draft(`concord:draft:${project.id}:`, task, inProject, draftTrouble);
+  const rating = task.given ? ratingOf(task) : { ...freshRating(task), ...draft.load() };
+  return (task.held = { task, rating, draft });
 }
 
-function stuck(problem) {
-  if (!(problem instanceof Problem)) console.error(problem);
-  at("stuck-text").textContent = problem.message;
-  view("stuck");
-  if (problem.remedy === "sign in") location.assign(loginPage());
+function finish(why, done) {
+  shown = null;
+  view("done");
+  const title = { "project-closed": "This project is closed", "not-qualified": "No more practice" }[why] ?? "All done";
+  const all = done === 1 ? "the one item there is" : `all ${done} items there are`;
+  at("done-title").textContent = done || why !== "nothing-left" ? title : "Nothing here yet";
+  at("done-text").textContent =
+    why === "project-closed" ? "It takes no more answers. Thank you for yours!"
+    : why === "not-qualified" ? "You have seen all of the practice items. The owner of the project will be in touch."
+    : done ? `You have answered ${all} for you. Thank you!`
+    : "There is nothing to rate for you yet. Come back later.";
+  say("done-notice");
+  canUndo();
 }
 
-// Say that the rating is not saved, and what helps; null says nothing.
-function error(problem) {
-  const box = at("error");
-  box.hidden = !problem;
-  if (!problem) return box.replaceChildren();
-  if (problem.remedy === "sign in") {
-    box.replaceChildren("Not saved. You are signed out. Your rating is kept; ", link(loginPage(), "sign in again."));
-  } else if (problem.remedy === "reload") {
-    box.replaceChildren(`Not saved. ${problem.message} `, link(location.href, "Reload"));
-  } else {
-    box.replaceChildren(`Not saved. ${problem.message} Your rating is kept; press Enter to try again.`);
-  }
-}
-
-function link(href, text) {
-  const made = element("a", text);
-  made.href = href;
-  return made;
-}
-
-const loginPage = () => "/login?next=" + encodeURIComponent(location.pathname + location.search);
-
-function show(next) {
-  const { done, total } = next.progress;
+function progress({ done, total }) {
   at("count").textContent = total ? `${done} of ${total}` : "";
   at("track").setAttribute("aria-valuemax", total);
   at("track").setAttribute("aria-valuenow", done);
   at("track").firstElementChild.style.width = total ? `${(100 * done) / total}%` : "0";
-  error(null);
-  task = next.task;
-  if (!task) {
-    at("done-text").textContent = done
-      ? `You have answered ${done === 1 ? "the one item" : `all ${done} items`} there ${done === 1 ? "is" : "are"} for you. Thank you!`
-      : "There is nothing to rate for you yet. Come back later.";
-    view("done");
-    return;
-  }
-  rating = draft();
-  current = rating.ranks.indexOf(null);
-  shownAt = document.hidden ? null : performance.now();
-  view("work");
-  turns(at("prompt"), task.prompt, task.prompt.length > 1);
-  at("prompt-box").classList.remove("unfolded");
-  const cards = task.responses.map(card);
-  at("responses").replaceChildren(...cards);
-  at("responses").style.setProperty("--columns", task.responses.length === 3 ? 3 : 2);
-  at("verdict").classList.toggle("pair", task.responses.length === 2);
-  drawScale();
-  refresh();
-  fold();
-  root.scrollTo(0, 0);
-  at("prompt").scrollTo(0, at("prompt").scrollHeight); // the last turn of a conversation is the one that is answered
 }
 
-function fold() {
-  const prompt = at("prompt");
-  const unfolded = at("prompt-box").classList.contains("unfolded");
-  at("fold").hidden = !unfolded && prompt.scrollHeight <= prompt.clientHeight + 1;
-  at("fold").textContent = unfolded ? "Show less" : "Show all";
-  at("fold").setAttribute("aria-expanded", unfolded);
+// --- submit, skip, and what the server says to it ---
+
+function submit() {
+  if (mode !== "rate" || !shown.item.complete || shown.item.covered) return;
+  countTime();
+  send("answers", answerOf(shown.task, shown.rating));
 }
 
-function turns(box, messages, named) {
-  box.replaceChildren(
-    ...messages.map((message) => {
-      const turn = element("div", "", "turn");
-      if (named) turn.append(element("div", { user: "User", assistant: "Assistant", system: "System" }[message.role] ?? "Tool", "who"));
-      const body = element("div", "", "body");
-      body.innerHTML = message.html;
-      body.dir = "auto";
-      for (const one of body.querySelectorAll("a")) one.title = one.href;
-      turn.append(body);
-      return turn;
-    }),
-  );
+async function skip() {
+  const { task } = shown;
+  const why = await askWhy();
+  if (why && mode === "rate" && shown.task === task) send("skips", { assignment: task.assignment, ...why });
 }
 
-function card(messages, index) {
-  const letter = LETTERS[index] ?? String(index + 1);
-  const box = element("section", "", "response");
-  box.setAttribute("aria-label", `Response ${letter}`);
-  const head = element("div", "", "head");
-  head.append(element("span", letter, "letter"));
-  if (task.responses.length > 2) {
-    const options = task.responses.map((_, rank) => [rank + 1, String(rank + 1)]);
-    const ranks = radios(`rank-${index}`, options, rating.ranks[index], `Rank of response ${letter}, 1 is best`, (rank) => {
-      rating.ranks[index] = rank;
-      current = rating.ranks.indexOf(null);
-      changed();
-    });
-    ranks.classList.add("ranks");
-    head.append(ranks);
-  }
-  const text = element("div", "", "text");
-  text.tabIndex = 0;
-  text.setAttribute("role", "region");
-  text.setAttribute("aria-label", `Text of response ${letter}`);
-  turns(text, messages, messages.length > 1);
-  box.append(head, text);
-  return box;
+function send(path, body) {
+  const was = shown;
+  was.draft.end();
+  ended.add(was.task.assignment);
+  say("error");
+  at("receipt").textContent = "Saving…";
+  at("undo").hidden = true;
+  mode = "wait";
+  page().classList.add("busy");
+  sent.set(outbox.put(path, body).key, was);
+  if (!was.task.training) advance();
 }
 
-function drawScale() {
-  const scale = at("scale");
-  if (task.responses.length === 2) {
-    const steps = task.strength ? SCALE : PLAIN_SCALE;
-    const row = radios("scale", steps, rating.scale, "Which response is better?", (value) => {
-      rating.scale = value;
-      changed();
-    }, true);
-    row.classList.add("scale");
-    scale.replaceChildren(row);
-  } else if (task.strength) {
-    const row = element("div", "", "over");
-    row.append(element("span", "Best over second:"));
-    row.append(radios("strength", STRENGTH, rating.strength, "How much better is the best than the second?", (value) => {
-      rating.strength = value;
-      changed();
-    }, true));
-    scale.replaceChildren(row);
+function stored(entry, { receipt, next }) {
+  const was = sent.get(entry.key);
+  sent.delete(entry.key);
+  const waits = outbox.entries.length > 0;
+  if (entry.path === "skips") {
+    last = null; // an Undo beside it would seem to be of the skip
+    at("receipt").textContent = waits ? "Saving…" : "Skipped ✓";
   } else {
-    scale.replaceChildren();
+    last = receipt.feedback ? null : receipt.answer;
+    at("receipt").textContent = waits ? "Saving…" : receipt.surplus ? "Saved ✓ (late)" : "Saved ✓";
+  }
+  if (receipt?.feedback && was && was === shown) {
+    mode = "feedback";
+    feedback(receipt.feedback);
+  }
+  take(next);
+  canUndo();
+}
+
+// Not stored, and never will be as it is: the item comes back with the reason.
+function refused(entry, problem) {
+  const was = sent.get(entry.key);
+  sent.delete(entry.key);
+  ended.delete(entry.body.assignment);
+  at("receipt").textContent = "";
+  if (was) {
+    if (shown !== was) putBack();
+    show(was.task);
+    say("error", `Not saved. ${problem.message} `, link("Go on without it", giveUp));
+  } else {
+    say("banner", `An answer from before was not saved. ${problem.message} `, link("All right", () => say("banner")));
+    if (mode === "wait" && !outbox.entries.length) fetchNext();
   }
 }
 
-function radios(name, options, value, label, choose, keyed = false) {
-  const row = element("div", "", "steps");
-  row.setAttribute("role", "radiogroup");
-  row.setAttribute("aria-label", label);
-  options.forEach(([option, words], index) => {
-    const step = element("label");
-    const input = element("input");
-    Object.assign(input, { type: "radio", name, value: option, checked: option === value });
-    input.addEventListener("change", () => choose(option));
-    step.append(input);
-    if (keyed) step.append(element("kbd", String(index + 1)));
-    step.append(element("span", words));
-    row.append(step);
-  });
-  return row;
-}
-
-function element(tag, text = "", className = "") {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  made.className = className;
-  return made;
-}
-
-// --- the rating ---
-
-const single = (ranks) => ranks.filter((rank) => rank === 1).length === 1;
-const ranked = () => rating.ranks.every((rank) => rank !== null);
-
-function complete() {
-  if (!task) return false;
-  if (task.responses.length === 2) return rating.scale !== null;
-  return ranked() && rating.ranks.includes(1) && (!task.strength || !single(rating.ranks) || rating.strength !== null);
-}
-
-// What is still missing, and how to give it by key (which narrow screens leave out).
-function hint() {
-  if (task.responses.length === 2) {
-    return rating.scale === null ? ["Which one is better?", ` Keys 1 to ${task.strength ? 7 : 3} choose.`] : ["", ""];
+// The outbox can't send for now; null: it can again.
+function trouble(problem) {
+  if (!problem) return say("banner");
+  if (problem.rule === "signed-out") {
+    say("banner", "You are signed out. What you have done is kept; ", link("sign in again", loginPage()), " to go on.");
+  } else if (problem.rule === "other-login") {
+    say("banner", problem.message + " ", link("Reload", location.href));
+  } else {
+    say("banner", "Not saved yet – trying again. ", `${problem.message} Your answer is kept.`);
   }
-  const last = task.responses.length;
-  if (!ranked()) return ["Rank each response; 1 is best, ties are fine.", ` Keys 1 to ${Math.min(last, 9)} rank ${LETTERS[current]}, letters move.`];
-  if (!rating.ranks.includes(1)) return ["At least one response must have rank 1.", ""];
-  if (!complete()) return ["How much better is the best than the second?", " Keys 1 to 3 choose."];
-  return ["", ""];
+  at("receipt").textContent = "";
 }
 
-function changed() {
-  keep();
-  refresh();
+function draftTrouble(problem) {
+  if (problem.rule === "signed-out") return trouble(problem);
+  const reload = problem.rule !== "assignment-expired";
+  say("error", problem.message + " ", ...(reload ? [link("Reload", location.href)] : []));
 }
 
-function refresh() {
-  const pair = task.responses.length === 2;
-  const asksStrength = !pair && task.strength;
-  at("scale").disabled = asksStrength && !(ranked() && single(rating.ranks));
-  [...at("responses").children].forEach((box, index) => {
-    const best = pair ? rating.scale !== null && (index === 0 ? rating.scale < 0 : rating.scale > 0) : rating.ranks[index] === 1;
-    box.classList.toggle("best", best);
-    box.classList.toggle("current", !pair && index === current && !complete());
-  });
-  const [words, keys] = hint();
-  at("hint").replaceChildren(words, element("span", keys, "keys"));
-  at("submit").setAttribute("aria-disabled", !complete());
+function feedback({ ranks, correct, passed, needed }) {
+  page().classList.remove("busy");
+  const passes = passed >= needed ? "You have passed; now the real items follow." : `You have passed ${passed} of ${needed}.`;
+  const right = correct ? "Right ✓" : "Not quite.";
+  say("feedback", element("b", right), ` The right order: ${inWords(ranks)}. ${passes}`);
+  at("feedback").classList.toggle("wrong", !correct);
+  shown.item.correct(ranks);
+  at("hint").replaceChildren("");
+  at("submit-words").textContent = "Go on";
+  at("submit").setAttribute("aria-disabled", false);
 }
 
-const draftName = () => `concord:draft:${project.id}:${task.assignment}`;
+function goOn() {
+  if (!advance()) fetchNext();
+}
 
-function draft() {
-  const fresh = {
-    key: crypto.getRandomValues(new Uint32Array(4)).join("-"),
-    scale: null, ranks: task.responses.map(() => null), strength: null, seconds: 0,
-  };
+// Put the item on the screen behind the one that is to be shown in its place.
+function putBack() {
+  if (shown && !ended.has(shown.task.assignment) && shown.task.revises === null) ahead.unshift(shown.task);
+}
+
+function giveUp() {
+  ended.add(shown.task.assignment);
+  shown.draft.end();
+  goOn();
+}
+
+// --- undo ---
+
+function canUndo() {
+  const can = last !== null && !outbox.entries.length;
+  at("undo").hidden = !can || shown?.task.revises != null;
+  at("done-undo").hidden = !can;
+}
+
+async function undo() {
+  const tell = (sentence) => say(page().dataset.view === "done" ? "done-notice" : "error", sentence);
+  if (mode === "feedback" || shown?.task.revises != null) return;
+  if (outbox.failing) return tell("Your last answer is not saved yet, so there is nothing to undo.");
+  await outbox.run();
   try {
-    const kept = JSON.parse(localStorage.getItem(draftName()));
-    return kept && kept.ranks.length === task.responses.length ? kept : fresh;
-  } catch {
-    return fresh;
+    last ??= (await inProject("GET", "answers/mine?limit=1")).answers[0]?.answer ?? null;
+    if (last === null) return tell("There is nothing to undo.");
+    const task = await inProject("POST", `answers/${last}/reopen`);
+    putBack();
+    last = null;
+    show({ ...task, givenAt: Date.now() });
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    if (!problem.passes) last = null;
+    canUndo();
+    tell(`Not undone. ${problem.message}`);
   }
 }
 
-function keep() {
-  if (!task) return;
-  if (shownAt !== null) {
-    const now = performance.now();
-    rating.seconds += (now - shownAt) / 1000;
-    shownAt = now;
-  }
-  try {
-    localStorage.setItem(draftName(), JSON.stringify(rating));
-  } catch {
-    // a browser that stores nothing loses only the draft
-  }
+function leaveAsItWas() {
+  if (mode !== "rate" || shown.task.revises === null) return;
+  last = shown.task.revises;
+  goOn();
+}
+
+// --- what the rater has filled in ---
+
+function keep(changed = true) {
+  countTime();
+  shown.draft.keep(shown.rating, changed);
+}
+
+// An item that leaves the screen keeps what was filled in.
+async function remember() {
+  if (!shown || ended.has(shown.task.assignment)) return;
+  keep(false);
+  await shown.draft.save();
+}
+
+function countTime() {
+  if (visibleAt === null) return;
+  const now = performance.now();
+  shown.rating.seconds += (now - visibleAt) / 1000;
+  visibleAt = now;
 }
 
 function look() {
+  if (!shown || mode !== "rate") return;
   if (document.hidden) {
-    keep();
-    shownAt = null;
-  } else if (task) {
-    shownAt = performance.now();
+    remember();
+    visibleAt = null;
+  } else {
+    visibleAt = performance.now();
   }
 }
 
-// --- guidelines ---
+async function flag() {
+  const { task, rating, item } = shown;
+  const flags = await askFlags(rating.flags);
+  if (!flags || mode !== "rate" || shown.task !== task) return;
+  rating.flags = flags;
+  keep();
+  item.refresh();
+}
 
-function firstReading(version) {
-  const dialog = at("guidelines");
-  const close = at("guidelines-close");
-  close.textContent = "I have read them, start";
-  view("loading");
-  dialog.showModal();
-  at("guidelines-text").focus();
-  return new Promise((resolve, reject) => {
-    const stay = () => dialog.showModal(); // Escape closes a dialog; this one comes back
-    dialog.addEventListener("close", stay);
-    close.addEventListener("click", async () => {
-      dialog.removeEventListener("close", stay);
-      close.textContent = "Close";
-      try {
-        resolve(await call("POST", inProject("guidelines/read"), { version }));
-      } catch (problem) {
-        reject(problem);
-      }
-    }, { once: true });
-  });
+function renew() {
+  if (mode !== "rate" || !shown || document.hidden) return;
+  shown.draft.renew(activeAt);
+}
+
+// The rater wants to see other things than before: what was given by the old wishes is asked for anew.
+async function optedOut() {
+  ahead = [];
+  if (!shown?.task.warnings.length || mode !== "rate" || shown.task.revises !== null) return;
+  await remember();
+  await fetchNext();
+}
+
+function stuck(problem) {
+  if (!(problem instanceof Problem)) console.error(problem);
+  shown = null;
+  at("stuck-text").textContent = problem.message;
+  view("stuck");
+  if (problem.rule === "signed-out") location.assign(loginPage());
 }
 
 // --- keys ---
 
 function keydown(event) {
+  activeAt = Date.now();
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.repeat) return;
-  if (root.dataset.view !== "work" || root.querySelector("dialog[open]")) return;
+  if (page().querySelector("dialog[open]")) return;
+  const key = event.key.length === 1 ? event.key.toUpperCase() : event.key;
+  if (page().dataset.view === "done" && key === "U") return void undo();
+  if (page().dataset.view !== "work" || !shown) return;
   const target = event.target;
   const radio = target.matches("input[type=radio]");
-  if (busy) {
-    if (radio) event.preventDefault();
-    return;
-  }
+  if (mode !== "rate" && radio) event.preventDefault();
   if (!radio && target.closest("input, textarea, select, [contenteditable]")) return;
-  if (event.key === "Enter") {
+  if (key === "Enter" || (key === " " && shown.item.covered)) {
     if (target.closest("a, button") && target.id !== "submit") return;
     event.preventDefault();
-    submit();
-  } else if (/^[1-9]$/.test(event.key)) {
-    digit(Number(event.key));
-  } else if (task.responses.length > 2) {
-    const index = LETTERS.indexOf(event.key.toUpperCase());
-    if (event.key.length !== 1 || index < 0 || index >= task.responses.length) return;
-    current = index;
-    at("responses").children[index].scrollIntoView({ block: "nearest" });
-    refresh();
+    enter();
+  } else if (mode !== "rate") {
+    return;
+  } else if (/^[1-9]$/.test(key)) {
+    if (!shown.item.covered) shown.item.digit(Number(key));
+  } else if (key === "Escape") {
+    leaveAsItWas();
+  } else if (!shown.item.letter(key)) {
+    const act = { S: skip, F: flag, U: undo }[key];
+    if (!act || (key === "S" && shown.task.revises !== null)) return;
+    event.preventDefault();
+    act();
   }
 }
 
-function digit(number) {
-  let name = "scale";
-  if (task.responses.length > 2) {
-    const asks = task.strength && ranked() && single(rating.ranks) && current === -1;
-    name = asks ? "strength" : `rank-${current}`;
-  }
-  const input = root.querySelectorAll(`input[name="${name}"]`)[number - 1];
-  if (!input || input.matches(":disabled")) return;
-  input.checked = true;
-  input.dispatchEvent(new Event("change"));
+function enter() {
+  if (mode === "feedback") goOn();
+  else if (mode === "rate" && shown.item.covered) shown.item.uncover();
+  else submit();
 }
 
 // --- begin, when Gradio has drawn the page ---
 
 function begin(found) {
-  root = found;
-  at("submit").addEventListener("click", submit);
-  at("retry").addEventListener("click", start);
-  at("look-again").addEventListener("click", start);
-  at("guidelines-open").addEventListener("click", () => at("guidelines").showModal());
-  at("guidelines-close").addEventListener("click", () => at("guidelines").close());
+  setPage(found);
+  listChoices();
+  const clicks = {
+    submit: enter, retry: start, "look-again": start, undo, "done-undo": undo, keep: leaveAsItWas,
+    uncover: enter, "skip-open": () => mode === "rate" && skip(), "flag-open": () => mode === "rate" && flag(),
+    "guidelines-open": () => at("guidelines").showModal(), "guidelines-close": () => at("guidelines").close(),
+  };
+  for (const [id, act] of Object.entries(clicks)) at(id).addEventListener("click", () => act());
   at("fold").addEventListener("click", () => {
     at("prompt-box").classList.toggle("unfolded");
-    fold();
+    foldPrompt();
   });
   document.addEventListener("keydown", keydown);
+  for (const sign of ["pointermove", "pointerdown", "wheel"]) {
+    addEventListener(sign, () => (activeAt = Date.now()), { passive: true });
+  }
   document.addEventListener("visibilitychange", look);
-  addEventListener("resize", () => task && root.dataset.view === "work" && fold());
+  addEventListener("pagehide", look);
+  for (const sign of ["online", "focus", "visibilitychange"]) addEventListener(sign, () => outbox?.wake());
+  addEventListener("online", () => page().dataset.view === "stuck" && start());
+  addEventListener("resize", () => shown && page().dataset.view === "work" && foldPrompt());
+  setInterval(renew, 30000);
   start();
 }
 

@@ -1,0 +1,60 @@
+// Talking to the API: JSON there and back, and a Problem for everything that goes wrong.
+
+let csrf = "";
+let login = null;
+
+// `rule` names what is against it, in the server's words or "unreachable", "failed" and "other-login" in ours.
+export class Problem extends Error {
+  constructor(rule, sentence, status = 0, facts = {}) {
+    super(sentence);
+    this.rule = rule;
+    this.status = status;
+    this.facts = facts;
+  }
+
+  // Whether the same request may well succeed a little later.
+  get passes() {
+    return this.rule === "unreachable" || this.status >= 500 || this.status === 429;
+  }
+}
+
+// Who is signed in, by the server; keeps the token that changes need.
+export async function whoAmI() {
+  const me = await once("GET", "/api/v1/me");
+  if (login !== null && me.login !== login) {
+    throw new Problem("other-login", `This browser is signed in as ${me.login} by now; reload the page.`);
+  }
+  login = me.login;
+  csrf = me.csrf_token;
+  return me;
+}
+
+export async function call(method, path, body) {
+  try {
+    return await once(method, path, body);
+  } catch (problem) {
+    if (problem.rule !== "csrf") throw problem;
+    await whoAmI(); // signed in anew in another tab: there is a new token
+    return once(method, path, body);
+  }
+}
+
+async function once(method, path, body) {
+  const sent = body === undefined ? undefined : JSON.stringify(body);
+  let answer, value;
+  try {
+    answer = await fetch(path, {
+      method,
+      headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
+      body: sent,
+      keepalive: method !== "GET" && sent !== undefined && sent.length < 15000, // arrives though the page is closed
+      signal: AbortSignal.timeout(30000),
+    });
+    value = answer.status === 204 ? null : await answer.json().catch(() => undefined);
+  } catch {
+    throw new Problem("unreachable", "The server can't be reached.");
+  }
+  if (answer.ok && value !== undefined) return value;
+  const { rule = "failed", detail = `The server failed (${answer.status}).`, ...facts } = value ?? {};
+  throw new Problem(rule, String(detail), answer.ok ? 502 : answer.status, facts);
+}
