@@ -72,7 +72,7 @@ def handle_problems(app: FastAPI) -> None:
     def _bad_shape(_request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"][1:])
-        return problem("bad-input", f"{key + ': ' if key else ''}{first['msg']}")
+        return problem("bad-input", f"{key + ': ' if key else ''}{first['msg'].rstrip('.')}.")
 
     @app.exception_handler(HTTPException)
     def _http(_request: Request, error: HTTPException) -> JSONResponse:
