@@ -121,18 +121,21 @@ def export(
 
 
 def _export_from_database(database: str | None, projects: tuple[str, ...], folder: Path) -> dict[str, Any]:
-    from annotate.services.exchange import export_preferences
+    from annotate.services.exchange import export_preferences, settle_splits
     from annotate.services.projects import find_project
     from preferences.contract import write_preferences
 
-    with use_database(database) as db, db.write() as session:
-        rows = export_preferences(session, *(find_project(session, name) for name in projects))
-        try:
-            return write_preferences(folder, rows)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise
-            raise BadInput(f"cannot write to {folder}: {error.strerror}") from None
+    with use_database(database) as db:
+        with db.write() as session:
+            settle_splits(session, *(find_project(session, name) for name in projects))
+        with db.read() as session:
+            rows = export_preferences(session, *(find_project(session, name) for name in projects))
+    try:
+        return write_preferences(folder, rows)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise BadInput(f"cannot write to {folder}: {error.strerror}") from None
 
 
 def _export_from_server(server: str, token_file: str | None, projects: tuple[str, ...], folder: Path) -> dict[str, Any]:

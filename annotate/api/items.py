@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 
 from annotate.api.problems import PROBLEMS
 from annotate.api.projects import version_of
 from annotate.api.security import LARGEST_ID, AnyAsker, Id
 from annotate.services import items as service
-from annotate.services.exchange import export_preferences, import_items
+from annotate.services.exchange import export_preferences, import_items, settle_splits
 from annotate.services.items import Counted, ItemChange
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
@@ -190,8 +191,9 @@ def export(body: ExportIn, asker: AnyAsker) -> Response:
                 member = require(session, asker.person_id, number, Right.EXPORT)
                 note(session, "exported", project=number, member=member.id)
                 announce(session, number, "export.made", projects=body.projects)
-            chosen = [session.get_one(Project, number) for number in dict.fromkeys(body.projects)]
-            rows = export_preferences(session, *chosen)
+            settle_splits(session, *_projects(session, body.projects))
+        with asker.reads(body.projects[0], Right.EXPORT) as (session, _):
+            rows = export_preferences(session, *_projects(session, body.projects))
         write_preferences(folder, rows)
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -199,6 +201,10 @@ def export(body: ExportIn, asker: AnyAsker) -> Response:
                 archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes(), zipfile.ZIP_DEFLATED)
     headers = {"Content-Disposition": 'attachment; filename="preferences.zip"'}
     return Response(packed.getvalue(), media_type="application/zip", headers=headers)
+
+
+def _projects(session: Session, numbers: list[int]) -> list[Project]:
+    return [session.get_one(Project, number) for number in numbers]
 
 
 def _item(counted: Counted, all_of_it: bool) -> ItemOut:

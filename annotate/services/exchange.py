@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, insert, select, update
+from sqlalchemy import Select, exists, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
 from annotate.services.answers import GivenAnswer, counted_answers
@@ -201,6 +201,14 @@ def _line_of(path: str | Path, key: str) -> str:
 # --- export -----------------------------------------------------------------------------------------------------
 
 
+class Placed(NamedTuple):
+    """An item that has answers, with what says on which side of the split it stands."""
+
+    item: int
+    prompt_hash: str
+    group: Group
+
+
 class Part(NamedTuple):
     """What one project brings to an export: its items that have answers, in the order of import."""
 
@@ -211,18 +219,40 @@ class Part(NamedTuple):
     left_out: int = 0
 
 
-def export_preferences(session: Session, *projects: Project) -> PreferencesFolder:
-    """Everything that the projects' answers say, as the rows of a preferences folder; chooses and stores splits.
+def settle_splits(session: Session, *projects: Project) -> None:
+    """Choose and store a split for each group of items that has answers and no split yet.
 
-    Raters appear by pseudonym. The same answers give the same rows, in the order of import. With several projects the
-    ids of rankings begin with the project's name, and what would put a prompt or a group on two sides of the split is
-    left out. Raises BadInput if a project has no answers, or is named twice.
+    It goes before an export, in a transaction of its own: so raters need not wait while the rows are made. Raises
+    BadInput if a project has no answers, or is named twice.
     """
     names = [project.name for project in projects]
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise BadInput(f"project {twice[0]!r} is named twice; name each project once, and the folder last")
+    placed: list[Placed] = []
+    sizes: list[tuple[Project, int]] = []
+    answered = exists().where(Answer.item_id == Item.id, Answer.kind.in_(["rated", "imported"]))
+    for project in sorted(projects, key=lambda project: project.id):
+        lock_project(session, project)
+        query = select(Item.id, Item.prompt_hash, Group).join(Group).where(Item.project_id == project.id, answered)
+        found = [Placed(*row) for row in session.execute(query.order_by(Item.id))]
+        if not found:
+            raise BadInput(f"project {project.name!r} has no answers yet; rate some items or import some, then export")
+        placed += found
+        sizes.append((project, len(found)))
+    places = [Place(one.prompt_hash, one.group.name, one.group.split) for one in placed]
+    for one, split in zip(placed, choose_joint_splits(places, **_shares(sizes)), strict=True):
+        one.group.split = split
+
+
+def export_preferences(session: Session, *projects: Project) -> PreferencesFolder:
+    """Everything that the projects' answers say, as the rows of a preferences folder; call `settle_splits` before.
+
+    Raters appear by pseudonym. The same answers give the same rows, in the order of import. With several projects the
+    ids of rankings begin with the project's name, and what would put a prompt or a group on two sides of the split is
+    left out. An item that was answered after the splits were settled waits for the next export.
+    """
     parts = [_part(session, project) for project in sorted(projects, key=lambda project: project.id)]
-    shares = _choose_missing_splits(parts)
+    shares = _shares([(part.project, len(part.items)) for part in parts])
     parts = _without_other_sides(parts)
 
     pairs: dict[str, list[Pair]] = {split: [] for split in contract.SPLITS}
@@ -247,27 +277,20 @@ def export_preferences(session: Session, *projects: Project) -> PreferencesFolde
 def _part(session: Session, project: Project) -> Part:
     from preferences.stats.reliability import reliability  # half a second of scipy, which an import can do without
 
-    lock_project(session, project)
     answers = counted_answers(session, project.id)
-    if not answers:
-        raise BadInput(f"project {project.name!r} has no answers yet; rate some items or import some, then export")
-    query = select(Item, Group).join(Group).where(Item.project_id == project.id).order_by(Item.id)
-    items = [(item, group) for item, group in session.execute(query) if item.id in answers]
+    query = select(Item, Group).join(Group).where(Item.project_id == project.id, Group.split.is_not(None))
+    items = [(item, group) for item, group in session.execute(query.order_by(Item.id)) if item.id in answers]
     ranks = [{one.member.pseudonym: one.answer.ranks for one in answers[item.id]} for item, _ in items]
     return Part(project, items, answers, reliability(ranks))
 
 
-def _choose_missing_splits(parts: Sequence[Part]) -> dict[str, float]:
-    """Store a split for each group that has none; return the shares that were asked for, of all projects together."""
-    total = sum(len(part.items) for part in parts)
-    shares = {
-        split: float(sum(Fraction(getattr(part.project, split)) * len(part.items) for part in parts) / total)
+def _shares(sizes: Sequence[tuple[Project, int]]) -> dict[str, float]:
+    """The shares of validation and test that were asked for, of all projects together; by their numbers of items."""
+    total = sum(items for _, items in sizes)
+    return {
+        split: float(sum(Fraction(getattr(project, split)) * items for project, items in sizes) / total)
         for split in ("validation", "test")
     }
-    chosen = choose_joint_splits(_places(parts), **shares)
-    for (_, group), split in zip(_items(parts), chosen, strict=True):
-        group.split = split
-    return shares
 
 
 def _without_other_sides(parts: Sequence[Part]) -> list[Part]:
