@@ -10,7 +10,7 @@ from annotate.api.render import to_html
 from annotate.api.security import AnyAsker, Id
 from annotate.services import projects as service
 from annotate.services.people import create_own_project
-from annotate.services.projects import ProjectSettings, consent_hash, current_guideline, guideline_version
+from annotate.services.projects import ProjectSettings, consent_hash, current_guideline, guideline_version, note
 from annotate.services.refusals import Refused
 from annotate.services.report import project_report
 from annotate.services.rights import MAY, Right
@@ -165,6 +165,7 @@ def guidelines_read(project_id: Id, body: ReadIn, asker: AnyAsker) -> GuidelineV
         if body.version != guideline_version(session, project_id):
             raise Refused("guidelines-first", "The guidelines have changed; read the new ones.")
         member.guideline = body.version
+        note(session, "guidelines read", project=project_id, member=member.id, version=body.version)
     return GuidelineVersion(version=body.version)
 
 

@@ -163,6 +163,7 @@ def opt_out(session: Session, member: Member, tags: list[str]) -> None:
             raise Refused("bad-input", f"There is no content warning for {tag!r}, so nothing to opt out of.")
     member.opted_out = sorted(set(tags))
     member.version += 1
+    note(session, "opted out", project=member.project_id, member=member.id)  # of what, may say who somebody is
     session.flush()
 
 
