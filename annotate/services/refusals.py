@@ -19,7 +19,6 @@ RULES: dict[str, tuple[int, str]] = {
     "project-closed": (409, "The project is closed"),
     "guidelines-first": (409, "Guidelines come first"),
     "consent-first": (409, "Consent comes first"),
-    "not-qualified": (409, "Not qualified for the real items"),
     "already-there": (409, "There already"),
     "last-owner": (409, "A project keeps an owner"),
     "part-elsewhere": (409, "Has a part in other projects, too"),
