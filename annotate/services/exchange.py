@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, exists, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
-from annotate.services.answers import GivenAnswer, counted_answers
+from annotate.services.answers import GivenAnswer, answer_columns, counted_answers, text_columns
 from annotate.services.people import new_pseudonym
 from annotate.services.projects import guideline_version, lock_project, note
 from annotate.services.rows import demonstration_rows, pair_rows, ranking_row
@@ -160,25 +160,17 @@ def _store_answers(session: Session, stored: Sequence[tuple[int, contract.Item]]
             "item_id": item,
             "member_id": raters[answer.rater],
             "kind": "imported",
-            "ranks": answer.ranks,
-            "strength": answer.strength,
-            "ratings": answer.ratings,
-            "flags": answer.flags or [],
             "shown": answer.shown,
-            "seconds": answer.seconds,
             "submitted_at": _seconds(answer.submitted_at),
+            **answer_columns(answer),
         }
         for item, answer in given
     ]
     ids = session.scalars(insert(Answer).returning(Answer.id, sort_by_parameter_order=True), rows).all()
     texts = [
-        {
-            "answer_id": row,
-            "rationale": answer.rationale,
-            "edited": answer.edited.model_dump() if answer.edited else None,
-        }
+        {"answer_id": row, **said}
         for row, (_, answer) in zip(ids, given, strict=True)
-        if answer.rationale is not None or answer.edited is not None
+        if (said := text_columns(answer))
     ]
     if texts:
         session.execute(insert(AnswerText), texts)
