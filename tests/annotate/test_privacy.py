@@ -8,13 +8,18 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
+from annotate.services import drafts
+from annotate.services.answers import submit
+from annotate.services.assignment import next_assignment
 from annotate.services.exchange import import_items
 from annotate.services.people import add_person
+from annotate.services.privacy import erase, scrub
 from annotate.services.projects import ProjectSettings, create_project
 from annotate.store.database import open_database
-from annotate.store.tables import Answer, Audit, Person
+from annotate.store.tables import Answer, Audit, Member, Person, Project
+from preferences.contract import Answer as AnswerIn
 from preferences.contract import read_items
 from tests.annotate.conftest import PASSWORD, Annotate, Server, Visitor
 from tests.annotate.test_people import invitation, people_of, rule
@@ -210,6 +215,39 @@ def test_a_part_in_another_project_stays_untouched(served: Server, annotate: Ann
     # The other project's part goes when that one is erased, and the account with it.
     annotate.ok("people", "erase", "other", "ben", "--yes")
     assert ben.http.get("/api/v1/me").status_code == 401
+
+
+def test_nothing_is_left_where_sqlite_does_not_overwrite(annotate: Annotate) -> None:
+    """Most builds of SQLite leave what is deleted in the file, and drafts were deleted long before anybody erases."""
+    make(annotate)
+    database = open_database(str(annotate.folder / "data/annotate.db"))
+
+    @event.listens_for(database.engine, "connect")
+    def _as_most_builds(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA secure_delete=OFF")
+
+    database.engine.dispose()
+    with database.read() as session:
+        project = session.query(Project).filter_by(name="p").one()
+        raters = {
+            name: session.query(Member).filter_by(rater=name, project_id=project.id).one() for name in (LOGIN, "ben")
+        }
+    for number in range(10):
+        for name, rater in raters.items():
+            text = (TEXTS[4] if name == LOGIN else "harmless") * (5 + 10 * number)
+            with database.write() as session:
+                given = next_assignment(session, rater, project)
+                assert given is not None
+                drafts.save(session, rater, given.assignment, {"why": text}, None)
+            with database.write() as session:
+                answer = AnswerIn(rater="-", ranks=[1, 2])
+                submit(session, rater, project, given.assignment, answer, key=f"key-{number:06}", guideline=None)
+    assert traces(annotate.folder, TEXTS[4])
+    with database.write() as session:
+        erase(session, project.id, raters[LOGIN].id, by=None)
+    assert scrub(database) is True
+    assert traces(annotate.folder, NAME, LOGIN, TEXTS[4]) == {}
+    database.engine.dispose()
 
 
 def test_erasing_on_postgresql(on_postgresql: Annotate) -> None:
