@@ -17,7 +17,6 @@ from annotate.store.copying import contents
 from annotate.store.database import Database, DatabaseFailed, open_database
 from annotate.store.tables import Answer, Audit, Base, FailedLogin, Link, Login, Member, Person, Setting, Token
 from preferences.errors import BadInput
-from tests.annotate.conftest import PAIR, Annotate
 from tests.annotate.filled import HASH, fill
 
 KINDS = ["sqlite", "postgresql"]
@@ -340,33 +339,3 @@ def test_a_move_that_fails_leaves_both_as_they_were(
         move(source, target)
     assert state(target)["people"][0] == 0 and state(source) == before
     next_answer(source)
-
-
-def test_the_commands(annotate: Annotate) -> None:
-    annotate.ok("project", "create", "p")
-    annotate.write("items.jsonl", {**PAIR, "answers": [{"rater": "w", "ranks": [1, 2]}]})
-    assert "no database" in annotate.refuses("backup", "b.db", "--database", "none.db")
-    annotate.ok("import", "p", "items.jsonl")
-    assert "1 answers to 1 items" in annotate.ok("backup", "b.db")
-    assert "is there already" in annotate.refuses("backup", "b.db")
-    made = annotate.json("backup", "b.db", "--overwrite")
-    assert made["tables"]["answers"] == 1 and made["bytes"] == (annotate.folder / "b.db").stat().st_size
-
-    annotate.write("more.jsonl", {**PAIR, "id": "more", "answers": [{"rater": "w", "ranks": [1, 2]}]})
-    annotate.ok("import", "p", "more.jsonl")
-    assert "say --overwrite" in annotate.refuses("restore", "b.db")
-    said = annotate.json("restore", "b.db", "--overwrite")
-    assert annotate.json("report", "p")["answers"] == 1
-    annotate.ok("restore", said["saved"])  # holds more, so nothing is lost
-    assert annotate.json("report", "p")["answers"] == 2
-    assert "no backup at" in annotate.refuses("restore", "none.db", "--database", "never-made.db")
-    assert not (annotate.folder / "never-made.db").exists()
-    annotate.ok("restore", "b.db", "--database", "elsewhere/new.db")
-    assert annotate.json("report", "p", "--database", "elsewhere/new.db")["answers"] == 1
-
-    assert annotate.json("move", "--to", "moved.db")["tables"]["answers"] == 2
-    moved = str(annotate.folder / "moved.db")
-    assert f"has moved to {moved}; say --database {moved}" in annotate.refuses("report", "p")
-    assert annotate.json("report", "p", "--database", "moved.db")["answers"] == 2
-    assert "is not empty" in annotate.refuses("move", "--database", "moved.db", "--to", "elsewhere/new.db")
-    assert "where the database is" in annotate.refuses("move", "--database", "moved.db", "--to", "moved.db")
