@@ -16,7 +16,7 @@ from annotate.services.members import free_leases, is_active_owner, lock_owners,
 from annotate.services.people import new_pseudonym
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
-from annotate.store.database import Database
+from annotate.store.database import BUSY_SECONDS, Database
 from annotate.store.tables import (
     Answer,
     AnswerText,
@@ -109,8 +109,13 @@ def scrub(database: Database) -> bool:
         driver = connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
         driver.execute("VACUUM")
-        busy, _, _ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not busy
+        # Where another connection is writing the log back just then, SQLite does not wait for it, so this does.
+        ends = time.monotonic() + BUSY_SECONDS
+        while driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > ends:
+                return False
+            time.sleep(0.1)
+        return True
     except sqlite3.OperationalError:
         return False
     finally:
