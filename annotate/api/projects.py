@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.api.problems import PROBLEMS
 from annotate.api.render import to_html
-from annotate.api.security import AnyAsker, Id
+from annotate.api.security import LARGEST_ID, AnyAsker, Id
 from annotate.services import projects as service
 from annotate.services.people import create_own_project
 from annotate.services.projects import ProjectSettings, consent_hash, current_guideline, guideline_version, note
@@ -84,7 +84,9 @@ class OptOutIn(Strict):
 
 @router.get("")
 def projects(
-    asker: AnyAsker, after: Annotated[int, Field(ge=0)] = 0, limit: Annotated[int, Field(ge=1, le=200)] = 50
+    asker: AnyAsker,
+    after: Annotated[int, Field(ge=0, le=LARGEST_ID)] = 0,
+    limit: Annotated[int, Field(ge=1, le=200)] = 50,
 ) -> ProjectPage:
     """The projects that the asker reviews or owns, by id."""
     if asker.rights == {Right.RATE}:
