@@ -86,6 +86,7 @@ class Gate:
         with self.database.read() as session:
             found = visitor(session, request.cookies.get(COOKIE))
             allowed = found is not None and plays(session, found.person_id, page.roles)
+            reviews = found is not None and not allowed and plays(session, found.person_id, ("reviewer",))
         if found is None:
             if request.method == "GET" and within == "/":
                 return RedirectResponse(f"/login?next={quote(path + query)}", status_code=303)
@@ -93,7 +94,10 @@ class Gate:
         request.state.person = found.person_id
         if not allowed:
             roles = " and ".join(f"{role}s" for role in page.roles)
-            return message_page("This page is not yours", f"It is for {roles}, and you are none in any project.", 403)
+            said = f"It is for {roles}, and you are none in any project."
+            if reviews:
+                said += " Reviewers read over the API for now, with a token of their own."
+            return message_page("This page is not yours", said, 403)
         event = page.events and within == _EVENT
         if not event and not _DRAWN.fullmatch(within):
             return problem("not-found", "There is nothing at this address.")

@@ -109,7 +109,9 @@ def _secure(headers: MutableHeaders, path: str) -> None:
     headers["Content-Security-Policy"] = DRAWN_POLICY if mount_of(path) else PLAIN_POLICY
     for name in [name for name in headers if name.startswith("access-control-")]:
         del headers[name]  # Gradio lets other sites read its pages
-    if not path.startswith(("/static/", *(f"{mount}/assets/" for mount in PAGES))):
+    if path.startswith("/static/"):
+        headers["Cache-Control"] = "no-cache"  # ours change with the server, and import each other without a version
+    elif not path.startswith(tuple(f"{mount}/assets/" for mount in PAGES)):
         headers["Cache-Control"] = "no-store"
 
 

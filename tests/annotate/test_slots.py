@@ -228,6 +228,18 @@ def test_skills_and_warnings_route_items(tmp_path: Path) -> None:
     assert (all_of(0), all_of(1), all_of(2)) == ([1, 2, 3], [2, 3], [])
 
 
+def test_an_item_that_a_rater_opts_out_of_is_not_given_again(tmp_path: Path) -> None:
+    items = [{"id": "a", "prompt": "a", "tags": ["grim"]}, {"id": "b", "prompt": "b"}]
+    small = Small(tmp_path, items, raters=1, warnings={"grim": "Grim."})
+    grim = small.given(0)
+    with small.database.write() as session:
+        session.get_one(Member, small.raters[0].id).opted_out = ["grim"]
+    assert small.given(0).item == 2 != grim.item
+    with small.database.write() as session:
+        session.get_one(Member, small.raters[0].id).opted_out = []
+    assert small.given(0) == grim
+
+
 def test_gold_items_are_mixed_in_at_the_rate_in_unpredictable_places(tmp_path: Path) -> None:
     gold = [{"id": f"g{n}", "prompt": f"g{n}", "gold": [1, 2, 3]} for n in range(60)]
     real = [{"id": f"r{n}", "prompt": f"r{n}"} for n in range(200)]

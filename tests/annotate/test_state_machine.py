@@ -108,9 +108,12 @@ class Service(RuleBasedStateMachine):
 
     def open_to(self, who: int) -> list[int]:
         """Items that this rater was never given and may be."""
-        blocked = ({"de"} if who != RATERS - 1 else set()) | ({"grim"} if self.opted_out[who] else set())
         seen = {one.item for one in self.given[who]}
-        return [n for n, item in self.items.items() if n not in seen and not blocked & set(item.tags)]
+        return [number for number in self.items if number not in seen and not self.blocked(who, number)]
+
+    def blocked(self, who: int, item: int) -> bool:
+        tags = ({"de"} if who != RATERS - 1 else set()) | ({"grim"} if self.opted_out[who] else set())
+        return bool(tags & set(self.items[item].tags))
 
     def lease(self, who: int, item: int) -> bool:
         own = [slot for slot in self.slots[item] if slot.whose == who and not slot.filled]
@@ -132,7 +135,9 @@ class Service(RuleBasedStateMachine):
             assert found is None
             return
         for one in held:
-            if one.number not in holding and (one.purpose != "item" or self.lease(who, one.item)):
+            if one.number in holding or self.blocked(who, one.item):
+                continue
+            if one.purpose != "item" or self.lease(who, one.item):
                 assert found == (one.number, one.item, one.purpose, one.shown)  # as it was
                 return
         possible = self.open_to(who)
