@@ -1,12 +1,13 @@
 """A rater and an owner at a real browser, on a real server."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.annotate.conftest import PASSWORD, Annotate, Server
+from tests.e2e.conftest import House
 
 pytestmark = pytest.mark.browser
 
@@ -51,12 +52,6 @@ def project(shared_annotate: Annotate) -> Annotate:
     annotate.write("items.jsonl", *ITEMS)
     annotate.ok("import", "p", "items.jsonl")
     return annotate
-
-
-@pytest.fixture(scope="module")
-def server(project: Annotate) -> Iterator[Server]:
-    with project.served() as running:
-        yield running
 
 
 def letter_of(page: Any, text: str) -> str:
@@ -150,7 +145,7 @@ def test_a_rater_ranks_with_the_mouse_and_loses_no_draft(
     assert (answers["pair"]["ranks"], answers["pair"]["strength"]) == ([2, 1], 1)
 
 
-def test_hostile_text_neither_runs_nor_loads(page: Any, server: Server, sign_in: Callable) -> None:
+def test_hostile_text_neither_runs_nor_loads(page: Any, server: Server, project: Annotate, sign_in: Callable) -> None:
     foreign: list[str] = []
     page.on("request", lambda request: foreign.append(request.url) if not request.url.startswith(server.url) else None)
     sign_in(page, server.url, "cem", PASSWORD)
@@ -174,7 +169,7 @@ def test_hostile_text_neither_runs_nor_loads(page: Any, server: Server, sign_in:
 
 
 def test_an_owner_sees_progress_and_a_rater_does_not(
-    page: Any, browser: Any, server: Server, sign_in: Callable, screenshots: Path
+    page: Any, browser: Any, server: Server, project: Annotate, sign_in: Callable, screenshots: Path
 ) -> None:
     sign_in(page, server.url + "/owner/", "olga", PASSWORD)
     page.locator(".tile").first.wait_for()
@@ -191,33 +186,13 @@ def test_an_owner_sees_progress_and_a_rater_does_not(
     context.close()
 
 
-@pytest.fixture
-def alone(server: Server, project: Annotate, request: pytest.FixtureRequest) -> str:
-    """The login of a rater with a project of two pairs of their own."""
-    name = login = request.node.name[:64]
-    project.ok("project", "create", name)
-    project.person(name, login)
-    project.write("more.jsonl", ITEMS[0], {**ITEMS[0], "id": "again", "prompt": "Again?", "priority": 2.0})
-    project.ok("import", name, "more.jsonl")
-    return login
-
-
-def begin(page: Any, server: Server, login: str, sign_in: Callable) -> None:
-    sign_in(page, server.url, login, PASSWORD)
-    page.locator("#concord[data-view=work]").wait_for()
-
-
 @pytest.mark.parametrize("width", [420, 1280])
 def test_twelve_responses_can_be_read_and_ranked(
-    page: Any, server: Server, project: Annotate, sign_in: Callable, width: int
+    page: Any, server: Server, house: House, begin: Callable, width: int
 ) -> None:
-    name = login = f"twelve-{width}"
-    project.ok("project", "create", name)
-    project.person(name, login)
-    project.write("twelve.jsonl", {"id": "x", "prompt": "Twelve?", "responses": [f"text {n}" for n in range(12)]})
-    project.ok("import", name, "twelve.jsonl")
+    twelve = {"prompt": "Twelve?", "responses": [f"text {n}" for n in range(12)]}
     page.set_viewport_size({"width": width, "height": 800})
-    begin(page, server, login, sign_in)
+    begin(page, server.url, house.project(f"twelve-{width}", twelve))
     for index in range(12):
         card = page.locator(".response").nth(index)
         card.locator(".body").scroll_into_view_if_needed()
@@ -228,10 +203,13 @@ def test_twelve_responses_can_be_read_and_ranked(
 
 
 def test_the_page_fits_a_narrow_screen(
-    page: Any, server: Server, sign_in: Callable, screenshots: Path, alone: str
+    page: Any, server: Server, screenshots: Path, begin: Callable, pairs: str
 ) -> None:
     page.set_viewport_size({"width": 420, "height": 900})
-    begin(page, server, alone, sign_in)
+    begin(page, server.url, pairs)
+    page.keyboard.press("2")
+    page.keyboard.press("Enter")
+    page.get_by_text("Saved ✓").wait_for()
     wide = page.evaluate("document.querySelector('#concord').scrollWidth")
     assert wide <= 420
     box = page.locator("#submit").bounding_box()

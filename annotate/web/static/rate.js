@@ -214,7 +214,8 @@ function send(path, body) {
   if (!was.task.training) advance();
 }
 
-function stored(entry, { receipt, next }) {
+function stored(entry, response) {
+  const { receipt, next } = entry.path === "skips" ? { receipt: null, next: response } : response;
   const was = sent.get(entry.key);
   sent.delete(entry.key);
   const waits = outbox.entries.length > 0;
