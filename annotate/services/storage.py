@@ -150,32 +150,37 @@ def restore(
     """
     if _is_its_file(database, file):
         raise BadInput(f"{file} is the database itself; name the backup to restore")
-    with _opened_backup(file) as backup, backup.read() as source, database.write() as target:
-        hold_writers(target)
-        wanted = contents(source)
-        missing = _answers(target) - _answers(source)
-        if missing and not overwrite:
-            raise BadInput(
-                f"{database.name} holds {len(missing)} answers that the backup {file} lacks; say --overwrite to go back"
-                " to the backup all the same, and the state of now is saved to a file first"
-            )
-        saved = None
-        if target.scalar(select(func.count(Project.id))) or target.scalar(select(func.count(Person.id))):
-            saved = _beside(database, file)
-            back_up(database, saved)
-            tokens = set(target.scalars(select(Token.token_hash)))
-        with triggers_off(target):
-            empty_tables(target)
-            copy_rows(source, target, advance)
-        if contents(target) != wanted:
-            raise BadInput(f"{database.name} did not take what {file} holds, and is as it was; try again")
-        target.execute(delete(Login))
-        target.execute(delete(Link))
-        if saved is not None:
-            target.execute(delete(Token).where(Token.token_hash.not_in(tokens)))
-        detail = {"answers": wanted["answers"].rows, "lost": len(missing)}
-        target.add(Audit(project_id=None, at=time.time(), action="restored", detail=detail))
+    with _opened_backup(file) as backup, backup.read() as source:
+        wanted, known = contents(source), _answers(source)  # before anybody has to wait
+        with database.write() as target:
+            hold_writers(target)
+            lost = len(_answers(target) - known)
+            if lost and not overwrite:
+                raise BadInput(
+                    f"{database.name} holds {lost} answers that the backup {file} lacks; say --overwrite to go back to"
+                    " the backup all the same, and the state of now is saved to a file first"
+                )
+            tokens, saved = None, None
+            if target.scalar(select(func.count(Project.id))) or target.scalar(select(func.count(Person.id))):
+                tokens, saved = set(target.scalars(select(Token.token_hash))), _beside(database, file)
+                back_up(database, saved)
+            with triggers_off(target):
+                empty_tables(target)
+                copy_rows(source, target, advance)
+            if contents(target) != wanted:
+                raise BadInput(f"{database.name} did not take what {file} holds, and is as it was; try again")
+            _end_what_may_have_ended(target, tokens)
+            detail = {"answers": wanted["answers"].rows, "lost": lost}
+            target.add(Audit(project_id=None, at=time.time(), action="restored", detail=detail))
     return wanted, saved
+
+
+def _end_what_may_have_ended(session: Session, tokens: set[str] | None) -> None:
+    """Sign everybody out, and make links and tokens void, but for `tokens`, which were good before the restore."""
+    session.execute(delete(Login))
+    session.execute(delete(Link))
+    if tokens is not None:
+        session.execute(delete(Token).where(Token.token_hash.not_in(tokens)))
 
 
 def _answers(session: Session) -> set[bytes]:

@@ -137,7 +137,7 @@ class Group(Base):
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str] = mapped_column(Text)
     split: Mapped[str | None] = mapped_column(String(10))
-    joined_id: Mapped[int | None] = mapped_column(ForeignKey("groups.id"))
+    joined_id: Mapped[int | None] = mapped_column(ForeignKey("groups.id"), index=True)
 
 
 class Item(Base):
@@ -154,7 +154,7 @@ class Item(Base):
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
-    group_id: Mapped[int] = mapped_column(ForeignKey("groups.id"))
+    group_id: Mapped[int] = mapped_column(ForeignKey("groups.id"), index=True)
     key: Mapped[str] = mapped_column(Text)
     prompt: Mapped[list[Any]]
     responses: Mapped[list[Any]]

@@ -18,6 +18,7 @@ from annotate.store.database import Database, DatabaseFailed, open_database
 from annotate.store.tables import Answer, Audit, Base, FailedLogin, Link, Login, Member, Person, Setting, Token
 from preferences.errors import BadInput
 from tests.annotate.filled import HASH, fill
+from tests.annotate.released import make
 
 KINDS = ["sqlite", "postgresql"]
 NOT_RESTORED = {"logins", "links", "audit"}  # the last one gets an entry more
@@ -227,6 +228,21 @@ def test_restoring_while_raters_write(filled: Callable[[str], Database], tmp_pat
     assert not failures
     found = state(database)
     assert found["answers"][0] - 5 == found["members"][0] - 3 > 0
+
+
+@pytest.mark.parametrize("into", KINDS)
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+def test_a_backup_of_an_older_version(
+    fresh: Callable[[str], Database], tmp_path: Path, revision: str, into: str
+) -> None:
+    """As the file of a database that an earlier release wrote: it comes up to date on the way, and stays as it is."""
+    make(str(tmp_path / "old"), revision)
+    kept, target = (tmp_path / "old").read_bytes(), fresh(into)
+    restore(target, tmp_path / "old")
+    assert (tmp_path / "old").read_bytes() == kept
+    found = state(target)
+    assert (found["answers"][0], found["answer_texts"][0], found["item_tags"][0], found["slots"][0]) == (5, 3, 5, 6)
+    assert next_answer(target) == 6
 
 
 def test_what_is_no_backup(filled: Callable[[str], Database], fresh: Callable[[str], Database], tmp_path: Path) -> None:
