@@ -4,7 +4,6 @@ Everything is in the order in which the task showed the responses, without model
 """
 
 import time
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter
@@ -30,17 +29,18 @@ from annotate.services.answers import (
 from annotate.services.assignment import (
     LEASE_SECONDS,
     Given,
-    answers_given,
+    Wanted,
     blocked_tags,
-    ended_but_wanted,
-    items_wanted,
+    done_by,
+    given_to,
     next_assignment,
     renew,
     skip,
+    wanted_by,
 )
 from annotate.services.projects import ready_to_rate
 from annotate.services.rights import Right
-from annotate.store.tables import Item, Member, Project
+from annotate.store.tables import Draft, Item, Member, Project
 
 router = APIRouter(prefix="/api/v1/projects/{project_id}", tags=["rating"], responses=PROBLEMS)
 LONGEST_TEXT = 20_000  # characters of a rationale or an edit
@@ -201,7 +201,8 @@ def answer(project_id: Id, body: AnswerIn, asker: AnyAsker) -> SubmittedOut:
     shown = Shown(body.ranks, body.strength, body.ratings, body.flags, body.rationale, edited, body.seconds)
     with asker.writes(project_id, Right.RATE) as (session, member):
         project, guideline = ready_to_rate(session, member)
-        given = in_import_order(session, body.assignment, shown)
+        assignment = given_to(session, member, body.assignment)
+        given = in_import_order(assignment.shown, shown)
         receipt = submit(
             session,
             member,
@@ -247,7 +248,7 @@ def reopen_answer(project_id: Id, answer_id: Id, asker: AnyAsker) -> Task:
     with asker.reads(project_id, Right.RATE) as (session, member):
         given, stored = reopen(session, member, answer_id)
         before = in_shown_order(given.shown, stored.answer, stored.text)
-        found = _found(session, member, session.get_one(Project, member.project_id), given)
+        found = _found(session, session.get_one(Project, member.project_id), given)
     task = _task(found)
     edited = EditedOut(response=before.edited[0], text=before.edited[1]) if before.edited else None
     task.given = GivenOut(
@@ -315,10 +316,11 @@ class _Following(NamedTuple):
 
 def _next(session: Session, member: Member, project: Project, holding: list[int]) -> _Following:
     given = next_assignment(session, member, project, holding=holding)
-    done = answers_given(session, member)
+    blocked = frozenset(blocked_tags(member, project))
+    done, ended = done_by(session, member, blocked)
     if given is not None:
-        left = max(1, _left(session, member, project))
-        return _Following(_found(session, member, project, given), None, Progress(done=done, total=done + left))
+        left = _left(session, project, blocked, ended)
+        return _Following(_found(session, project, given), None, Progress(done=done, total=done + left))
     why: Literal["nothing-left", "project-closed", "not-qualified"] = "nothing-left"
     if project.closed_at is not None:
         why = "project-closed"
@@ -327,12 +329,15 @@ def _next(session: Session, member: Member, project: Project, holding: list[int]
     return _Following(None, why, Progress(done=done, total=done + len(set(holding))))
 
 
-def _found(session: Session, member: Member, project: Project, given: Given) -> _Found:
-    prompt, responses, tags = session.execute(
-        select(Item.prompt, Item.responses, Item.tags).where(Item.id == given.item)
-    ).one()
+def _found(session: Session, project: Project, given: Given) -> _Found:
+    query = (
+        select(Item.prompt, Item.responses, Item.tags, Draft.version, Draft.body)
+        .outerjoin(Draft, Draft.assignment_id == given.assignment)
+        .where(Item.id == given.item)
+    )
+    prompt, responses, tags, version, body = session.execute(query).one()
     warnings = [project.warnings[tag] for tag in tags if tag in project.warnings]
-    draft = drafts.find(session, given.assignment)
+    draft = None if version is None else (version, body)
     return _Found(given, prompt, responses, draft, warnings, project.strength)
 
 
@@ -369,39 +374,30 @@ def _receipt(receipt: Receipt) -> ReceiptOut:
 # --- how much is left --------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Count:
-    items: int
+class _Counted(NamedTuple):
+    wanted: Wanted
     until: float
 
 
-_wanted: dict[tuple[Any, ...], _Count] = {}
+_wanted: dict[tuple[Any, ...], _Counted] = {}
 ROUNDED_TO = 10
 CHEAP = 0.002  # seconds: a count that is quicker is made every time
 
 
-def _left(session: Session, member: Member, project: Project) -> int:
-    """About how many items are left for this rater, for the progress bar.
+def _left(session: Session, project: Project, blocked: frozenset[str], ended: int) -> int:
+    """About how many items are left for a rater, for the progress bar; at least the one that they are given.
 
     What the whole project still wants is counted only now and then: it reads all open slots. Where gold items are
     mixed in the number is rounded up, so that it does not tell which answers were checks.
     """
-    blocked = frozenset(blocked_tags(member, project))
-    key = (id(session.get_bind().engine), project.id, blocked)
-    count = _wanted.get(key)
+    key = (id(session.get_bind().engine), project.id, project.version, blocked)
+    counted = _wanted.get(key)
     began = time.monotonic()
-    if count is None or count.until < began:
-        items = items_wanted(session, project.id, blocked)
+    if counted is None or counted.until < began:
+        wanted = wanted_by(session, project, blocked)
         took = time.monotonic() - began
         if len(_wanted) > 1000:
             _wanted.clear()
-        count = _wanted[key] = _Count(items, began + (200 * took if took > CHEAP else 0))
-    left = max(0, count.items - ended_but_wanted(session, member, blocked))
-    if project.gold_rate and _has_gold(session, project):
-        left = -(-left // ROUNDED_TO) * ROUNDED_TO
-    return left
-
-
-def _has_gold(session: Session, project: Project) -> bool:
-    found = select(Item.id).where(Item.project_id == project.id, Item.gold.is_not(None)).limit(1)
-    return session.scalar(found) is not None
+        counted = _wanted[key] = _Counted(wanted, began + (200 * took if took > CHEAP else 0))
+    left = max(1, counted.wanted.items - ended)
+    return -(-left // ROUNDED_TO) * ROUNDED_TO if counted.wanted.mixes_gold else left

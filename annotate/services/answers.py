@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import exists, insert, select
 from sqlalchemy.orm import Session, aliased
 
-from annotate.services.assignment import NOT_YOURS, Given, end, lock_member, take_slot
+from annotate.services.assignment import Given, end, given_to, lock_member, take_slot
 from annotate.services.gold import Feedback, train
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
@@ -64,12 +64,8 @@ def submit(
     """
     now = time.time() if now is None else now
     lock_member(session, member)
-    columns = (Assignment.id, Assignment.item_id, Assignment.purpose, Assignment.shown)
-    query = select(*columns, Assignment.member_id, Assignment.state).where(Assignment.id == assignment_id)
-    row = session.execute(query).first()
-    if row is None or row.member_id != member.id:
-        raise Refused("not-yours", NOT_YOURS)
-    given = Given(*row[:4])
+    row = given_to(session, member, assignment_id)
+    given = Given(row.id, row.item_id, row.purpose, row.shown)
     stored = _revisions(session, given.item, member.id)
     again = _stored_before(session, member, stored, key, answer)
     if again is not None:
@@ -165,11 +161,8 @@ class Shown(NamedTuple):
     seconds: float | None = None
 
 
-def in_import_order(session: Session, assignment_id: int, given: Shown) -> Answer:
-    """Undo the order that an assignment showed. Raises Refused without the assignment, or if the lengths don't fit."""
-    shown = session.scalar(select(Assignment.shown).where(Assignment.id == assignment_id))
-    if shown is None:
-        raise Refused("not-yours", NOT_YOURS)
+def in_import_order(shown: Sequence[int], given: Shown) -> Answer:
+    """Undo the order that an assignment showed. Raises Refused if the lengths don't fit."""
     count = len(shown)
     lists: dict[str, Sequence[float]] = {"ranks": given.ranks, **(given.ratings or {})}
     for name, values in lists.items():
@@ -179,7 +172,7 @@ def in_import_order(session: Session, assignment_id: int, given: Shown) -> Answe
         raise Refused("does-not-fit", f"This answer can't be stored: it edits response {given.edited[0]} of {count}.")
     at = [shown.index(index) for index in range(count)]  # where each response of the import stood
     strength = given.strength
-    if strength is not None and shown == [1, 0]:
+    if strength is not None and list(shown) == [1, 0]:
         strength = -strength
     return Answer(
         rater="-",

@@ -30,7 +30,6 @@ from annotate.services.refusals import Refused
 from annotate.store.tables import Answer, Assignment, Draft, Item, ItemTag, Member, Project, Skip, Slot
 
 LEASE_SECONDS = 30 * 60.0
-NOT_YOURS = "This item was not given to you; reload the page to get the next one."
 _random = secrets.SystemRandom()
 
 
@@ -48,10 +47,10 @@ def next_assignment(
 ) -> Given | None:
     """Lease an item to a rater for LEASE_SECONDS; None if there is nothing for them now.
 
-    What the rater was given before and has not ended comes first, in the same order of responses, unless they opted
-    out of it since, or hold it (`holding` names assignments): so a page can fetch the next item while the rater reads
-    this one. After that, training until they are qualified; then the free slot of highest priority, oldest item first,
-    or in its place, at the project's gold rate and by chance, a gold item.
+    What the rater was given before and has not ended comes first, in the same order of responses, unless they have
+    opted out of it since, or it is among the assignments that they are `holding`: so a page can fetch the next item
+    while the rater reads this one. After that, training until they are qualified; then the free slot of highest
+    priority, oldest item first, or in its place, at the project's gold rate and by chance, a gold item.
     """
     now = time.time() if now is None else now
     lock_member(session, member)
@@ -70,7 +69,7 @@ def next_assignment(
         gold = _give_gold(session, member, project, "gold", now)
         if gold is not None:
             return gold
-    given = _give(session, member, found.item_id, "item", now)
+    given = _give(session, member, found.item_id, found.responses, "item", now)
     _take(session, found.id, given.assignment, now)
     return given
 
@@ -101,9 +100,7 @@ def skip(
     """
     now = time.time() if now is None else now
     lock_member(session, member)
-    row = session.get(Assignment, assignment_id, populate_existing=True)
-    if row is None or row.member_id != member.id:
-        raise Refused("not-yours", NOT_YOURS)
+    row = given_to(session, member, assignment_id)
     if row.state == "skipped":
         return
     if row.state == "answered":
@@ -119,15 +116,19 @@ def skip(
 
 def own_assignment(session: Session, member: Member, assignment_id: int) -> Given:
     """An open assignment of this rater. Raises Refused if it is somebody else's, answered or skipped."""
-    columns = (Assignment.id, Assignment.item_id, Assignment.purpose, Assignment.shown)
-    query = select(*columns, Assignment.member_id, Assignment.state).where(Assignment.id == assignment_id)
-    row = session.execute(query).first()
-    if row is None or row.member_id != member.id:
-        raise Refused("not-yours", NOT_YOURS)
+    row = given_to(session, member, assignment_id)
     if row.state != "open":
         said = {"answered": "You have answered this item already.", "skipped": "You have skipped this item."}
         raise Refused(f"already-{row.state}", said[row.state])
-    return Given(*row[:4])
+    return Given(row.id, row.item_id, row.purpose, row.shown)
+
+
+def given_to(session: Session, member: Member, assignment_id: int) -> Assignment:
+    """An assignment of this rater, in whatever state. Raises Refused "not-yours" for one of somebody else."""
+    row = session.get(Assignment, assignment_id)
+    if row is None or row.member_id != member.id:
+        raise Refused("not-yours", "This item was not given to you; reload the page to get the next one.")
+    return row
 
 
 def end(session: Session, assignment_id: int, state: str) -> None:
@@ -203,9 +204,8 @@ def _take(session: Session, slot: int, assignment: int, now: float) -> None:
     session.execute(update(Slot).where(Slot.id == slot).values(values))
 
 
-def _give(session: Session, member: Member, item: int, purpose: str, now: float) -> Given:
-    count = session.scalars(select(Item.responses).where(Item.id == item)).one()
-    shown = list(range(len(count)))
+def _give(session: Session, member: Member, item: int, responses: int, purpose: str, now: float) -> Given:
+    shown = list(range(responses))
     _random.shuffle(shown)
     values = {"item_id": item, "member_id": member.id, "purpose": purpose, "state": "open", "shown": shown}
     made = session.scalar(insert(Assignment).values(**values, created_at=now).returning(Assignment.id))
@@ -217,12 +217,15 @@ def _give_gold(session: Session, member: Member, project: Project, purpose: str,
     """A gold item that this rater has not seen, by chance; None if there is none left."""
     blocked = blocked_tags(member, project)
     unseen = (
-        select(Item.id)
+        select(Item.id, func.json_array_length(Item.responses))
         .where(Item.project_id == project.id, Item.gold.is_not(None), *not_blocked(Item.id, blocked))
         .where(*_unseen(Item.id, member))
     )
-    items = session.scalars(unseen).all()
-    return _give(session, member, _random.choice(items), purpose, now) if items else None
+    items = session.execute(unseen).all()
+    if not items:
+        return None
+    item, responses = _random.choice(items)
+    return _give(session, member, item, responses, purpose, now)
 
 
 def _unseen(item_id: SQLColumnExpression[int], member: Member) -> list[ColumnElement[bool]]:
@@ -236,7 +239,8 @@ def _unseen(item_id: SQLColumnExpression[int], member: Member) -> list[ColumnEle
 def _free_slots(member: Member, project: Project, now: float) -> Select:
     blocked = blocked_tags(member, project)
     return (
-        select(Slot.id, Slot.item_id)
+        select(Slot.id, Slot.item_id, func.json_array_length(Item.responses).label("responses"))
+        .join(Item, Item.id == Slot.item_id)
         .where(Slot.project_id == project.id, is_free(now))
         .where(*_unseen(Slot.item_id, member), *not_blocked(Slot.item_id, blocked))
         .order_by(Slot.position, Slot.item_id, Slot.number)
@@ -246,22 +250,36 @@ def _free_slots(member: Member, project: Project, now: float) -> Select:
 # --- how far a rater is ------------------------------------------------------------------------------------------
 
 
-def answers_given(session: Session, member: Member) -> int:
-    """How many items this rater has answered here; what an import brought does not count."""
-    given = select(func.count()).where(Answer.member_id == member.id, Answer.revision == 1, Answer.kind != "imported")
-    return session.scalar(given) or 0
+class Done(NamedTuple):
+    """How many items a rater has answered here, and how many they have ended that still want other raters' answers."""
+
+    answered: int
+    ended_but_wanted: int
 
 
-def items_wanted(session: Session, project_id: int, blocked: Collection[str]) -> int:
-    """How many items of the project still want an answer, but for those with a blocked tag. Reads the open slots."""
-    wanted = select(Slot.item_id).where(Slot.project_id == project_id, Slot.filled.is_(False))
-    items = wanted.where(*not_blocked(Slot.item_id, blocked)).distinct().subquery()
-    return session.scalar(select(func.count()).select_from(items)) or 0
-
-
-def ended_but_wanted(session: Session, member: Member, blocked: Collection[str]) -> int:
-    """How many of those items this rater has answered or skipped already."""
+def done_by(session: Session, member: Member, blocked: Collection[str]) -> Done:
+    """What a rater has done, without items that have a blocked tag among the second; imported answers don't count."""
+    answered = (Answer.member_id == member.id, Answer.revision == 1, Answer.kind != "imported")
     wanted = exists().where(Slot.item_id == Assignment.item_id, Slot.filled.is_(False))
-    mine = (Assignment.member_id == member.id, Assignment.state.in_(["answered", "skipped"]))
-    query = select(func.count()).where(*mine, wanted, *not_blocked(Assignment.item_id, blocked))
-    return session.scalar(query) or 0
+    ended = (Assignment.member_id == member.id, Assignment.state.in_(["answered", "skipped"]), wanted)
+    query = select(
+        select(func.count()).where(*answered).scalar_subquery(),
+        select(func.count()).where(*ended, *not_blocked(Assignment.item_id, blocked)).scalar_subquery(),
+    )
+    return Done(*session.execute(query).one())
+
+
+class Wanted(NamedTuple):
+    """How many items of a project still want an answer, and whether gold items are among what it gives out."""
+
+    items: int
+    mixes_gold: bool
+
+
+def wanted_by(session: Session, project: Project, blocked: Collection[str]) -> Wanted:
+    """What a project still wants, but for items with a blocked tag. It reads all open slots."""
+    slots = select(Slot.item_id).where(Slot.project_id == project.id, Slot.filled.is_(False))
+    items = slots.where(*not_blocked(Slot.item_id, blocked)).distinct().subquery()
+    gold = select(Item.id).where(Item.project_id == project.id, Item.gold.is_not(None)).limit(1)
+    count = session.scalar(select(func.count()).select_from(items)) or 0
+    return Wanted(count, bool(project.gold_rate) and session.scalar(gold) is not None)

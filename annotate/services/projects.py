@@ -169,10 +169,10 @@ def opt_out(session: Session, member: Member, tags: list[str]) -> None:
 
 def ready_to_rate(session: Session, member: Member) -> tuple[Project, int | None]:
     """A rater's project and the version of its guidelines. Raises Refused before consent or the newest guidelines."""
-    project = session.get_one(Project, member.project_id)
+    newest = select(func.max(Guideline.version)).where(Guideline.project_id == Project.id).scalar_subquery()
+    project, version = session.execute(select(Project, newest).where(Project.id == member.project_id)).one()
     if project.consent and member.consent_hash != consent_hash(project):
         raise Refused("consent-first", "Read what you are asked to agree to first.")
-    version = guideline_version(session, project.id)
     if version is not None and member.guideline != version:
         raise Refused("guidelines-first", "Read the guidelines first.")
     return project, version
