@@ -125,7 +125,7 @@ def open_database(where: str | None, *, create: bool = False) -> Database:
 def public_url(url: URL) -> str:
     """A database's URL without passwords, or the path of an SQLite file: what may be shown and stored."""
     if url.get_backend_name() == "sqlite":
-        return str(url.database)
+        return os.path.abspath(str(url.database))
     query = {key: value for key, value in url.query.items() if "pass" not in key.lower()}
     return URL.create(url.drivername, url.username, None, url.host, url.port, url.database, query).render_as_string()
 

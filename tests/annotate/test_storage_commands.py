@@ -27,7 +27,7 @@ def test_the_commands(annotate: Annotate) -> None:
     annotate.ok("restore", "b.db", "--database", "elsewhere/new.db")
     assert annotate.json("report", "p", "--database", "elsewhere/new.db")["answers"] == 1
 
-    assert annotate.json("move", "--to", "moved.db")["tables"]["answers"] == 2
+    assert annotate.json("move", "--to", "sqlite:///moved.db")["tables"]["answers"] == 2
     moved = str(annotate.folder / "moved.db")
     assert f"has moved to {moved}; say --database {moved}" in annotate.refuses("report", "p")
     assert annotate.json("report", "p", "--database", "moved.db")["answers"] == 2
