@@ -18,7 +18,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -28,7 +28,6 @@ from urllib.parse import urlencode
 ANNOTATE = str(Path(sys.executable).parent / "annotate")
 PROJECT = "benchmark"
 PASSWORD = "correct horse battery"
-Api = Callable[[str], str]
 
 
 class Failed(Exception):
@@ -45,11 +44,15 @@ class Failed(Exception):
 
 
 class Connection:
-    """One keep-alive connection, opened again when the server has closed it. Raises ConnectionError when it is cut."""
+    """One keep-alive connection, opened again when the server has closed it. Raises ConnectionError when it is cut.
 
-    def __init__(self, url: str, *, timeout: float = 120) -> None:
+    With `resend` it does what browsers do when an idle connection turns out to be closed just as they use it: open
+    another one and send the request again, once.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 120, resend: bool = False) -> None:
         host, port = url.removeprefix("http://").rstrip("/").rsplit(":", 1)
-        self.host, self.port, self.timeout = host, int(port), timeout
+        self.host, self.port, self.timeout, self.resend = host, int(port), timeout, resend
         self.headers: dict[str, str] = {}
         self.cookies: dict[str, str] = {}
         self.opened = 0
@@ -66,9 +69,17 @@ class Connection:
             lines.append(f"Content-Type: {kind}")
         if self.cookies:
             lines.append("Cookie: " + "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
+        message = ("\r\n".join(lines) + "\r\n\r\n").encode() + data
+        reused = self._reader is not None
         try:
             async with asyncio.timeout(self.timeout):
-                return await self._exchange(("\r\n".join(lines) + "\r\n\r\n").encode() + data)
+                try:
+                    return await self._exchange(message)
+                except (OSError, asyncio.IncompleteReadError):
+                    if not (self.resend and reused):
+                        raise
+                    self.close()
+                    return await self._exchange(message)
         except BaseException as error:
             self.close()
             if isinstance(error, (OSError, asyncio.IncompleteReadError)) and not isinstance(error, TimeoutError):
@@ -115,8 +126,8 @@ class Connection:
 class Rater:
     """Somebody signed in to Concord, and the task on their screen."""
 
-    def __init__(self, url: str, number: int) -> None:
-        self.http = Connection(url)
+    def __init__(self, url: str, number: int, *, resend: bool = False) -> None:
+        self.http = Connection(url, resend=resend)
         self.login = f"rater{number}"
         self.task: dict[str, Any] | None = None
 
@@ -152,14 +163,14 @@ class Rater:
         return answer["receipt"]
 
 
-async def sign_in_all(raters: list[Any], at_once: int = 8) -> None:
+async def a_few_at_once(work: Callable[[Any], Awaitable[Any]], among: list[Any], at_once: int = 8) -> None:
     turn = asyncio.Semaphore(at_once)
 
-    async def one(rater: Any) -> None:
+    async def one(each: Any) -> None:
         async with turn:
-            await rater.sign_in()
+            await work(each)
 
-    await asyncio.gather(*map(one, raters))
+    await asyncio.gather(*map(one, among))
 
 
 # --- items, people, databases -----------------------------------------------------------------------------------
@@ -184,12 +195,8 @@ def items(number: int, *, start: int = 0) -> list[dict[str, Any]]:
         return f"{sentence(16)} {sentence(12)}\n\n{points}\n\n{sentence(14)}"
 
     return [
-        {
-            "id": f"item-{key}",
-            "prompt": f"({key}) {sentence(18)} {sentence(16)}",
-            "responses": [response(), response()],
-        }
-        for key in range(start, start + number)
+        {"id": f"item-{n}", "prompt": f"({n}) {sentence(18)} {sentence(16)}", "responses": [response(), response()]}
+        for n in range(start, start + number)
     ]
 
 
@@ -248,11 +255,7 @@ def fill(where: str, *, raters: int, items: list[dict[str, Any]], overlap: int) 
         session.flush()
         session.add_all(
             Member(
-                project_id=project.id,
-                person_id=person.id,
-                rater=person.login,
-                role="rater",
-                pseudonym=new_pseudonym(),
+                project_id=project.id, person_id=person.id, rater=person.login, role="rater", pseudonym=new_pseudonym()
             )
             for person in people
         )
@@ -379,6 +382,12 @@ def cpu_seconds(pid: int | None) -> float:
             continue
         spent += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
     return spent
+
+
+def busy_seconds() -> float:
+    """CPU seconds that all processes of this machine have used so far."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    return sum(int(fields[index]) for index in (0, 1, 2, 5, 6)) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_mb(pid: int) -> float:

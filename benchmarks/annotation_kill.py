@@ -31,7 +31,7 @@ import annotation_clients as clients
 RATERS = 12
 ITEMS_A_KILL = 15
 CHECK_EVERY = 50
-LONGEST_LIFE = 0.8  # seconds from a server's first connection to its kill
+LONGEST_LIFE = 1.2  # seconds from a server's first connection to its kill
 AGAIN = 0.03  # seconds until a rater tries again
 
 
@@ -148,7 +148,7 @@ def _clients(pipe: Pipe, url: str) -> None:
 async def _rate(pipe: Pipe, raters: list[clients.Rater]) -> None:
     journal: dict[str, dict[str, Any]] = {}
     facts: Counter[str] = Counter()
-    await clients.sign_in_all(raters)
+    await clients.a_few_at_once(clients.Rater.sign_in, raters)
     for rater in raters:
         await rater.next()
     pipe.send("ready")

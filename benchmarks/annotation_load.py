@@ -27,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raters", type=int, nargs="*", default=[20, 100, 300], help="who submit back to back")
     parser.add_argument("--paced", type=int, default=500, help="who submit once a minute each; 0 for none")
-    parser.add_argument("--seconds", type=float, default=30, help="of each run; a paced one takes at least 60")
+    parser.add_argument("--seconds", type=float, default=30, help="of each run; at least 60 if paced or slow")
     parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
     parser.add_argument("--label-studio", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--yardstick", action=argparse.BooleanOptionalAction, default=True)
@@ -69,7 +70,7 @@ def main() -> None:
             if options.yardstick:
                 results.append(_yardstick(*given))
             if options.label_studio and label_studio.python():
-                results.append(_label_studio(*given))
+                results.append(_label_studio(folder, raters, pause, max(60.0, seconds), texts))
     if options.json:
         print(json.dumps({"fsync_ms": fsync, "cores": os.cpu_count(), "results": results}, indent=1))
     else:
@@ -84,7 +85,7 @@ def _concord(
     clients.fill(where, raters=raters, items=texts, overlap=OVERLAP)
     with clients.served(where, log=sys.stderr) as (url, server):
         pids = [server.pid, clients.postmaster(folder)] if kind == "postgresql" else [server.pid]
-        result, acknowledged = _load(clients.Rater, url, raters, pause, seconds, pids)
+        result, acknowledged = _load(partial(clients.Rater, resend=True), url, raters, pause, seconds, pids)
     return _judged(f"Concord, {kind}", result, clients.count_answers(where, acknowledged), ours=True)
 
 
@@ -98,8 +99,7 @@ def _label_studio(folder: Path, raters: int, pause: float | None, seconds: float
 def _judged(system: str, result: dict[str, Any], found: clients.Count, ours: bool = False) -> dict[str, Any]:
     checked = {name: getattr(found, name) for name in ("stored", "lost", "duplicates", "above", "unread", "surplus")}
     judged = {"system": system, "ours": ours, **result, **checked}
-    line = f"{system}, {judged['raters']} raters: {judged['per_second']:.1f}/s, {found}; errors: {judged['errors']}"
-    print(line, file=sys.stderr, flush=True)
+    print(_row(judged), judged["error_kinds"] or "", file=sys.stderr, flush=True)
     return judged
 
 
@@ -121,9 +121,11 @@ def _load(
     process.start()
     there.close()
     here.recv()  # all have a task now
-    before = [clients.cpu_seconds(pid) for pid in servers]
+    watched = [*servers, process.pid]
+    began, busy, before = time.perf_counter(), clients.busy_seconds(), [clients.cpu_seconds(pid) for pid in watched]
     here.recv()  # time is up
-    spent = [clients.cpu_seconds(pid) - start for pid, start in zip(servers, before, strict=True)]
+    spent = [clients.cpu_seconds(pid) - start for pid, start in zip(watched, before, strict=True)]
+    others = (clients.busy_seconds() - busy - sum(spent)) / (time.perf_counter() - began)
     report = here.recv()
     process.join()
     times = sorted(report["times"]) or [float("nan")]
@@ -145,8 +147,9 @@ def _load(
         "ran_out": report["ran_out"],
         "peak_mb": clients.peak_mb(servers[0] or 0),
         "server_cpu_ms": spent[0] / answers * 1000,
-        "database_cpu_ms": sum(spent[1:]) / answers * 1000,
-        "clients_cpu_share": report["cpu_share"],
+        "database_cpu_ms": sum(spent[1:-1]) / answers * 1000,
+        "clients_cores": spent[-1] / (WARM_UP + seconds),
+        "others_cores": others,
     }
     return result, report["acknowledged"]
 
@@ -162,9 +165,8 @@ async def _rate(pipe: Pipe, raters: list[Any], pause: float | None, seconds: flo
     errors: Counter[str] = Counter()
     acknowledged: dict[str, int] = {}
     state = {"ran_out": 0, "sent": 0}
-    await clients.sign_in_all(raters)
-    for rater in raters:  # one after the other: a system that is slow at this must not fail before it begins
-        await rater.next()
+    await clients.a_few_at_once(lambda rater: rater.sign_in(), raters)
+    await clients.a_few_at_once(lambda rater: rater.next(), raters)
     pipe.send("ready")
     begin = time.perf_counter()
     end = begin + WARM_UP + seconds
@@ -197,11 +199,9 @@ async def _rate(pipe: Pipe, raters: list[Any], pause: float | None, seconds: flo
             if pause is not None:
                 await asyncio.sleep(max(0.0, min(now + pause, end) - time.perf_counter()))
 
-    cpu = time.process_time()
     tasks = [asyncio.create_task(rate(rater)) for rater in raters]
     await asyncio.sleep(end - time.perf_counter())
     pipe.send("over")
-    share = (time.process_time() - cpu) / (time.perf_counter() - begin)
     _, unfinished = await asyncio.wait(tasks, timeout=DRAIN)
     for task in unfinished:
         task.cancel()
@@ -214,7 +214,6 @@ async def _rate(pipe: Pipe, raters: list[Any], pause: float | None, seconds: flo
             "errors": errors,
             "acknowledged": acknowledged,
             "unfinished": len(unfinished),
-            "cpu_share": share,
             **state,
         }
     )
@@ -227,7 +226,7 @@ class Writer:
     """A client of the yardstick, which knows no raters and no items."""
 
     def __init__(self, url: str, number: int) -> None:
-        self.http = clients.Connection(url)
+        self.http = clients.Connection(url, resend=True)
         self.number = number
         self.task: dict[str, Any] | None = {}
 
@@ -313,17 +312,10 @@ def _table(results: list[dict[str, Any]], fsync: float) -> str:
         f"\n{os.cpu_count()} cores, which server, database and clients share. An fsync of 4 kB takes {fsync:.2f} ms.",
         "",
         "| raters | system | answers/s | p50 ms | p95 ms | p99 ms | errors | unfinished | peak MB | CPU ms an answer"
-        " | clients' CPU | lost, duplicates, above overlap |",
+        " | cores of clients, others | lost, duplicates, above overlap |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        *map(_row, results),
     ]
-    for one in results:
-        pace = "back to back" if one["pause"] is None else f"one in {one['pause']:.0f} s"
-        cpu = f"{one['server_cpu_ms']:.1f}" + (f" + {one['database_cpu_ms']:.1f}" if one["database_cpu_ms"] else "")
-        lines.append(
-            f"| {one['raters']} {pace} | {one['system']} | {one['per_second']:.1f} | {one['p50']:.0f}"
-            f" | {one['p95']:.0f} | {one['p99']:.0f} | {one['errors']} | {one['unfinished']} | {one['peak_mb']:.0f}"
-            f" | {cpu} | {one['clients_cpu_share']:.0%} | {one['lost']}, {one['duplicates']}, {one['above']} |"
-        )
     ran_out = sum(one["ran_out"] for one in results)
     lines += ["", f"Raters who ran out of items: {ran_out}."] if ran_out else [""]
     ours = [one for one in results if one["ours"]]
@@ -336,6 +328,17 @@ def _table(results: list[dict[str, Any]], fsync: float) -> str:
             lines.append(f"{one['system']}, 100 back to back: {'reached' if reached else 'missed'}")
     lost, twice = sum(one["lost"] for one in ours), sum(one["duplicates"] for one in ours)
     return "\n".join([*lines, "", f"Concord: lost {lost}, duplicates {twice}"])
+
+
+def _row(one: dict[str, Any]) -> str:
+    pace = "back to back" if one["pause"] is None else f"one in {one['pause']:.0f} s"
+    cpu = f"{one['server_cpu_ms']:.1f}" + (f" + {one['database_cpu_ms']:.1f}" if one["database_cpu_ms"] else "")
+    return (
+        f"| {one['raters']} {pace} | {one['system']} | {one['per_second']:.1f} | {one['p50']:.0f}"
+        f" | {one['p95']:.0f} | {one['p99']:.0f} | {one['errors']} | {one['unfinished']} | {one['peak_mb']:.0f}"
+        f" | {cpu} | {one['clients_cores']:.2f}, {one['others_cores']:.2f}"
+        f" | {one['lost']}, {one['duplicates']}, {one['above']} |"
+    )
 
 
 if __name__ == "__main__":

@@ -67,8 +67,8 @@ def _race(kind: str, where: str, raters: int, rounds: int, *, late: bool) -> dic
 
 
 async def _rounds(url: str, where: str, number: int, rounds: int, late: bool) -> tuple[dict[str, Any], dict[str, int]]:
-    raters = [clients.Rater(url, one) for one in range(number)]
-    await clients.sign_in_all(raters)
+    raters = [clients.Rater(url, one, resend=True) for one in range(number)]
+    await clients.a_few_at_once(clients.Rater.sign_in, raters)
     acknowledged: dict[str, int] = {}
     said: Counter[str] = Counter()
     seconds = 0.0

@@ -116,7 +116,7 @@ class Rater:
     """A user of Label Studio with a token; like Concord's rater, `submit` also takes the next task."""
 
     def __init__(self, url: str, number: int) -> None:
-        self.http = Connection(url)
+        self.http = Connection(url, resend=True)
         self.http.headers["Authorization"] = f"Token {TOKEN.format(number)}"
         self.task: dict[str, Any] | None = None
 
