@@ -20,6 +20,7 @@ from annotate.services.projects import note
 from annotate.services.refusals import Refused
 from annotate.services.rights import MAY, Right, require
 from annotate.services.webhooks import announce
+from annotate.store.database import DatabaseFailed
 from annotate.store.tables import Project
 from preferences.contract import read_items, write_preferences
 
@@ -122,6 +123,8 @@ def add_items(project_id: Id, asker: AnyAsker, body: Annotated[bytes, Depends(_b
                     raise Refused("project-closed", "This project is closed; open it again to add items.")
                 counts = import_items(session, project, records, path)
                 note(session, "items added", project=project_id, member=member.id, items=counts["items"])
+        except DatabaseFailed:
+            raise
         except ValueError as error:  # the file is of our own making: say what is wrong in it, not where it lies
             raise Refused("bad-input", f"{str(error).replace(str(path), 'items')}.") from None
     return ImportedOut(**counts)

@@ -64,7 +64,9 @@ class Database:
     def _one_sentence(self) -> Iterator[None]:
         try:
             yield
-        except (OperationalError, DataError) as error:  # DataError: PostgreSQL keeps no NUL characters
+        except (OperationalError, DataError) as error:
+            if isinstance(error, DataError) and "NUL" in str(error.orig):  # trying again would not help
+                raise BadInput("a text has a NUL character (U+0000) in it, which PostgreSQL can't store") from error
             reason = str(error.orig).splitlines()[0]
             raise DatabaseFailed(
                 f"the database {self.name} failed ({reason}), and nothing of this was stored"
@@ -96,8 +98,10 @@ def open_database(where: str | None, *, create: bool = False) -> Database:
         if create:
             try:
                 Path(name).parent.mkdir(parents=True, exist_ok=True)
+                # For its owner alone: it holds who the raters are. The files beside it that SQLite makes follow it.
+                Path(name).touch(mode=0o600, exist_ok=True)
             except OSError as error:
-                raise BadInput(f"cannot make the folder of {name}: {error.strerror}") from None
+                raise BadInput(f"cannot make the database {name}: {error.strerror}") from None
     try:
         if url.get_backend_name() == "sqlite":
             engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, pool_size=THREADS)

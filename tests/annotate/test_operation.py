@@ -24,7 +24,9 @@ from annotate.api import limits
 from annotate.app import build_app
 from annotate.services.people import add_person
 from annotate.services.projects import ProjectSettings, create_project
+from annotate.services.rights import Right
 from annotate.services.secrets import secret_from_environment
+from annotate.services.tokens import make_token
 from annotate.store.database import Database, DatabaseFailed, open_database
 from annotate.web.watch import log_to_stderr
 from preferences.errors import BadInput
@@ -283,3 +285,25 @@ def test_a_stop_while_it_starts_is_no_failure(annotate: Annotate) -> None:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
+
+
+def test_what_postgresql_can_not_store_is_the_senders_to_mend(new_database: Callable[[], str]) -> None:
+    """A NUL in a text: trying again would never help. And where the database is, is nobody's business."""
+    database = open_database(new_database(), create=True)
+    with database.write() as session:
+        project = create_project(session, "p", guidelines=None, settings=ProjectSettings())
+        olga = add_person(session, project, "olga", role="owner", name=None, password=PASSWORD)
+        _, token = make_token(session, olga.person_id or 0, "all", list(Right), None)
+    headers = {"Authorization": f"Bearer {token}", "If-Match": '"1"'}
+    item = {"id": "q\0", "prompt": "a\0", "responses": ["a", "b"]}
+    with TestClient(build_app(database, pages=False)) as client:
+        answers = [
+            client.post("/api/v1/projects/1/guidelines", json={"text": "a\0b"}, headers=headers),
+            client.patch("/api/v1/projects/1", json={"consent": "a\0b"}, headers=headers),
+            client.post("/api/v1/projects/1/items", json=item, headers=headers),
+            client.post("/login", data={"login": "a\0b", "password": "x\0"}),
+        ]
+    for answer in answers:
+        assert answer.status_code == 422 and "postgres:" not in answer.text and "postgresql+" not in answer.text
+        assert "NUL" in answer.json()["detail"]
+    database.engine.dispose()
