@@ -381,7 +381,7 @@ class _Counted(NamedTuple):
 
 _wanted: dict[tuple[Any, ...], _Counted] = {}
 ROUNDED_TO = 10
-CHEAP = 0.002  # seconds: a count that is quicker is made every time
+CHEAP = 0.0005  # seconds: a count that is quicker is made every time
 
 
 def _left(session: Session, project: Project, blocked: frozenset[str], ended: int) -> int:

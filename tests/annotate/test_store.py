@@ -20,6 +20,7 @@ def test_migrations_make_the_tables(tmp_path: Path) -> None:
         pragmas = [connection.execute(text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "synchronous")]
         assert pragmas == ["wal", 2]  # 2 is FULL
         assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+    assert (tmp_path / "deep" / "a.db").stat().st_mode & 0o777 == 0o600  # it holds who the raters are
     open_database(str(tmp_path / "deep" / "a.db"))  # opening again changes nothing
 
 
