@@ -1,4 +1,4 @@
-"""Webhooks of a project: programs that are told of its events. docs/api.md says how to check a signature."""
+"""Webhooks of a project: programs that are told of its events. docs/operation.md says how to check a signature."""
 
 from typing import Annotated, Literal
 
