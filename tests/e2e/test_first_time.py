@@ -56,7 +56,7 @@ def test_consent_comes_before_all_else(
     page.keyboard.press("2")
 
     page.get_by_role("button", name="Guidelines").click()  # enough of that, too
-    page.get_by_label("Describes wounds").check()
+    page.locator("#guidelines-warnings").get_by_label("Describes wounds").check()
     page.locator("#guidelines-warnings").get_by_text("Saved ✓").wait_for()
     page.get_by_role("button", name="Close").click()
     page.locator("#prompt").get_by_text("First?").wait_for()

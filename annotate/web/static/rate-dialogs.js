@@ -140,11 +140,15 @@ export async function askFlags(flags) {
   return [...at("flag-list").querySelectorAll("input:checked")].map((input) => input.value);
 }
 
+let end = () => {}; // of the question before, whose close event may still be on its way
+
 function ask(id) {
   const dialog = at(id);
+  end("cancel");
   dialog.returnValue = "cancel"; // what Escape leaves
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
+    end = resolve;
+    dialog.onclose = () => dialog.open || resolve(dialog.returnValue);
   });
 }

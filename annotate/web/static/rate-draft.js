@@ -48,7 +48,9 @@ export class Draft {
     this.dirty = false;
     const body = structuredClone(this.rating);
     try {
-      this.#saved((await this.call("PUT", `assignments/${this.task.assignment}/draft`, { body, version: this.version })).version);
+      const { assignment } = this.task;
+      const saved = await this.call("PUT", `assignments/${assignment}/draft`, { body, version: this.version });
+      this.#saved(saved.version);
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       await this.#failed(problem, body);

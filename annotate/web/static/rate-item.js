@@ -118,15 +118,16 @@ export class Item {
 
   // What is still missing, and how to give it by key (which narrow screens leave out).
   #hint() {
+    if (this.complete) return [this.task.revises === null ? "" : "You are changing this answer; until then it stands.", ""];
     if (this.pair) {
-      return this.complete ? ["", ""] : ["Which one is better?", ` Keys 1 to ${this.task.strength ? 7 : 3} choose.`];
+      return ["Which one is better?", ` Keys 1 to ${this.task.strength ? 7 : 3} choose.`];
     }
     if (!this.#ranked) {
       const keys = ` Keys 1 to ${Math.min(this.count, 9)} rank ${letter(this.current)}, letters move.`;
       return ["Rank each response; 1 is best, ties are fine.", keys];
     }
     if (!this.rating.ranks.includes(1)) return ["At least one response must have rank 1.", ""];
-    return this.complete ? ["", ""] : ["How much better is the best than the second?", " Keys 1 to 3 choose."];
+    return ["How much better is the best than the second?", " Keys 1 to 3 choose."];
   }
 
   // A digit chooses a step of the scale, or the rank of the current response, then the strength.
@@ -150,8 +151,10 @@ export class Item {
 
   // After practice: the right rank on each response.
   correct(ranks) {
+    const tie = new Set(ranks).size === 1;
     [...at("responses").children].forEach((box, index) => {
-      const badge = element("span", this.pair && ranks[0] === ranks[1] ? "same" : ranks[index] === 1 ? "best" : String(ranks[index]), "right");
+      if (this.pair && !tie && ranks[index] > 1) return;
+      const badge = element("span", tie ? "same" : ranks[index] === 1 ? "best" : String(ranks[index]), "right");
       badge.title = "the right rank";
       box.querySelector(".letter").after(badge);
     });

@@ -5,8 +5,9 @@
 import { askFlags, askWhy, listChoices, welcome } from "./rate-dialogs.js";
 import { at, element, link, page, say, setPage, view } from "./rate-dom.js";
 import { Draft } from "./rate-draft.js";
-import { Item, answerOf, foldPrompt, freshRating, inWords, ratingOf } from "./rate-item.js";
+import { Item, answerOf, foldPrompt, freshRating, ratingOf } from "./rate-item.js";
 import { Outbox } from "./rate-outbox.js";
+import { drawEnd, drawFeedback, drawProgress, drawTrouble } from "./rate-say.js";
 import { Problem, call, whoAmI } from "./rate-server.js";
 
 let project = null;
@@ -95,10 +96,12 @@ const isKnown = ({ assignment }) =>
   ended.has(assignment) || outbox.has(assignment) || inHand().some((task) => task.assignment === assignment);
 
 function take(next) {
-  progress(next.progress);
+  drawProgress(next.progress);
   if (next.task && !isKnown(next.task)) ahead.push({ ...next.task, givenAt: Date.now() });
-  if (mode === "wait" && !advance() && !outbox.entries.length) next.task ? fetchNext() : finish(next.why, next.progress.done);
-  else if (mode === "rate" && next.task) prefetch();
+  if (mode === "rate" && next.task) prefetch();
+  if (mode !== "wait" || advance() || outbox.entries.length) return;
+  if (next.task) fetchNext();
+  else finish(next.why, next.progress.done);
 }
 
 // Show the next item if it is here.
@@ -114,7 +117,7 @@ async function fetchNext() {
   mode = "wait";
   try {
     const next = await ready("POST", "next", { holding: [] });
-    progress(next.progress);
+    drawProgress(next.progress);
     if (next.task) show({ ...next.task, givenAt: Date.now() });
     else finish(next.why, next.progress.done);
   } catch (problem) {
@@ -124,7 +127,8 @@ async function fetchNext() {
 
 // Fetch what comes after the item on the screen, while the rater reads. After practice that depends on the answer.
 async function prefetch() {
-  if (fetching || ahead.length || !shown || outbox.entries.length || shown.task.training || shown.task.revises !== null) return;
+  if (fetching || ahead.length || outbox.entries.length) return;
+  if (!shown || shown.task.training || shown.task.revises !== null) return;
   fetching = true;
   try {
     take(await inProject("POST", "next", { holding: holding() }));
@@ -144,14 +148,14 @@ function show(task) {
   shown.item = new Item(task, shown.rating, () => keep());
   visibleAt = document.hidden ? null : performance.now();
   say("error");
-  at("feedback").hidden = true;
+  say("feedback");
   at("practice").hidden = !task.training;
   at("keep").hidden = task.revises === null;
   at("skip-open").hidden = task.revises !== null;
   at("submit-words").textContent = task.revises === null ? "Submit" : "Change";
   at("flag-open").querySelector("kbd").hidden = task.responses.length > 5; // F is the sixth response
   if (task.revises !== null) at("receipt").textContent = "";
-  page().classList.remove("busy");
+  page().classList.remove("busy", "told");
   view("work");
   shown.item.draw();
   canUndo();
@@ -167,24 +171,9 @@ function hold(task) {
 
 function finish(why, done) {
   shown = null;
+  drawEnd(why, done);
   view("done");
-  const title = { "project-closed": "This project is closed", "not-qualified": "No more practice" }[why] ?? "All done";
-  const all = done === 1 ? "the one item there is" : `all ${done} items there are`;
-  at("done-title").textContent = done || why !== "nothing-left" ? title : "Nothing here yet";
-  at("done-text").textContent =
-    why === "project-closed" ? "It takes no more answers. Thank you for yours!"
-    : why === "not-qualified" ? "You have seen all of the practice items. The owner of the project will be in touch."
-    : done ? `You have answered ${all} for you. Thank you!`
-    : "There is nothing to rate for you yet. Come back later.";
-  say("done-notice");
   canUndo();
-}
-
-function progress({ done, total }) {
-  at("count").textContent = total ? `${done} of ${total}` : "";
-  at("track").setAttribute("aria-valuemax", total);
-  at("track").setAttribute("aria-valuenow", done);
-  at("track").firstElementChild.style.width = total ? `${(100 * done) / total}%` : "0";
 }
 
 // --- submit, skip, and what the server says to it ---
@@ -228,7 +217,8 @@ function stored(entry, response) {
   }
   if (receipt?.feedback && was && was === shown) {
     mode = "feedback";
-    feedback(receipt.feedback);
+    drawFeedback(receipt.feedback);
+    shown.item.correct(receipt.feedback.ranks);
   }
   take(next);
   canUndo();
@@ -252,33 +242,14 @@ function refused(entry, problem) {
 
 // The outbox can't send for now; null: it can again.
 function trouble(problem) {
-  if (!problem) return say("banner");
-  if (problem.rule === "signed-out") {
-    say("banner", "You are signed out. What you have done is kept; ", link("sign in again", loginPage()), " to go on.");
-  } else if (problem.rule === "other-login") {
-    say("banner", problem.message + " ", link("Reload", location.href));
-  } else {
-    say("banner", "Not saved yet – trying again. ", `${problem.message} Your answer is kept.`);
-  }
-  at("receipt").textContent = "";
+  drawTrouble(problem, loginPage());
+  if (problem) at("receipt").textContent = "";
 }
 
 function draftTrouble(problem) {
   if (problem.rule === "signed-out") return trouble(problem);
   const reload = problem.rule !== "assignment-expired";
   say("error", problem.message + " ", ...(reload ? [link("Reload", location.href)] : []));
-}
-
-function feedback({ ranks, correct, passed, needed }) {
-  page().classList.remove("busy");
-  const passes = passed >= needed ? "You have passed; now the real items follow." : `You have passed ${passed} of ${needed}.`;
-  const right = correct ? "Right ✓" : "Not quite.";
-  say("feedback", element("b", right), ` The right order: ${inWords(ranks)}. ${passes}`);
-  at("feedback").classList.toggle("wrong", !correct);
-  shown.item.correct(ranks);
-  at("hint").replaceChildren("");
-  at("submit-words").textContent = "Go on";
-  at("submit").setAttribute("aria-disabled", false);
 }
 
 function goOn() {
@@ -411,7 +382,9 @@ function keydown(event) {
   } else if (mode !== "rate") {
     return;
   } else if (/^[1-9]$/.test(key)) {
-    if (!shown.item.covered) shown.item.digit(Number(key));
+    if (shown.item.covered) return;
+    if (target.matches("button, a")) target.blur(); // Enter means submit again
+    shown.item.digit(Number(key));
   } else if (key === "Escape") {
     leaveAsItWas();
   } else if (!shown.item.letter(key)) {
