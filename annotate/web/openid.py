@@ -163,5 +163,6 @@ def _serializer(request: Request) -> Any:
 
 
 def _failed(error: Exception, text: str, status: int) -> Response:
-    log.warning("OpenID Connect: %s: %s", type(error).__name__, error)
+    # What a browser or a provider has sent stays on one line.
+    log.warning("OpenID Connect: %s: %r", type(error).__name__, str(error)[:200])
     return message_page(FAILED, text, status)
