@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
@@ -91,7 +92,14 @@ class ExportIn(BaseModel):
     projects: list[Annotated[int, Field(ge=1, le=LARGEST_ID)]] = Field(min_length=1, max_length=100)
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, project_id: Id, asker: AnyAsker) -> bytes:
+    """The body, which may be long, and is read only from somebody who may add items."""
+
+    def check() -> None:
+        with asker.reads(project_id, Right.MANAGE):
+            pass
+
+    await run_sync(check)
     return await request.body()
 
 
@@ -110,8 +118,6 @@ def items(project_id: Id, asker: AnyAsker, after: After = 0, limit: Limit = 50) 
 )
 def add_items(project_id: Id, asker: AnyAsker, body: Annotated[bytes, Depends(_body)]) -> ImportedOut:
     """Import items: one JSON object a line, as in a file for `annotate import`. All of them, or none."""
-    with asker.reads(project_id, Right.MANAGE):
-        pass  # before the body is worth a look
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.jsonl"
         path.write_bytes(body)

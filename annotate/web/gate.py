@@ -27,7 +27,7 @@ from annotate.store.database import Database
 from annotate.web.login import message_page
 
 LONGEST_BODY = 1_000_000  # bytes of a request
-LONGEST_IMPORT = 64_000_000  # bytes of one that adds items, which is read only from somebody signed in
+LONGEST_IMPORT = 64_000_000  # bytes of one that adds items, which is read only from who may
 _IMPORT = re.compile(r"/api/v1/projects/\d+/items")
 
 

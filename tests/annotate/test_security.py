@@ -1,5 +1,6 @@
 """Attacks: on what Gradio brings, from other sites, with another person's session; and headers that browsers obey."""
 
+import asyncio
 import json
 import re
 import sqlite3
@@ -10,8 +11,11 @@ from typing import Any
 import httpx
 import pytest
 from starlette.datastructures import Headers
+from starlette.types import Message
 
+from annotate.app import build_app
 from annotate.services.rights import MAY, Right
+from annotate.store.database import open_database
 from annotate.web.gate import LONGEST_BODY, from_elsewhere
 from tests.annotate.conftest import PASSWORD, Annotate, Server, Visitor
 
@@ -154,6 +158,40 @@ def test_an_event_cannot_say_who_sends_it(signed_in: dict[str, Visitor]) -> None
     answer = run(signed_in["olga"], lists, [], **forged)
     assert answer.status_code == 200 and "secret-project" not in answer.text and '"p"' in answer.text
     assert run(signed_in["olga"], lists, ["x" * LONGEST_BODY]).status_code == 413
+
+
+def test_only_who_may_import_may_send_much(project: Annotate, signed_in: dict[str, Visitor]) -> None:
+    """The long body of an import is not read from anybody else."""
+    database = open_database(str(project.folder / "data/annotate.db"))
+    app = build_app(database, pages=False)
+    path = f"{signed_in['olga'].project}/items"
+
+    def ask(visitor: Visitor | None) -> tuple[int, int]:
+        """The status, and how many pieces of a body without end were read."""
+        headers = {"Transfer-Encoding": "chunked"}
+        if visitor:
+            cookie = f"concord_session={visitor.http.cookies['concord_session']}"
+            headers |= {"Cookie": cookie, "X-CSRF-Token": visitor.me["csrf_token"]}
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": raw}
+        statuses, read = [], 0
+
+        async def receive() -> Message:
+            nonlocal read
+            read += 1
+            return {"type": "http.request", "body": b"x" * 1_000_000, "more_body": True}
+
+        async def send(message: Message) -> None:
+            statuses.append(message.get("status"))
+
+        asyncio.run(app(scope, receive, send))
+        return statuses[0], read
+
+    assert ask(None) == (401, 0) and ask(signed_in["anna"]) == (403, 0)
+    assert ask(signed_in["olga"]) == (413, 65)
+    database.engine.dispose()
+    olga = signed_in["olga"].http
+    assert olga.post(path, content=b"x" * 2_000_000).json()["rule"] == "bad-input"
 
 
 def test_who_is_removed_is_out_at_once(server: Server, project: Annotate) -> None:

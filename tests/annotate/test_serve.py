@@ -205,7 +205,7 @@ def test_what_is_too_long_or_too_big_is_refused(server: Server) -> None:
     half = anna.http.post(url, content='{"assignment": 1, "key": "a key \\ud800", "ranks": [1, 2]}', headers=json)
     assert half.status_code == 422 and half.json()["detail"].startswith("key: "), half.text
     long = anna.submit(1, [1, 2], key="k" * 1000)
-    assert long.json()["detail"] == "key: String should have at most 80 characters"
+    assert long.json()["detail"] == "key: String should have at most 80 characters."
 
 
 def test_who_is_no_rater_any_more_is_out_at_once(server: Server, project: Annotate) -> None:
