@@ -4,7 +4,7 @@ Everything is in the order in which the task showed the responses, without model
 """
 
 import time
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from annotate.api.problems import PROBLEMS
+from annotate.api.progress import items_left
 from annotate.api.render import turns_to_html
 from annotate.api.security import LARGEST_ID, AnyAsker, Id
 from annotate.services import drafts
@@ -29,16 +30,14 @@ from annotate.services.answers import (
 from annotate.services.assignment import (
     LEASE_SECONDS,
     Given,
-    Wanted,
     blocked_tags,
     done_by,
     given_to,
     next_assignment,
     renew,
     skip,
-    wanted_by,
 )
-from annotate.services.projects import ready_to_rate
+from annotate.services.projects import comes_first
 from annotate.services.rights import Right
 from annotate.store.tables import Draft, Item, Member, Project
 
@@ -46,6 +45,7 @@ router = APIRouter(prefix="/api/v1/projects/{project_id}", tags=["rating"], resp
 LONGEST_TEXT = 20_000  # characters of a rationale or an edit
 AnId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 Key = Annotated[str, Field(min_length=8, max_length=80, description="the same for every try of one submission")]
+Why = Literal["nothing-left", "project-closed", "not-qualified", "guidelines-first", "consent-first"]
 FlagName = Literal["unsafe", "broken", "pii", "cannot-judge"]
 
 
@@ -101,7 +101,7 @@ class Progress(BaseModel):
 
 class NextOut(BaseModel):
     task: Task | None = Field(description="null when nothing is there for this rater now; `why` says why")
-    why: Literal["nothing-left", "project-closed", "not-qualified"] | None
+    why: Why | None
     progress: Progress
 
 
@@ -189,18 +189,24 @@ class OwnAnswers(BaseModel):
 def next_item(project_id: Id, body: NextIn, asker: AnyAsker) -> NextOut:
     """Lease this rater's next item; asked again before an answer, it is the same item in the same order."""
     with asker.writes(project_id, Right.RATE) as (session, member):
-        project, _ = ready_to_rate(session, member)
+        project = session.get_one(Project, project_id)
+        if first := comes_first(session, project, member):
+            raise first
         following = _next(session, member, project, body.holding)
     return _drawn(following)
 
 
 @router.post("/answers")
 def answer(project_id: Id, body: AnswerIn, asker: AnyAsker) -> SubmittedOut:
-    """Store an answer and lease the next item. The receipt comes only after the answer is on the disk."""
+    """Store an answer and lease the next item. The receipt comes only after the answer is on the disk.
+
+    Where the guidelines have changed since the item was given, the answer counts as given under those that the rater
+    has read, and nothing more is given before they have read the new ones.
+    """
     edited = (body.edited.response, body.edited.text) if body.edited else None
     shown = Shown(body.ranks, body.strength, body.ratings, body.flags, body.rationale, edited, body.seconds)
     with asker.writes(project_id, Right.RATE) as (session, member):
-        project, guideline = ready_to_rate(session, member)
+        project = session.get_one(Project, project_id)
         assignment = given_to(session, member, body.assignment)
         given = in_import_order(assignment.shown, shown)
         receipt = submit(
@@ -210,7 +216,7 @@ def answer(project_id: Id, body: AnswerIn, asker: AnyAsker) -> SubmittedOut:
             body.assignment,
             given,
             key=body.key,
-            guideline=guideline,
+            guideline=member.guideline,
             revises=body.revises,
         )
         following = _next(session, member, project, body.holding)
@@ -267,7 +273,7 @@ def reopen_answer(project_id: Id, answer_id: Id, asker: AnyAsker) -> Task:
 def skip_item(project_id: Id, body: SkipIn, asker: AnyAsker) -> NextOut:
     """Pass an item on, with the reason, and lease the next one."""
     with asker.writes(project_id, Right.RATE) as (session, member):
-        project, _ = ready_to_rate(session, member)
+        project = session.get_one(Project, project_id)
         skip(session, member, body.assignment, body.reason, body.text)
         following = _next(session, member, project, body.holding)
     return _drawn(following)
@@ -310,19 +316,22 @@ class _Found(NamedTuple):
 
 class _Following(NamedTuple):
     found: _Found | None
-    why: Literal["nothing-left", "project-closed", "not-qualified"] | None
+    why: Why | None
     progress: Progress
 
 
 def _next(session: Session, member: Member, project: Project, holding: list[int]) -> _Following:
-    given = next_assignment(session, member, project, holding=holding)
+    first = comes_first(session, project, member)
+    given = None if first else next_assignment(session, member, project, holding=holding)
     blocked = frozenset(blocked_tags(member, project))
     done, ended = done_by(session, member, blocked)
     if given is not None:
-        left = _left(session, project, blocked, ended)
+        left = items_left(session, project, blocked, ended)
         return _Following(_found(session, project, given), None, Progress(done=done, total=done + left))
-    why: Literal["nothing-left", "project-closed", "not-qualified"] = "nothing-left"
-    if project.closed_at is not None:
+    why: Why = "nothing-left"
+    if first is not None:
+        why = cast(Why, first.rule)
+    elif project.closed_at is not None:
         why = "project-closed"
     elif project.qualify and member.qualified_at is None:
         why = "not-qualified"
@@ -369,35 +378,3 @@ def _receipt(receipt: Receipt) -> ReceiptOut:
         ranks = [told.gold[index] for index in receipt.shown]
         feedback = FeedbackOut(ranks=ranks, correct=told.correct, passed=told.passed, needed=told.needed)
     return ReceiptOut(answer=receipt.answer, revision=receipt.revision, surplus=receipt.surplus, feedback=feedback)
-
-
-# --- how much is left --------------------------------------------------------------------------------------------
-
-
-class _Counted(NamedTuple):
-    wanted: Wanted
-    until: float
-
-
-_wanted: dict[tuple[Any, ...], _Counted] = {}
-ROUNDED_TO = 10
-CHEAP = 0.0005  # seconds: a count that is quicker is made every time
-
-
-def _left(session: Session, project: Project, blocked: frozenset[str], ended: int) -> int:
-    """About how many items are left for a rater, for the progress bar; at least the one that they are given.
-
-    What the whole project still wants is counted only now and then: it reads all open slots. Where gold items are
-    mixed in the number is rounded up, so that it does not tell which answers were checks.
-    """
-    key = (id(session.get_bind().engine), project.id, project.version, blocked)
-    counted = _wanted.get(key)
-    began = time.monotonic()
-    if counted is None or counted.until < began:
-        wanted = wanted_by(session, project, blocked)
-        took = time.monotonic() - began
-        if len(_wanted) > 1000:
-            _wanted.clear()
-        counted = _wanted[key] = _Counted(wanted, began + (200 * took if took > CHEAP else 0))
-    left = max(1, counted.wanted.items - ended)
-    return -(-left // ROUNDED_TO) * ROUNDED_TO if counted.wanted.mixes_gold else left

@@ -167,15 +167,13 @@ def opt_out(session: Session, member: Member, tags: list[str]) -> None:
     session.flush()
 
 
-def ready_to_rate(session: Session, member: Member) -> tuple[Project, int | None]:
-    """A rater's project and the version of its guidelines. Raises Refused before consent or the newest guidelines."""
-    newest = select(func.max(Guideline.version)).where(Guideline.project_id == Project.id).scalar_subquery()
-    project, version = session.execute(select(Project, newest).where(Project.id == member.project_id)).one()
+def comes_first(session: Session, project: Project, member: Member) -> Refused | None:
+    """What a rater must do before the next item, as the refusal of that item; None if nothing."""
     if project.consent and member.consent_hash != consent_hash(project):
-        raise Refused("consent-first", "Read what you are asked to agree to first.")
-    if version is not None and member.guideline != version:
-        raise Refused("guidelines-first", "Read the guidelines first.")
-    return project, version
+        return Refused("consent-first", "Read what you are asked to agree to first.")
+    if guideline_version(session, project.id) not in (None, member.guideline):
+        return Refused("guidelines-first", "Read the guidelines first.")
+    return None
 
 
 def note(

@@ -128,3 +128,31 @@ def test_export_from_another_machine_with_a_token(campaign: Annotate, tmp_path: 
     with pytest.raises(BadInput, match="can't be reached"):
         Client(server.url, token).me()
     assert time.monotonic() - began > 5  # it tried for a while
+
+
+def test_guidelines_that_change_in_mid_answer_cost_no_answer(campaign: Annotate) -> None:
+    """It counts as given under those that the rater has read; then the new ones come first."""
+    campaign.write("items.jsonl", *ITEMS)
+    campaign.ok("import", "p", "items.jsonl")
+    with campaign.served(api_only=True) as server:
+        olga, anna = signed_in(server.url, "olga"), signed_in(server.url, "anna")
+        assert olga.new_guidelines(1, "The first ones.") == 1
+        anna.read_guidelines(1, 1)
+        task = anna.next(1).task
+        assert task is not None
+        assert olga.new_guidelines(1, "The second ones.") == 2
+        done = anna.submit(1, task.assignment, [1, 2])
+        assert (done.next.task, done.next.why) == (None, "guidelines-first")
+        with pytest.raises(ProblemError) as problem:
+            anna.next(1)
+        assert problem.value.rule == "guidelines-first"
+        anna.read_guidelines(1, 2)
+        task = anna.next(1).task
+        assert task is not None
+        olga.change_project(olga.project("p"), consent="May we keep your answers?")
+        skipped = anna.skip(1, task.assignment, "broken")
+        assert (skipped.task, skipped.why) == (None, "consent-first")
+        assert not anna.guidelines(1).consented
+        anna.consent(1)
+        assert anna.guidelines(1).consented and anna.next(1).task is not None
+        assert [answer.guideline for answer in olga.answers(1)] == [1]

@@ -10,6 +10,8 @@ import { Outbox } from "./rate-outbox.js";
 import { drawEnd, drawFeedback, drawProgress, drawTrouble } from "./rate-say.js";
 import { Problem, call, whoAmI } from "./rate-server.js";
 
+const MUST_READ = ["consent-first", "guidelines-first"]; // what stands between a rater and the next item
+
 let project = null;
 let outbox = null;
 let shown = null; // the item on the screen: {task, item, draft, rating}
@@ -31,7 +33,7 @@ async function ready(method, path, body) {
     try {
       return await inProject(method, path, body);
     } catch (problem) {
-      if (!["consent-first", "guidelines-first"].includes(problem.rule)) throw problem;
+      if (!MUST_READ.includes(problem.rule)) throw problem;
       await welcomed();
     }
   }
@@ -100,7 +102,7 @@ function take(next) {
   if (next.task && !isKnown(next.task)) ahead.push({ ...next.task, givenAt: Date.now() });
   if (mode === "rate" && next.task) prefetch();
   if (mode !== "wait" || advance() || outbox.entries.length) return;
-  if (next.task) fetchNext();
+  if (next.task || MUST_READ.includes(next.why)) fetchNext();
   else finish(next.why, next.progress.done);
 }
 
