@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from tests.annotate.conftest import PASSWORD, Annotate, Server
-from tests.annotate.test_people import invitation, patch, people_of
+from tests.annotate.people import invitation, patch, people_of
 
 jwt = pytest.importorskip("joserfc.jwt", reason="no OpenID Connect: pip install '.[openid]'")
 jwk = pytest.importorskip("joserfc.jwk")

@@ -22,7 +22,7 @@ from annotate.store.tables import Answer, Audit, Member, Person, Project
 from preferences.contract import Answer as AnswerIn
 from preferences.contract import read_items
 from tests.annotate.conftest import PASSWORD, Annotate, Server, Visitor
-from tests.annotate.test_people import invitation, people_of, rule
+from tests.annotate.people import invitation, people_of, rule
 
 NAME, LOGIN, RATER = "Annamaria Quirrenbach", "anna.quirr", "worker-quirrenbach-7"
 TEXTS = [f"{word}-{'quokka' * 4}" for word in ("rationale", "edited", "skip", "draft", "old-draft", "imported")]
