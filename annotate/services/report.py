@@ -4,7 +4,7 @@ from collections import Counter
 from statistics import mean, median
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from annotate.services.answers import counted_answers, standing_answers
@@ -19,7 +19,7 @@ def project_report(session: Session, project: Project, *, names: bool = True) ->
     """What `annotate report --json` prints, JSON-able; rates are floats, None where they are not defined.
 
     `answers` and everything from them leave surplus answers and checks out; a person's `paid` counts all that they
-    answered here. `gold_accuracy` is the share of a person's answers to gold items that are correct, but for training;
+    answered here. `items` leaves gold items out, unless an import brought answers to them. `gold_accuracy` is the share of a person's answers to gold items that are correct, but for training;
     `flags` counts answers and skips that say so. `slots` are what the web page hands out, `filled`
     those with an answer. `people` are all members, raters first; `reliability` is None without an answer. Without
     `names` people appear under their pseudonyms only.
@@ -35,7 +35,7 @@ def project_report(session: Session, project: Project, *, names: bool = True) ->
         .order_by(Member.role.desc(), Member.rater)
     ).all()
     paid, skipped, gold = _paid(session, project.id), _skipped(session, project.id), _gold_accuracy(session, project.id)
-    items, slots, filled, surplus = (session.scalar(query) or 0 for query in _counts(project.id))
+    items, gold_items, slots, filled, surplus = (session.scalar(query) or 0 for query in _counts(project.id))
     seconds: dict[int, list[float]] = {}
     for item in answers.values():
         for answer, _, member in item:
@@ -48,6 +48,7 @@ def project_report(session: Session, project: Project, *, names: bool = True) ->
         "guideline": guideline_version(session, project.id),
         "items": items,
         "items_answered": len(answers),
+        "gold_items": gold_items,
         "answers": sum(counts.values()),
         "surplus": surplus,
         "slots": {"all": slots, "filled": filled},
@@ -103,8 +104,16 @@ def _flags(session: Session, project_id: int) -> dict[str, int]:
 
 
 def _counts(project_id: int) -> list[Any]:
-    """Queries of how many items, slots, filled slots and surplus answers a project has."""
+    """Queries of how many items that want answers, gold items, slots, filled slots and surplus answers there are."""
     items = select(func.count()).select_from(Item).where(Item.project_id == project_id)
+    answered = exists().where(Answer.item_id == Item.id, Answer.kind.in_(["rated", "imported"]))
+    wanted = items.where(or_(Item.gold.is_(None), answered))
     slots = select(func.count()).select_from(Slot).join(Item).where(Item.project_id == project_id)
     answers = select(func.count()).select_from(Answer).join(Item).where(Item.project_id == project_id)
-    return [items, slots, *(answers.where(Answer.kind == kind, Answer.revision == 1) for kind in ("rated", "surplus"))]
+    gold = items.where(Item.gold.is_not(None))
+    return [
+        wanted,
+        gold,
+        slots,
+        *(answers.where(Answer.kind == kind, Answer.revision == 1) for kind in ("rated", "surplus")),
+    ]
