@@ -101,9 +101,20 @@ function take(next) {
   drawProgress(next.progress);
   if (next.task && !isKnown(next.task)) ahead.push({ ...next.task, givenAt: Date.now() });
   if (mode === "rate" && next.task) prefetch();
+  if (mode === "rate" && MUST_READ.includes(next.why)) readNow();
   if (mode !== "wait" || advance() || outbox.entries.length) return;
   if (next.task || MUST_READ.includes(next.why)) fetchNext();
   else finish(next.why, next.progress.done);
+}
+
+// Something new to read while an item is on the screen: it is rated by that.
+async function readNow() {
+  try {
+    await welcomed();
+    prefetch();
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem; // the next request will say it again
+  }
 }
 
 // Show the next item if it is here.
