@@ -19,10 +19,10 @@ def project_report(session: Session, project: Project, *, names: bool = True) ->
     """What `annotate report --json` prints, JSON-able; rates are floats, None where they are not defined.
 
     `answers` and everything from them leave surplus answers and checks out; a person's `paid` counts all that they
-    answered here. `items` leaves gold items out, unless an import brought answers to them. `gold_accuracy` is the share of a person's answers to gold items that are correct, but for training;
-    `flags` counts answers and skips that say so. `slots` are what the web page hands out, `filled`
-    those with an answer. `people` are all members, raters first; `reliability` is None without an answer. Without
-    `names` people appear under their pseudonyms only.
+    answered here. `items` leaves gold items out, unless an import brought answers to them. `gold_accuracy` is the
+    share of a person's answers to gold items that are correct, but for training; `flags` counts answers and skips that
+    say so. `slots` are what the web page hands out, `filled` those with an answer. `people` are all members, raters
+    first; `reliability` is None without an answer. Without `names` people appear under their pseudonyms only.
     """
     answers = counted_answers(session, project.id)
     given = [[one.answer.ranks for one in answers[item]] for item in sorted(answers)]

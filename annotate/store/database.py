@@ -20,6 +20,9 @@ UPGRADE_LOCK = 0x436F6E636F7264  # a number that no other program's advisory loc
 MOVED = "this database has moved"  # how the triggers of a database refuse a write after `annotate move`
 
 
+NUL = "a text has a NUL character (U+0000) in it, which can't be stored"
+
+
 class DatabaseFailed(BadInput):
     """The database can't: a full disk, a lock that does not go away, a lost connection. Nothing was stored."""
 
@@ -66,7 +69,7 @@ class Database:
             yield
         except (OperationalError, DataError) as error:
             if isinstance(error, DataError) and "NUL" in str(error.orig):  # trying again would not help
-                raise BadInput("a text has a NUL character (U+0000) in it, which PostgreSQL can't store") from error
+                raise BadInput(NUL) from error
             reason = str(error.orig).splitlines()[0]
             raise DatabaseFailed(
                 f"the database {self.name} failed ({reason}), and nothing of this was stored"
@@ -151,6 +154,13 @@ def _settle_sqlite(engine: Engine) -> None:
         connection.isolation_level = None
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _no_nul(_connection, _cursor, _statement, parameters, _context, _many) -> None:
+        # PostgreSQL refuses it, and a database that moves there must not fail on it.
+        rows = parameters if parameters and isinstance(parameters[0], tuple) else [parameters]
+        if any(isinstance(value, str) and "\0" in value for row in rows for value in row):
+            raise BadInput(NUL)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

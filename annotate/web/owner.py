@@ -18,6 +18,7 @@ from annotate.store.tables import Person
 COLUMNS = ["Rater", "Name", "Pseudonym", "Role", "Answers", "Reliability", "Median seconds"]
 PLOTTED = 25
 TOP = """<div class="owner-top"><span class="title">Progress</span>
+<a href="/account">Account</a>
 <form method="post" action="/logout"><button class="quiet">Sign out</button></form></div>"""
 
 

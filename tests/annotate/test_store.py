@@ -50,6 +50,13 @@ def test_what_is_no_database_of_ours(tmp_path: Path) -> None:
         open_database("://")
 
 
+def test_no_nul_is_stored(tmp_path: Path) -> None:
+    """PostgreSQL can't, and a database may move there."""
+    database = open_database(str(tmp_path / "a.db"), create=True)
+    with pytest.raises(BadInput, match="NUL"), database.write() as session:
+        session.execute(text("INSERT INTO failed_logins (login, at) VALUES (:login, 1)"), {"login": "a\0b"})
+
+
 def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
     database = open_database(str(tmp_path / "a.db"), create=True)
     insert = text("INSERT INTO failed_logins (login, at) VALUES ('x', 1)")
