@@ -159,8 +159,10 @@ def is_free(now: float) -> ColumnElement[bool]:
 
 def lock_member(session: Session, member: Member) -> None:
     """Let one rater's requests take turns, so that two tabs can't both open the same item (PostgreSQL only)."""
-    if session.get_bind().dialect.name != "sqlite":
-        session.execute(select(Member.id).where(Member.id == member.id).with_for_update())
+    if session.get_bind().dialect.name == "sqlite" or session.info.get("locked") == member.id:
+        return
+    session.execute(select(Member.id).where(Member.id == member.id).with_for_update())
+    session.info["locked"] = member.id  # a session is one transaction here
 
 
 def blocked_tags(member: Member, project: Project) -> set[str]:
