@@ -51,7 +51,7 @@ def test_the_next_item_does_not_wait_for_the_server(
     sees(page, "Second?")
     page.get_by_text("Saving…").wait_for()
     assert page.locator("#scale input:checked").count() == 0
-    assert page.locator("#count").inner_text() == "0 of 3"  # nothing is counted that is not on the disk
+    assert page.locator("#count").inner_text().startswith("0 of")  # nothing is counted that is not on the disk
 
     rate(page, "6")  # and one more: it waits in the outbox, and the page for the third item
     chosen = page.locator(CHOSEN).inner_text()
@@ -59,11 +59,11 @@ def test_the_next_item_does_not_wait_for_the_server(
     page.keyboard.press("Enter")
     page.locator("#scale label").first.click(force=True)
     assert page.locator(CHOSEN).inner_text() == chosen  # what is on the screen is what is being saved
-    assert page.locator("#count").inner_text() == "0 of 3"  # one at a time: the second waits for the first
+    assert page.locator("#count").inner_text().startswith("0 of")  # one at a time: the second waits for the first
     held[0].continue_()
     sees(page, "Third?")
     page.get_by_text("Saved ✓").wait_for()
-    assert page.locator("#count").inner_text() == "2 of 3"
+    assert page.locator("#count").inner_text().startswith("2 of")
     assert [row["item"] for row in house.answers(pairs)] == ["i0", "i1"]
 
 
@@ -85,7 +85,7 @@ def test_an_old_response_does_not_turn_the_count_back(page: Any, server: Server,
     for route, response in late:
         route.fulfill(response=response)
     page.wait_for_timeout(300)
-    assert late and page.locator("#count").inner_text() == "1 of 3"
+    assert late and page.locator("#count").inner_text().startswith("1 of")
     rate(page, "2")
     sees(page, "Third?")
     page.unroute_all(behavior="ignoreErrors")
@@ -138,7 +138,7 @@ def test_a_draft_comes_back_after_a_reload_and_on_another_machine(
 
     page.keyboard.press("3")  # by now the other window knows better
     page.get_by_text("This item is open in another window, too").wait_for()
-    page.get_by_role("link", name="Reload").click()
+    page.get_by_role("link", name="Reload", exact=True).click()
     sees(page, "First?")
     assert page.locator(CHOSEN).inner_text().endswith("A much better")
     context.close()
@@ -181,7 +181,7 @@ def test_a_server_killed_in_mid_answer_costs_nothing(page: Any, tmp_path: Path, 
         page.get_by_text("Saved ✓").wait_for()
         assert page.locator("#banner").is_hidden()
         assert [(row["item"], row["revision"]) for row in house.answers(login)] == [("i0", 1), ("i1", 1)]
-        assert page.locator("#count").inner_text() == "2 of 3"
+        assert page.locator("#count").inner_text().startswith("2 of")
 
 
 def test_a_receipt_that_got_lost_is_asked_for_again(
@@ -211,7 +211,7 @@ def test_an_answer_that_is_not_sent_survives_a_reload(
     page.get_by_text("Not saved yet").wait_for()
     page.unroute("**/answers")
     sees(page, "Second?")
-    assert page.locator("#count").inner_text() == "1 of 3"
+    assert page.locator("#count").inner_text().startswith("1 of")
     assert [row["item"] for row in house.answers(pairs)] == ["i0"]
     assert page.evaluate("Object.keys(localStorage).filter((name) => name.includes('unsent'))") == []
 
@@ -250,7 +250,7 @@ def test_a_session_that_ends_costs_no_answer(
     sign_in(page, page.url, pairs)
     sees(page, "Second?")
     assert page.locator(CHOSEN).inner_text().endswith("B clearly")
-    assert page.locator("#count").inner_text() == "1 of 3"
+    assert page.locator("#count").inner_text().startswith("1 of")
 
     page.context.clear_cookies()  # or the rater signs in again in another tab: this one goes on by itself
     rate(page, "6")
@@ -317,7 +317,7 @@ def test_undo_changes_the_answer_that_is_stored(
     sees(page, "Second?")
     page.get_by_text("Saved ✓").wait_for()
     assert page.locator(CHOSEN).inner_text().endswith("B slightly")  # as it was left
-    assert page.locator("#count").inner_text() == "1 of 3"
+    assert page.locator("#count").inner_text().startswith("1 of")
     given = [(row["revision"], row["ranks"]) for row in house.answers(pairs)]
     assert [revision for revision, _ in given] == [1, 2] and given[1][1] == [1, 1] != given[0][1]
 
@@ -405,7 +405,7 @@ def test_a_rater_who_reads_for_long_keeps_the_item(page: Any, server: Server, pa
     begin(page, server.url, pairs)
     page.clock.run_for(6 * 60_000)
     assert renewed == []  # nobody has moved: the rater may be gone
-    page.mouse.wheel(0, 100)
+    page.keyboard.press("PageDown")
     with page.expect_response("**/renew") as lengthened:
         page.clock.run_for(60_000)
     assert lengthened.value.json()["lease_seconds"] > 600
