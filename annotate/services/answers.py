@@ -282,6 +282,8 @@ def _check_revision(stored: Sequence[AnswerRow], revises: int | None, now: float
         raise Refused("already-answered", "You have answered this item, and that answer stands.", answer=newest.id)
     if revises != newest.id:
         raise Refused("wrong-revision", "Another answer of yours stands by now; reload the page.", answer=newest.id)
+    if newest.kind == "training":
+        raise Refused("undo-too-late", "You have seen what is right, so this practice answer stays as it is.")
     if not can_revise(newest, stored[0].submitted_at or 0.0, now):
         raise Refused("undo-too-late", f"An answer can be changed for {UNDO_SECONDS / 60:.0f} minutes only.")
 
