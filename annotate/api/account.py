@@ -7,10 +7,11 @@ import time
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from annotate.api.problems import PROBLEMS
-from annotate.api.security import AnyAsker, Id, SignedIn
+from annotate.api.security import AnyAsker, SignedIn
+from annotate.api.shapes import Id, Strict
 from annotate.services.people import (
     LONGEST_PASSWORD,
     change_password,
@@ -26,10 +27,6 @@ from annotate.store.tables import Token
 router = APIRouter(prefix="/api/v1/me", tags=["account"], responses=PROBLEMS)
 DAY = 24 * 3600.0
 Password = Annotated[str, Field(max_length=LONGEST_PASSWORD)]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 class Part(BaseModel):

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Header, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from annotate.api.problems import PROBLEMS
 from annotate.api.projects import version_of
-from annotate.api.security import LARGEST_ID, AnyAsker, Id
+from annotate.api.security import AnyAsker
+from annotate.api.shapes import LARGEST_ID, After, Id, Limit, Strict
 from annotate.services import items as service
 from annotate.services.exchange import export_preferences, import_items, settle_splits
 from annotate.services.items import Counted, ItemChange
@@ -26,8 +27,6 @@ from annotate.store.tables import Project
 from preferences.contract import read_items, write_preferences
 
 router = APIRouter(prefix="/api/v1", tags=["items"], responses=PROBLEMS)
-After = Annotated[int, Field(ge=0, le=LARGEST_ID, description="the `after` of the page before")]
-Limit = Annotated[int, Field(ge=1, le=200)]
 
 
 class ItemOut(BaseModel):
@@ -86,9 +85,7 @@ class ImportedOut(BaseModel):
     kept_apart: int
 
 
-class ExportIn(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class ExportIn(Strict):
     projects: list[Annotated[int, Field(ge=1, le=LARGEST_ID)]] = Field(min_length=1, max_length=100)
 
 

@@ -3,11 +3,12 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from annotate.api.problems import PROBLEMS
 from annotate.api.projects import version_of
-from annotate.api.security import LARGEST_ID, AnyAsker, Id
+from annotate.api.security import AnyAsker
+from annotate.api.shapes import After, Id, Limit, Strict
 from annotate.services import links, members, privacy
 from annotate.services.links import NewLink
 from annotate.services.members import Known, MemberChange, Role
@@ -16,13 +17,7 @@ from annotate.services.rights import Right
 from annotate.store.tables import Link
 
 router = APIRouter(prefix="/api/v1/projects/{project_id}", tags=["people"], responses=PROBLEMS)
-After = Annotated[int, Field(ge=0, le=LARGEST_ID)]
-Limit = Annotated[int, Field(ge=1, le=200)]
 LONGEST_HOURS = 24 * 90
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 class MemberOut(BaseModel):

@@ -3,11 +3,12 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from annotate.api.problems import PROBLEMS
 from annotate.api.render import to_html
-from annotate.api.security import LARGEST_ID, AnyAsker, Id
+from annotate.api.security import AnyAsker
+from annotate.api.shapes import LARGEST_ID, Id, Strict
 from annotate.services import projects as service
 from annotate.services.people import create_own_project
 from annotate.services.projects import ProjectSettings, consent_hash, current_guideline, guideline_version, note
@@ -17,10 +18,6 @@ from annotate.services.rights import MAY, Right
 from annotate.store.tables import Project
 
 router = APIRouter(prefix="/api/v1/projects", tags=["projects"], responses=PROBLEMS)
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 class ProjectOut(BaseModel):

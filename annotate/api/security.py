@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from annotate.api.limits import REQUESTS
@@ -23,7 +23,6 @@ from annotate.store.tables import Member
 
 COOKIE = "concord_session"
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-LARGEST_ID = 2**31 - 1  # more would be an error of the database
 
 
 @dataclass(frozen=True)
@@ -97,4 +96,3 @@ def signed_in(request: Request) -> Asker:
 
 AnyAsker = Annotated[Asker, Depends(asker)]
 SignedIn = Annotated[Asker, Depends(signed_in)]
-Id = Annotated[int, Path(ge=1, le=LARGEST_ID)]

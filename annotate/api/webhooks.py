@@ -6,7 +6,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.api.problems import PROBLEMS
-from annotate.api.security import LARGEST_ID, AnyAsker, Id
+from annotate.api.security import AnyAsker
+from annotate.api.shapes import LARGEST_ID, Id
 from annotate.services import receivers as service
 from annotate.services.rights import Right
 from annotate.store.tables import Webhook

@@ -7,14 +7,15 @@ import time
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from annotate.api.problems import PROBLEMS
 from annotate.api.progress import items_left
 from annotate.api.render import turns_to_html
-from annotate.api.security import LARGEST_ID, AnyAsker, Id
+from annotate.api.security import AnyAsker
+from annotate.api.shapes import LARGEST_ID, Id, Strict
 from annotate.services import drafts
 from annotate.services.answers import (
     Feedback,
@@ -47,10 +48,6 @@ AnId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 Key = Annotated[str, Field(min_length=8, max_length=80, description="the same for every try of one submission")]
 Why = Literal["nothing-left", "project-closed", "not-qualified", "guidelines-first", "consent-first"]
 FlagName = Literal["unsafe", "broken", "pii", "cannot-judge"]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 class Turn(BaseModel):

@@ -8,7 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from annotate.api.security import LARGEST_ID, find_visitor
+from annotate.api.security import find_visitor
+from annotate.api.shapes import LARGEST_ID
 from annotate.services.people import (
     SHORTEST_PASSWORD,
     Visitor,
