@@ -39,7 +39,7 @@ class Failed(Exception):
             problem = json.loads(body)
             self.reason = str(problem.get("rule") or problem.get("detail") or problem)[:80]
         except (ValueError, AttributeError):
-            self.reason = body[:80].decode(errors="replace")
+            self.reason = "a page" if body.lstrip().startswith(b"<") else body[:80].decode(errors="replace")
         super().__init__(f"{status} {self.reason}")
 
 

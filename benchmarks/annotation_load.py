@@ -126,6 +126,7 @@ def _load(
     here.recv()  # time is up
     spent = [clients.cpu_seconds(pid) - start for pid, start in zip(watched, before, strict=True)]
     others = (clients.busy_seconds() - busy - sum(spent)) / (time.perf_counter() - began)
+    peak = clients.peak_mb(servers[0] or 0)
     report = here.recv()
     process.join()
     times = sorted(report["times"]) or [float("nan")]
@@ -145,7 +146,7 @@ def _load(
         "error_kinds": dict(report["errors"]),
         "unfinished": report["unfinished"],
         "ran_out": report["ran_out"],
-        "peak_mb": clients.peak_mb(servers[0] or 0),
+        "peak_mb": peak,
         "server_cpu_ms": spent[0] / answers * 1000,
         "database_cpu_ms": sum(spent[1:-1]) / answers * 1000,
         "clients_cores": spent[-1] / (WARM_UP + seconds),
@@ -333,9 +334,10 @@ def _table(results: list[dict[str, Any]], fsync: float) -> str:
 def _row(one: dict[str, Any]) -> str:
     pace = "back to back" if one["pause"] is None else f"one in {one['pause']:.0f} s"
     cpu = f"{one['server_cpu_ms']:.1f}" + (f" + {one['database_cpu_ms']:.1f}" if one["database_cpu_ms"] else "")
+    times = " | ".join(f"{one[name]:.0f}" if one["answers"] else "–" for name in ("p50", "p95", "p99"))
     return (
-        f"| {one['raters']} {pace} | {one['system']} | {one['per_second']:.1f} | {one['p50']:.0f}"
-        f" | {one['p95']:.0f} | {one['p99']:.0f} | {one['errors']} | {one['unfinished']} | {one['peak_mb']:.0f}"
+        f"| {one['raters']} {pace} | {one['system']} | {one['per_second']:.1f} | {times} | {one['errors']}"
+        f" | {one['unfinished']} | {one['peak_mb']:.0f}"
         f" | {cpu} | {one['clients_cores']:.2f}, {one['others_cores']:.2f}"
         f" | {one['lost']}, {one['duplicates']}, {one['above']} |"
     )
