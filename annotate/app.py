@@ -1,8 +1,11 @@
 """One web application: the login pages, the REST API, and, unless left out, the Gradio pages of raters and owners."""
 
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import uvicorn
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
@@ -10,7 +13,7 @@ from annotate.api import account, items, operation, people, projects, webhooks, 
 from annotate.api.problems import handle_problems
 from annotate.services.delivery import Courier
 from annotate.services.secrets import secret_from_environment, signing_key
-from annotate.store.database import Database
+from annotate.store.database import THREADS, Database
 from annotate.web import account as account_page
 from annotate.web import links, openid
 from annotate.web.gate import Gate
@@ -33,6 +36,13 @@ ROUTERS = (
 STOP_SECONDS = 10  # for requests that are under way when the server is told to stop
 
 
+@asynccontextmanager
+async def _few_threads(_app: FastAPI) -> AsyncIterator[None]:
+    """No more threads than the database has connections."""
+    current_default_thread_limiter().total_tokens = THREADS
+    yield
+
+
 def build_app(database: Database, *, pages: bool = True, metrics_token: str | None = None) -> FastAPI:
     """The whole application on one database; without `pages` nothing of Gradio, which takes seconds to import."""
     app = FastAPI(
@@ -40,6 +50,7 @@ def build_app(database: Database, *, pages: bool = True, metrics_token: str | No
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
+        lifespan=_few_threads,
         redirect_slashes=False,  # such a redirect would name the host that the request says it is for
     )
     app.state.database = database

@@ -225,10 +225,10 @@ def check_password(database: Database, login: str, password: str) -> Person | No
             raise Throttled(oldest + THROTTLE_SECONDS - now)
         session.execute(delete(FailedLogin).where(FailedLogin.at < now - THROTTLE_SECONDS))
         session.add(FailedLogin(login=login, at=now))
-    nobody = _hash_of_nobody()  # made by the first attempt, whoever's it is
     known = person is not None and person.password_hash != ""
     try:
         with _hashing:
+            nobody = _hash_of_nobody()  # made by the first attempt, whoever's it is
             _hasher.verify(person.password_hash if person and known else nobody, password[:LONGEST_PASSWORD])
     except (VerificationError, InvalidHashError):
         return None

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -27,6 +28,32 @@ class DatabaseFailed(BadInput):
     """The database can't: a full disk, a lock that does not go away, a lost connection. Nothing was stored."""
 
 
+class Turns:
+    """A lock that is given in the order in which threads asked for it, so that nobody is passed over for long."""
+
+    def __init__(self) -> None:
+        self._state = threading.Lock()  # held only to look at, or change, what follows
+        self._taken = False
+        self._waiting: deque[threading.Lock] = deque()  # one a thread, which releasing wakes up
+
+    def __enter__(self) -> None:
+        with self._state:
+            if not self._taken:
+                self._taken = True
+                return
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.append(mine)
+        mine.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        with self._state:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
+
+
 class Database:
     """An engine whose transactions say whether they write.
 
@@ -41,7 +68,7 @@ class Database:
         isolated = {} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
         self._reading = engine.execution_options(**isolated)
         # SQLite has one writer at a time, and who finds it busy sleeps and tries again: here they wait in line instead.
-        self._turn: AbstractContextManager[Any] = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        self._turn: AbstractContextManager[Any] = Turns() if engine.dialect.name == "sqlite" else nullcontext()
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -150,6 +151,12 @@ class Item(Base):
     __table_args__ = (
         UniqueConstraint("project_id", "key"),
         Index(None, "project_id", "prompt_hash"),
+        Index(
+            "ix_items_gold",
+            "project_id",
+            sqlite_where=text("gold IS NOT NULL"),
+            postgresql_where=text("gold IS NOT NULL"),
+        ),
         Index(None, "project_id", "priority", "id"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -1,6 +1,8 @@
 """The database: its schema, what it refuses to open, and how it is settled."""
 
 import sqlite3
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from annotate.store.database import open_database
+from annotate.store.database import Turns, open_database
 from annotate.store.tables import Base
 from preferences.errors import BadInput
 
@@ -65,3 +67,41 @@ def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
         raise RuntimeError
     with database.read() as session:
         assert session.execute(text("SELECT count(*) FROM failed_logins")).scalar() == 0
+
+
+def test_turns_are_taken_in_the_order_of_asking() -> None:
+    turns, order, asked = Turns(), [], threading.Event()
+
+    def ask(number: int) -> None:
+        asked.set()
+        with turns:
+            order.append(number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(20)]
+    with turns:
+        for thread in threads:
+            asked.clear()
+            thread.start()
+            asked.wait()
+            time.sleep(0.02)  # it has asked, and waits now
+    for thread in threads:
+        thread.join()
+    assert order == list(range(20))
+
+
+def test_turns_are_one_at_a_time() -> None:
+    turns, inside, most = Turns(), [], []
+
+    def work() -> None:
+        for _ in range(200):
+            with turns:
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (max(most), len(most)) == (1, 1600)

@@ -51,6 +51,8 @@ def _projects_and_people() -> None:
 def _items_and_slots() -> None:
     op.create_index("ix_groups_joined_id", "groups", ["joined_id"])
     op.create_index("ix_items_group_id", "items", ["group_id"])
+    gold = sa.text("gold IS NOT NULL")
+    op.create_index("ix_items_gold", "items", ["project_id"], sqlite_where=gold, postgresql_where=gold)
     op.add_column("items", sa.Column("overlap", sa.Integer(), nullable=False, server_default="1"))
     op.add_column("items", sa.Column("version", sa.Integer(), nullable=False, server_default="1"))
     op.execute("UPDATE items SET overlap = (SELECT overlap FROM projects WHERE projects.id = items.project_id)")
