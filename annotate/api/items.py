@@ -18,10 +18,8 @@ from annotate.api.shapes import LARGEST_ID, After, Id, Limit, Strict
 from annotate.services import items as service
 from annotate.services.exchange import export_preferences, import_items, settle_splits
 from annotate.services.items import Counted, ItemChange
-from annotate.services.projects import note
 from annotate.services.refusals import Refused
 from annotate.services.rights import MAY, Right, require
-from annotate.services.webhooks import announce
 from annotate.store.database import DatabaseFailed
 from annotate.store.tables import Project
 from preferences.contract import read_items, write_preferences
@@ -121,11 +119,7 @@ def add_items(project_id: Id, asker: AnyAsker, body: Annotated[bytes, Depends(_b
         try:
             records = read_items(path)
             with asker.writes(project_id, Right.MANAGE) as (session, member):
-                project = session.get_one(Project, project_id)
-                if project.closed_at is not None:
-                    raise Refused("project-closed", "This project is closed; open it again to add items.")
-                counts = import_items(session, project, records, path)
-                note(session, "items added", project=project_id, member=member.id, items=counts["items"])
+                counts = import_items(session, session.get_one(Project, project_id), records, path, by=member)
         except DatabaseFailed:
             raise
         except ValueError as error:  # the file is of our own making: say what is wrong in it, not where it lies
@@ -194,10 +188,8 @@ def export(body: ExportIn, asker: AnyAsker) -> Response:
         folder = Path(temporary) / "preferences"
         with asker.writes(body.projects[0], Right.EXPORT) as (session, _):
             for number in body.projects:
-                member = require(session, asker.person_id, number, Right.EXPORT)
-                note(session, "exported", project=number, member=member.id)
-                announce(session, number, "export.made", projects=body.projects)
-            settle_splits(session, *_projects(session, body.projects))
+                require(session, asker.person_id, number, Right.EXPORT)
+            settle_splits(session, *_projects(session, body.projects), person=asker.person_id)
         with asker.reads(body.projects[0], Right.EXPORT) as (session, _):
             rows = export_preferences(session, *_projects(session, body.projects))
         write_preferences(folder, rows)

@@ -1,24 +1,22 @@
 """Webhooks of a project: programs that are told of its events. docs/operation.md says how to check a signature."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from annotate.api.problems import PROBLEMS
 from annotate.api.security import AnyAsker
-from annotate.api.shapes import LARGEST_ID, Id
+from annotate.api.shapes import LARGEST_ID, Id, Strict
 from annotate.services import receivers as service
 from annotate.services.rights import Right
+from annotate.services.webhooks import Event
 from annotate.store.tables import Webhook
 
 router = APIRouter(prefix="/api/v1/projects/{project_id}/webhooks", tags=["webhooks"], responses=PROBLEMS)
-Event = Literal["answer.stored", "item.skipped", "project.changed", "export.made"]
 
 
-class WebhookIn(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class WebhookIn(Strict):
     url: Annotated[str, Field(min_length=1, max_length=2000)]
     events: Annotated[list[Event], Field(min_length=1, max_length=10)]
 

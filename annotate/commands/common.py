@@ -29,12 +29,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 @contextlib.contextmanager
 def use_database(where: str | None, *, create: bool = False) -> Iterator["Database"]:
-    """The database that --database names, until the block ends. Raises BadInput as `open_database` does."""
+    """The database that --database names, until the block ends.
+
+    Raises BadInput as `open_database` does, and for what a service refuses in the block.
+    """
+    from annotate.services.refusals import Refused
     from annotate.store.database import open_database
 
     database = open_database(where, create=create)
     try:
         yield database
+    except Refused as error:
+        raise BadInput(error.detail.rstrip(".")) from None
     finally:
         database.engine.dispose()
 

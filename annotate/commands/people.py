@@ -7,8 +7,6 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,7 @@ from annotate.commands.common import database_option, json_option, read_text, sa
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
-    from annotate.store.database import Database
+    pass
 
 ROLES = click.Choice(["rater", "reviewer", "owner"])
 RIGHTS = click.Choice(["rate", "review", "export", "manage", "people"])
@@ -58,7 +56,7 @@ def add(
     from annotate.services.projects import find_project
 
     made_up = None
-    with _use(database) as db:
+    with use_database(database) as db:
         with db.read() as session:
             find_project(session, project)
             wanted = password is None and is_new_login(session, login)
@@ -79,7 +77,7 @@ def list_(project: str, database: str | None, as_json: bool) -> None:
     from annotate.services.members import members_of
     from annotate.services.projects import find_project
 
-    with _use(database) as db, db.read() as session:
+    with use_database(database) as db, db.read() as session:
         rows = members_of(session, find_project(session, project).id, after=0, limit=1_000_000)
     facts: list[dict[str, Any]] = [
         {
@@ -120,7 +118,7 @@ def invite(
     from annotate.services import links
     from annotate.services.projects import find_project
 
-    with _use(database) as db, db.write() as session:
+    with use_database(database) as db, db.write() as session:
         found = find_project(session, project)
         made = links.invite(session, found.id, role=role, skills=list(skills), hours=hours, by=None)
     link = url.rstrip("/") + made.path
@@ -166,7 +164,7 @@ def password(login: str, password_file: str | None, database: str | None, as_jso
     from annotate.services.people import find_person, hash_password, set_password
 
     made_up = None
-    with _use(database) as db:
+    with use_database(database) as db:
         with db.read() as session:
             found = find_person(session, login)
         if given is None:
@@ -192,7 +190,7 @@ def erase(project: str, rater: str, yes: bool, database: str | None, as_json: bo
     from annotate.services.members import member_called
     from annotate.services.projects import find_project
 
-    with _use(database) as db:
+    with use_database(database) as db:
         with db.read() as session:
             member = member_called(session, find_project(session, project), rater)
         if not yes:
@@ -217,7 +215,7 @@ def data(project: str, rater: str, database: str | None) -> None:
     from annotate.services.privacy import data_of_member
     from annotate.services.projects import find_project
 
-    with _use(database) as db, db.read() as session:
+    with use_database(database) as db, db.read() as session:
         found = data_of_member(session, member_called(session, find_project(session, project), rater))
     click.echo(json.dumps(found, ensure_ascii=False, allow_nan=False, indent=1))
 
@@ -241,7 +239,7 @@ def create(login: str, name: str, rights: tuple[str, ...], days: int, database: 
     from annotate.services.tokens import make_token
 
     ends = time.time() + days * 24 * 3600
-    with _use(database) as db, db.write() as session:
+    with use_database(database) as db, db.write() as session:
         row, made = make_token(session, find_person(session, login).id, name, [Right(one) for one in rights], ends)
     facts = {"id": row.id, "login": login, "name": name, "rights": row.rights, "expires_at": ends, "token": made}
     say(facts, as_json, f"{made}\nshown this once; it works until {_time(ends)}")
@@ -256,7 +254,7 @@ def token_list(login: str, database: str | None, as_json: bool) -> None:
     from annotate.services.people import find_person
     from annotate.services.tokens import tokens_of
 
-    with _use(database) as db, db.read() as session:
+    with use_database(database) as db, db.read() as session:
         rows = tokens_of(session, find_person(session, login).id)
     columns = ("id", "name", "rights", "created_at", "expires_at", "used_at")
     facts = [{name: getattr(row, name) for name in columns} for row in rows]
@@ -279,7 +277,7 @@ def revoke(login: str, number: int, database: str | None, as_json: bool) -> None
     from annotate.services.people import find_person
     from annotate.services.tokens import revoke_token
 
-    with _use(database) as db, db.write() as session:
+    with use_database(database) as db, db.write() as session:
         revoke_token(session, find_person(session, login).id, number)
     say({"login": login, "id": number}, as_json, f"token {number} of {login} is revoked")
 
@@ -287,23 +285,11 @@ def revoke(login: str, number: int, database: str | None, as_json: bool) -> None
 # --- inside ------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _use(where: str | None) -> Iterator["Database"]:
-    """`use_database`, with what a service refuses as one sentence."""
-    from annotate.services.refusals import Refused
-
-    with use_database(where) as database:
-        try:
-            yield database
-        except Refused as error:
-            raise BadInput(error.detail.rstrip(".")) from None
-
-
 def _change(project: str, rater: str, what: dict[str, Any], database: str | None, as_json: bool, words: str) -> None:
     from annotate.services.members import MemberChange, change_member, member_called
     from annotate.services.projects import find_project
 
-    with _use(database) as db, db.write() as session:
+    with use_database(database) as db, db.write() as session:
         found = find_project(session, project)
         member = member_called(session, found, rater)
         change_member(session, found.id, member.id, MemberChange(**what), None, by=None)

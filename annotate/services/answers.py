@@ -19,7 +19,6 @@ from annotate.store.tables import AnswerText, Assignment, Member, Project
 from preferences.contract import Answer, Edit, check_answer
 
 UNDO_SECONDS = 15 * 60.0
-FLAGS = ("unsafe", "broken", "pii", "cannot-judge")
 
 
 class Receipt(NamedTuple):

@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session
 
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
+from annotate.services.webhooks import announce
 from annotate.store.tables import Answer, Assignment, Draft, Item, ItemTag, Member, Project, Skip, Slot
 
 LEASE_SECONDS = 30 * 60.0
@@ -112,6 +113,7 @@ def skip(
     session.add(Skip(item_id=row.item_id, member_id=member.id, reason=reason, text=text, at=now))
     session.flush()
     note(session, "skipped", project=member.project_id, member=member.id, item=row.item_id, reason=reason)
+    announce(session, member.project_id, "item.skipped", item=row.item_id, reason=reason)
 
 
 def own_assignment(session: Session, member: Member, assignment_id: int) -> Given:

@@ -13,8 +13,10 @@ from sqlalchemy.orm import Session, aliased
 from annotate.services.answers import GivenAnswer, answer_columns, counted_answers, text_columns
 from annotate.services.people import new_pseudonym
 from annotate.services.projects import guideline_version, lock_project, note
+from annotate.services.refusals import Refused
 from annotate.services.rows import demonstration_rows, pair_rows, ranking_row
 from annotate.services.splits import GroupsOfPrompts, Place, choose_joint_splits, on_another_side, prompt_hash
+from annotate.services.webhooks import announce
 from annotate.store.tables import Answer, AnswerText, Group, Item, ItemTag, Member, Project, Slot
 from preferences import contract
 from preferences.contract import Demonstration, Pair, PreferencesFolder, Ranking, Tie
@@ -30,14 +32,19 @@ def import_items(
     records: Sequence[contract.Item],
     path: str | Path,
     advance: Callable[[int], Any] = lambda count: None,
+    *,
+    by: Member | None = None,
 ) -> dict[str, int]:
     """Store the items that were read from the file `path`, in the caller's transaction.
 
     `advance(n)` is called whenever n more items are stored. Returns how many {items, answers, raters} are new, how
     many items were there `unchanged`, and how many groups stay `kept_apart` from one that they share a prompt with,
-    because both have a split already. Raises BadInput, with file and line, for a known id with other content.
+    because both have a split already. Raises BadInput, with file and line, for a known id with other content, and
+    Refused for a closed project.
     """
     lock_project(session, project)
+    if project.closed_at is not None:
+        raise Refused("project-closed", f"Project {project.name!r} is closed; open it again to add items.")
     known = _mapping(session, select(Item.key, Item.content_hash).where(Item.project_id == project.id))
     fresh: list[tuple[contract.Item, str]] = []
     for record in records:
@@ -84,7 +91,7 @@ def import_items(
         "unchanged": len(records) - len(fresh),
         "kept_apart": kept_apart,
     }
-    note(session, "imported", project=project.id, **counts)
+    note(session, "imported", project=project.id, member=by.id if by else None, **counts)
     return counts
 
 
@@ -211,8 +218,10 @@ class Part(NamedTuple):
     left_out: int = 0
 
 
-def settle_splits(session: Session, *projects: Project) -> None:
-    """Choose and store a split for each group of items that has answers and no split yet.
+def settle_splits(session: Session, *projects: Project, person: int | None = None) -> None:
+    """Begin an export: choose and store a split for each group of items that has answers and no split yet.
+
+    The audit log gets an entry for each project, with the `person` (an id) who exports.
 
     It goes before an export, in a transaction of its own: so raters need not wait while the rows are made. Raises
     BadInput if a project has no answers, or is named twice.
@@ -230,6 +239,8 @@ def settle_splits(session: Session, *projects: Project) -> None:
         if not found:
             raise BadInput(f"project {project.name!r} has no answers yet; rate some items or import some, then export")
         placed += found
+        note(session, "exported", project=project.id, person=person)
+        announce(session, project.id, "export.made", projects=[one.id for one in projects])
         sizes.append((project, len(found)))
     places = [Place(one.prompt_hash, one.group.name, one.group.split) for one in placed]
     for one, split in zip(placed, choose_joint_splits(places, **_shares(sizes)), strict=True):

@@ -17,42 +17,36 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Tag = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class ProjectSettings(BaseModel):
-    """How a project works; tables.Project says what each one means."""
+class Adjustable(BaseModel):
+    """What of a project can change once it is there; tables.Project says what each one means."""
 
     model_config = ConfigDict(extra="forbid")
 
     overlap: Annotated[int, Field(ge=1, le=1000)] = 1
+    gold_rate: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.1
+    qualify: Annotated[int, Field(ge=0, le=1000)] = 0
+    skills: list[Tag] = Field(default=[], max_length=1000)
+    warnings: dict[Tag, Annotated[str, Field(min_length=1, max_length=2000)]] = Field(default={}, max_length=1000)
+    consent: Annotated[str, Field(min_length=1, max_length=200_000)] | None = None
+
+
+class ProjectSettings(Adjustable):
+    """How a new project works."""
+
     strength: bool = True
     validation: Share = 0.1
     test: Share = 0.1
     simulated: bool = False
-    gold_rate: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.1
-    qualify: Annotated[int, Field(ge=0, le=1000)] = 0
-    skills: list[Tag] = Field(default=[], max_length=1000)
-    warnings: dict[Tag, Annotated[str, Field(min_length=1, max_length=2000)]] = Field(default={}, max_length=1000)
-    consent: Annotated[str, Field(min_length=1, max_length=200_000)] | None = None
 
 
-class ProjectChange(BaseModel):
-    """What of a project can change once it is there; only what is given changes.
+class ProjectChange(Adjustable):
+    """Only what is given changes: `overlap` for items imported from then on; a changed `consent` is asked anew."""
 
-    `overlap` is of items imported from then on. A changed `consent` must be agreed to anew.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    overlap: Annotated[int, Field(ge=1, le=1000)] = 1
-    gold_rate: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.1
-    qualify: Annotated[int, Field(ge=0, le=1000)] = 0
-    skills: list[Tag] = Field(default=[], max_length=1000)
-    warnings: dict[Tag, Annotated[str, Field(min_length=1, max_length=2000)]] = Field(default={}, max_length=1000)
-    consent: Annotated[str, Field(min_length=1, max_length=200_000)] | None = None
     closed: bool = False
 
 
 def create_project(session: Session, name: str, *, guidelines: str | None, settings: ProjectSettings) -> Project:
-    """Make a project; `guidelines` is Markdown. Raises BadInput for what does not fit, Refused for a known name."""
+    """Make a project; `guidelines` is Markdown. Raises BadInput for what does not fit, and for a known name."""
     name = name.strip()
     if not name or len(name) > 100 or not name.isprintable():
         raise BadInput(f"project name {name!r}: give 1 to 100 printable characters")

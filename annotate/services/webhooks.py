@@ -5,17 +5,17 @@ text, since they go to other machines.
 """
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from annotate.store.tables import Delivery, Webhook
 
-EVENTS = ("answer.stored", "item.skipped", "project.changed", "export.made")
+Event = Literal["answer.stored", "item.skipped", "project.changed", "export.made"]
 
 
-def announce(session: Session, project_id: int, event: str, **body: Any) -> None:
+def announce(session: Session, project_id: int, event: Event, **body: Any) -> None:
     """Write one delivery for each webhook of the project that wants the event, in the caller's transaction."""
     hooks = session.execute(select(Webhook.id, Webhook.events).where(Webhook.project_id == project_id)).all()
     now = time.time()

@@ -275,3 +275,11 @@ def test_simulated_is_said_everywhere(annotate: Annotate, tmp_path: Path) -> Non
     annotate.ok("export", "p", "out")
     assert check_preferences(tmp_path / "out")["simulated"] is True
     assert "imported answers come from programs" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_closed_project_takes_no_items(project: Annotate) -> None:
+    project.ok("project", "set", "p", "--closed")
+    project.write("late.jsonl", FOUR)
+    assert "is closed; open it again" in project.refuses("import", "p", "late.jsonl")
+    project.ok("project", "set", "p", "--open")
+    assert project.json("import", "p", "late.jsonl")["items"] == 1

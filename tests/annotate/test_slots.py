@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from sqlalchemy import func, select, text
@@ -12,13 +12,14 @@ from sqlalchemy.exc import IntegrityError
 from annotate.services import drafts
 from annotate.services.answers import UNDO_SECONDS, Receipt, counted_answers, reopen, submit
 from annotate.services.assignment import LEASE_SECONDS, Given, next_assignment, renew, skip
-from annotate.services.exchange import import_items
+from annotate.services.exchange import import_items, settle_splits
 from annotate.services.gold import agreement_with_gold, is_correct
 from annotate.services.items import ItemChange, change_item, item_of
-from annotate.services.projects import ProjectSettings, create_project
+from annotate.services.projects import ProjectChange, ProjectSettings, change_project, create_project
 from annotate.services.refusals import Refused
+from annotate.services.webhooks import Event
 from annotate.store.database import Database, open_database
-from annotate.store.tables import Answer, AnswerText, Audit, Item, Member, Project, Skip, Slot
+from annotate.store.tables import Answer, AnswerText, Audit, Delivery, Item, Member, Project, Skip, Slot, Webhook
 from preferences import contract
 from preferences.files import write_jsonl
 
@@ -302,6 +303,22 @@ def test_a_closed_project_gives_nothing_and_keeps_what_is_late(tmp_path: Path) -
         session.get_one(Project, 1).closed_at = 5.0
     assert small.next(0) is None
     assert small.submit(0, mine, [1, 2, 3]).surplus
+
+
+def test_every_event_is_told(tmp_path: Path) -> None:
+    small = Small(tmp_path, 2, raters=1)
+    with small.database.write() as session:
+        hook = Webhook(project_id=1, url="https://example.org", events=list(get_args(Event)), created_at=0.0)
+        session.add(hook)
+    small.submit(0, small.given(0), [1, 2, 3])
+    mine = small.given(0)
+    with small.database.write() as session:
+        skip(session, small.raters[0], mine.assignment, "broken", "words that stay here")
+        change_project(session, 1, ProjectChange(qualify=0), None, by=None)
+        settle_splits(session, session.get_one(Project, 1))
+    with small.database.read() as session:
+        told = {row.event: row.body for row in session.scalars(select(Delivery))}
+    assert told.keys() == set(get_args(Event)) and "words" not in str(told)
 
 
 def test_drafts_are_kept_until_the_answer(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from annotate.services.people import add_person
 from annotate.services.projects import ProjectSettings, create_project
 from annotate.services.receivers import add_webhook, webhook_secret
 from annotate.services.refusals import Refused
-from annotate.services.webhooks import EVENTS, announce
+from annotate.services.webhooks import announce
 from annotate.store.database import Database, open_database
 from annotate.store.tables import Delivery, Member, Webhook
 
@@ -282,9 +282,3 @@ def test_secrets_differ_and_none_is_in_the_database(database: Database) -> None:
     with database.engine.connect() as connection:
         driver: Any = connection.connection.driver_connection
         assert secret not in "\n".join(driver.iterdump())
-
-
-def test_what_can_be_asked_for_is_what_is_announced() -> None:
-    from annotate.api.webhooks import Event
-
-    assert Event.__args__ == EVENTS  # type: ignore[attr-defined]
