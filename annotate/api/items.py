@@ -19,7 +19,7 @@ from annotate.services import items as service
 from annotate.services.exchange import export_preferences, import_items, settle_splits
 from annotate.services.items import Counted, ItemChange
 from annotate.services.refusals import Refused
-from annotate.services.rights import MAY, Right, require
+from annotate.services.rights import Right, require
 from annotate.store.database import DatabaseFailed
 from annotate.store.tables import Project
 from preferences.contract import read_items, write_preferences
@@ -103,7 +103,7 @@ def items(project_id: Id, asker: AnyAsker, after: After = 0, limit: Limit = 50) 
     """The project's items."""
     with asker.reads(project_id, Right.REVIEW) as (session, member):
         found = service.items_of(session, project_id, after=after, limit=limit + 1)
-        out = [_item(one, Right.MANAGE in MAY[member.role]) for one in found[:limit]]
+        out = [_item(one, asker.may(member, Right.MANAGE)) for one in found[:limit]]
     return ItemPage(items=out, after=out[-1].id if len(found) > limit else None)
 
 
@@ -131,7 +131,7 @@ def add_items(project_id: Id, asker: AnyAsker, body: Annotated[bytes, Depends(_b
 def item(project_id: Id, item_id: Id, asker: AnyAsker, response: Response) -> ItemOut:
     """One item."""
     with asker.reads(project_id, Right.REVIEW) as (session, member):
-        out = _item(service.item_of(session, project_id, item_id), Right.MANAGE in MAY[member.role])
+        out = _item(service.item_of(session, project_id, item_id), asker.may(member, Right.MANAGE))
     response.headers["ETag"] = f'"{out.version}"'
     return out
 

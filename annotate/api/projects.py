@@ -14,7 +14,7 @@ from annotate.services.people import create_own_project
 from annotate.services.projects import ProjectSettings, consent_hash, current_guideline, guideline_version, note
 from annotate.services.refusals import Refused
 from annotate.services.report import project_report
-from annotate.services.rights import MAY, Right
+from annotate.services.rights import Right
 from annotate.store.tables import Project
 
 router = APIRouter(prefix="/api/v1/projects", tags=["projects"], responses=PROBLEMS)
@@ -186,8 +186,7 @@ def opt_out(project_id: Id, body: OptOutIn, asker: AnyAsker) -> None:
 def report(project_id: Id, asker: AnyAsker) -> dict[str, Any]:
     """How far the project is, how well raters agree, how reliable each one is. Only owners see who is who."""
     with asker.reads(project_id, Right.REVIEW) as (session, member):
-        sees_names = Right.PEOPLE in MAY[member.role] and (asker.rights is None or Right.PEOPLE in asker.rights)
-        return project_report(session, session.get_one(Project, project_id), names=sees_names)
+        return project_report(session, session.get_one(Project, project_id), names=asker.may(member, Right.PEOPLE))
 
 
 @router.get("/{project_id}/agreement")

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from annotate.api.limits import REQUESTS
 from annotate.services.people import Visitor, visitor
 from annotate.services.refusals import Refused
-from annotate.services.rights import Right, require
+from annotate.services.rights import MAY, Right, require
 from annotate.services.tokens import token_holder
 from annotate.store.database import Database
 from annotate.store.tables import Member
@@ -52,6 +52,10 @@ class Asker:
         self._carries(right)
         with self.database.write() as session:
             yield session, require(session, self.person_id, project_id, right)
+
+    def may(self, member: Member, right: Right) -> bool:
+        """Whether the part `member` and, for a token, its own rights include this right."""
+        return right in MAY[member.role] and (self.rights is None or right in self.rights)
 
     def _carries(self, right: Right) -> None:
         if self.rights is not None and right not in self.rights:

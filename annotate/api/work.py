@@ -34,6 +34,7 @@ from annotate.services.assignment import (
     blocked_tags,
     done_by,
     given_to,
+    lock_member,
     next_assignment,
     renew,
     skip,
@@ -204,6 +205,7 @@ def answer(project_id: Id, body: AnswerIn, asker: AnyAsker) -> SubmittedOut:
     shown = Shown(body.ranks, body.strength, body.ratings, body.flags, body.rationale, edited, body.seconds)
     with asker.writes(project_id, Right.RATE) as (session, member):
         project = session.get_one(Project, project_id)
+        lock_member(session, member)
         assignment = given_to(session, member, body.assignment)
         given = in_import_order(assignment.shown, shown)
         receipt = submit(

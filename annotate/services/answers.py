@@ -73,6 +73,8 @@ def submit(
         raise Refused("already-skipped", "You have skipped this item; reload the page to get the next one.")
     if stored:
         _check_revision(stored, revises, now)
+        if project.closed_at is not None:
+            raise Refused("project-closed", "The project is closed, so your answer stays as it is.")
     elif revises is not None:
         raise Refused("wrong-revision", "There is no answer of yours to change; submit this one as a new one.")
     _check(answer, project, len(given.shown))
@@ -84,6 +86,8 @@ def submit(
     elif given.purpose == "item":
         slot = take_slot(session, given, now) if project.closed_at is None else None
         kind = "surplus" if slot is None else "rated"
+    elif given.purpose == "gold" and project.closed_at is not None:
+        kind = "surplus"  # as any other answer to it, so that nobody can tell
     number = session.scalar(
         insert(AnswerRow)
         .values(

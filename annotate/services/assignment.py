@@ -14,7 +14,6 @@ from sqlalchemy import (
     Select,
     SQLColumnExpression,
     and_,
-    case,
     delete,
     exists,
     func,
@@ -141,11 +140,7 @@ def end(session: Session, assignment_id: int, state: str) -> None:
 
 def take_slot(session: Session, given: Given, now: float) -> int | None:
     """The slot that an answer to this assignment fills: its own, else a free one of the item, else None."""
-    own = select(Slot.id).where(Slot.assignment_id == given.assignment, Slot.filled.is_(False)).with_for_update()
-    slot = session.scalar(own)
-    if slot is None:
-        free = select(Slot.id).where(Slot.item_id == given.item, is_free(now)).order_by(Slot.number).limit(1)
-        slot = session.scalar(free.with_for_update(skip_locked=True))
+    slot = _slot_for(session, given, now)
     if slot is not None:
         # The change to the row is also what tells another transaction, which found the slot free just before this
         # one is committed, to look again (PostgreSQL).
@@ -163,7 +158,8 @@ def lock_member(session: Session, member: Member) -> None:
     """Let one rater's requests take turns, so that two tabs can't both open the same item (PostgreSQL only)."""
     if session.get_bind().dialect.name == "sqlite" or session.info.get("locked") == member.id:
         return
-    session.execute(select(Member.id).where(Member.id == member.id).with_for_update())
+    as_it_is = {"populate_existing": True}  # what others have changed while this one waited
+    session.scalars(select(Member).where(Member.id == member.id).with_for_update(), execution_options=as_it_is).one()
     session.info["locked"] = member.id  # a session is one transaction here
 
 
@@ -193,14 +189,21 @@ def _lease(session: Session, given: Given, now: float) -> bool:
     """Lease the assignment's own slot anew, or a free one of its item; a check needs none. False if all are taken."""
     if given.purpose != "item":
         return True
-    own = and_(Slot.assignment_id == given.assignment, Slot.filled.is_(False))
-    query = select(Slot.id).where(Slot.item_id == given.item, or_(own, is_free(now)))
-    first = query.order_by(case((own, 0), else_=1), Slot.number).limit(1)
-    slot = session.scalar(first.with_for_update(skip_locked=True, of=Slot))
+    slot = _slot_for(session, given, now)
     if slot is None:
         return False
     _take(session, slot, given.assignment, now)
     return True
+
+
+def _slot_for(session: Session, given: Given, now: float) -> int | None:
+    """The assignment's own slot, waiting for it where somebody changes it just now, else a free one of its item."""
+    own = select(Slot.id).where(Slot.assignment_id == given.assignment, Slot.filled.is_(False)).with_for_update()
+    slot = session.scalar(own)
+    if slot is None:
+        free = select(Slot.id).where(Slot.item_id == given.item, is_free(now)).order_by(Slot.number).limit(1)
+        slot = session.scalar(free.with_for_update(skip_locked=True))
+    return slot
 
 
 def _take(session: Session, slot: int, assignment: int, now: float) -> None:

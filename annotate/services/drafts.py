@@ -4,6 +4,7 @@ import json
 import time
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -29,7 +30,12 @@ def save(
     "wrong-version" if another version stands, which it names.
     """
     now = time.time() if now is None else now
-    if len(json.dumps(body)) > LONGEST:
+    try:
+        text = json.dumps(body, allow_nan=False)
+        to_json(body)  # what could not be sent back would keep its rater from every next item
+    except (ValueError, RecursionError):
+        raise Refused("bad-input", "This draft holds what can't be kept: NaN, half a character, or too deep.") from None
+    if len(text) > LONGEST:
         raise Refused("too-long", f"This draft is too long to keep; {LONGEST} characters fit.")
     lock_member(session, member)
     own_assignment(session, member, assignment_id)

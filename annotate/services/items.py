@@ -1,5 +1,6 @@
 """Items as owners and reviewers see them, and what can change: how urgent an item is, how many answers it wants."""
 
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -44,21 +45,28 @@ def item_of(session: Session, project_id: int, item_id: int) -> Counted:
 
 
 def change_item(
-    session: Session, project_id: int, item_id: int, change: ItemChange, version: int, *, by: Member
+    session: Session,
+    project_id: int,
+    item_id: int,
+    change: ItemChange,
+    version: int,
+    *,
+    by: Member,
+    now: float | None = None,
 ) -> Counted:
     """Change an item's priority or overlap. Raises Refused where another version stands, or it does not fit.
 
     A lower overlap takes free slots away; slots that are filled, or at work, stay.
     """
     item = item_of(session, project_id, item_id).item
-    session.refresh(item, with_for_update=True)
+    session.refresh(item, with_for_update={"key_share": True})  # raters' answers refer to it meanwhile
     if item.version != version:
         raise Refused("wrong-version", "Somebody has changed this item; read it again.", version=item.version)
     given = change.model_dump(exclude_unset=True)
     if "overlap" in given:
         if item.gold is not None:
             raise Refused("bad-input", "A gold item has no overlap: every rater may be given it.")
-        _set_overlap(session, item, change.overlap)
+        _set_overlap(session, item, change.overlap, time.time() if now is None else now)
     if "priority" in given:
         item.priority = change.priority
         session.execute(update(Slot).where(Slot.item_id == item.id).values(position=-change.priority))
@@ -79,7 +87,7 @@ def answers_of(
     return [tuple(row) for row in session.execute(query.order_by(Answer.id).limit(limit))]
 
 
-def _set_overlap(session: Session, item: Item, overlap: int) -> None:
+def _set_overlap(session: Session, item: Item, overlap: int, now: float) -> None:
     slots = session.scalars(select(Slot).where(Slot.item_id == item.id).order_by(Slot.number).with_for_update()).all()
     if overlap > len(slots):
         used = {slot.number for slot in slots}
@@ -89,7 +97,7 @@ def _set_overlap(session: Session, item: Item, overlap: int) -> None:
             for _ in range(overlap - len(slots))
         ]
         session.execute(insert(Slot), rows)
-    spare = [slot.id for slot in reversed(slots) if not slot.filled and slot.assignment_id is None]
+    spare = [slot.id for slot in reversed(slots) if not slot.filled and (slot.leased_until or 0.0) < now]
     session.execute(delete(Slot).where(Slot.id.in_(spare[: max(0, len(slots) - overlap)])))
     item.overlap = overlap
 

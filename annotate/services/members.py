@@ -112,7 +112,7 @@ def change_member(
 
 def lock_owners(session: Session, project_id: int, by: Member | None) -> None:
     """Let changes of one project's members take turns, and look again whether `by` still may make them."""
-    session.scalars(select(Project.id).where(Project.id == project_id).with_for_update()).one()
+    session.scalars(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True)).one()
     if by is not None:
         session.refresh(by)
         if by.removed_at is not None or Right.PEOPLE not in MAY[by.role]:

@@ -93,7 +93,7 @@ def change_project(
     session: Session, project_id: int, change: ProjectChange, version: int | None, *, by: Member | None
 ) -> Project:
     """Change what `change` gives. Raises Refused "wrong-version" if another version stands than `version`."""
-    project = session.scalars(select(Project).where(Project.id == project_id).with_for_update()).one()
+    project = session.scalars(select(Project).where(Project.id == project_id).with_for_update(key_share=True)).one()
     if version is not None and version != project.version:
         raise Refused("wrong-version", "Somebody has changed this project; read it again.", version=project.version)
     given = change.model_dump(exclude_unset=True)
@@ -114,7 +114,7 @@ def new_guidelines(session: Session, project_id: int, text: str, *, by: Member |
     """Add a version of the guidelines and return its number. Raises BadInput if they are empty."""
     if not text.strip():
         raise BadInput("the guidelines are empty; write what raters should look for")
-    session.scalars(select(Project.id).where(Project.id == project_id).with_for_update()).one()
+    session.scalars(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True)).one()
     version = (guideline_version(session, project_id) or 0) + 1
     session.add(Guideline(project_id=project_id, version=version, text=text))
     note(session, "guidelines changed", project=project_id, member=by.id if by else None, version=version)

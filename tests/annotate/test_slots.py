@@ -201,10 +201,13 @@ def test_an_item_may_want_more_answers_than_the_project(tmp_path: Path) -> None:
     small = Small(tmp_path, items, raters=4)
     assert [small.given(rater).item for rater in range(4)] == [1, 1, 1, 2]
     with small.database.write() as session:
-        change_item(session, 1, 2, ItemChange(overlap=2), 1, by=small.raters[0])
-        change_item(session, 1, 1, ItemChange(overlap=1), 1, by=small.raters[0])  # slots at work stay
+        change_item(session, 1, 2, ItemChange(overlap=2), 1, by=small.raters[0], now=1000.0)
+        change_item(session, 1, 1, ItemChange(overlap=1), 1, by=small.raters[0], now=1000.0)  # slots at work stay
         assert session.scalar(select(func.count()).where(Slot.item_id == 1)) == 3
         assert item_of(session, 1, 1).item.overlap == 1
+        later = 1001.0 + LEASE_SECONDS  # what was abandoned goes
+        change_item(session, 1, 1, ItemChange(overlap=1), 2, by=small.raters[0], now=later)
+        assert session.scalar(select(func.count()).where(Slot.item_id == 1)) == 1
 
 
 def test_skills_and_warnings_route_items(tmp_path: Path) -> None:
@@ -324,6 +327,9 @@ def test_every_event_is_told(tmp_path: Path) -> None:
 def test_drafts_are_kept_until_the_answer(tmp_path: Path) -> None:
     small = Small(tmp_path, 1, raters=1)
     mine, rater = small.given(0), small.raters[0]
+    deep: dict[str, Any] = {}
+    for _ in range(600):
+        deep = {"deeper": deep}
     with small.database.write() as session:
         assert drafts.save(session, rater, mine.assignment, {"ranks": [None, 1, None]}, None) == 1
         assert drafts.save(session, rater, mine.assignment, {"ranks": [2, 1, None]}, 1) == 2
@@ -333,6 +339,10 @@ def test_drafts_are_kept_until_the_answer(tmp_path: Path) -> None:
         with pytest.raises(Refused) as refusal:
             drafts.save(session, rater, mine.assignment, {"long": "x" * drafts.LONGEST}, 2)
         assert refusal.value.rule == "too-long"
+        for body in ({"half": "\ud800"}, {"number": float("nan")}, deep):  # they could not be read back
+            with pytest.raises(Refused) as refusal:
+                drafts.save(session, rater, mine.assignment, body, 2)
+            assert refusal.value.rule == "bad-input"
         assert drafts.read(session, rater, mine.assignment) == (2, {"ranks": [2, 1, None]})
     small.submit(0, mine, [1, 2, 3])
     with small.database.read() as session:

@@ -177,7 +177,7 @@ class Service(RuleBasedStateMachine):
             expected = "already-answered"
         else:
             late = self.now > one.answers[0][3] + UNDO_SECONDS or one.purpose == "training"
-            expected = "undo-too-late" if late else None
+            expected = "undo-too-late" if late else "project-closed" if self.closed else None
         try:
             with self.database.write() as session:
                 member, project = session.get_one(Member, self.members[who].id), session.get_one(Project, 1)
@@ -201,6 +201,8 @@ class Service(RuleBasedStateMachine):
             return
         if newest is None:
             one.state, one.draft, one.kind = "answered", None, one.purpose
+            if one.purpose == "gold" and self.closed:
+                one.kind = "surplus"  # as any other, so that nobody can tell
             if one.purpose == "item":
                 counted = not self.closed and self.lease(who, one.item)
                 one.kind = "rated" if counted else "surplus"
@@ -304,10 +306,10 @@ class Service(RuleBasedStateMachine):
     def change_overlap(self, item: int, overlap: int) -> None:
         with self.database.write() as session:
             row = session.get_one(Item, item)
-            change_item(session, 1, item, ItemChange(overlap=overlap), row.version, by=self.members[0])
+            change_item(session, 1, item, ItemChange(overlap=overlap), row.version, by=self.members[0], now=self.now)
         slots = self.slots[item]
         for slot in reversed(list(slots)):
-            if len(slots) > overlap and not slot.filled and slot.whose is None:
+            if len(slots) > overlap and slot.free(self.now):
                 slots.remove(slot)
         while len(slots) < overlap:
             used = {slot.number for slot in slots}
