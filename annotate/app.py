@@ -11,6 +11,7 @@ from fastapi.staticfiles import StaticFiles
 
 from annotate.api import account, items, operation, people, projects, webhooks, work
 from annotate.api.problems import handle_problems
+from annotate.api.words import LANGUAGES
 from annotate.services.delivery import Courier
 from annotate.services.secrets import secret_from_environment, signing_key
 from annotate.store.database import THREADS, Database
@@ -62,6 +63,7 @@ def build_app(database: Database, *, pages: bool = True, metrics_token: str | No
     app.include_router(login)
     for router in ROUTERS:
         app.include_router(router)
+    app.mount("/static/languages", StaticFiles(directory=LANGUAGES), name="languages")
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     if pages:
         from annotate.web.pages import mount_pages
