@@ -94,6 +94,21 @@ def tau_b(values: Ints) -> Floats:
         return products[:, first, second] / np.sqrt(untied[:, first] * untied[:, second])
 
 
+def disagreement(items: Sequence[Sequence[Sequence[int]]]) -> list[float | None]:
+    """How far the answers to each item differ: 1 - the share of pairs of answers that give a unit the same value.
+
+    The mean is over the item's units; 0 = all say the same. None for an item with fewer than two answers.
+    """
+    result: list[float | None] = [None] * len(items)
+    for rows, ranks in stack_answers(items):
+        values, m = pair_values(ranks), ranks.shape[1]
+        counts = np.stack([(values == value).sum(axis=1) for value in (-1, 0, 1)], axis=-1)  # (items, units, 3)
+        same = (counts * (counts - 1)).sum(axis=-1) / (m * (m - 1))
+        for row, share in zip(rows.tolist(), same.mean(axis=1).tolist(), strict=True):
+            result[row] = 1 - share
+    return result
+
+
 def agreement(items: Sequence[Sequence[Sequence[int]]], *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Agreement between raters, ready for JSON; None (never NaN) where a number is not defined.
 

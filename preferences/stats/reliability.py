@@ -28,6 +28,17 @@ def reliability(items: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, float
     This is not Dawid-Skene (1979): raters count equally in the majority (so many contrary raters spoil everyone's
     number), ties and sides share one number, and there is no model of how hard an item is.
     """
+    agreed, compared = siding(items)
+    sums, counts = np.array(list(agreed.values())), np.array(list(compared.values()))
+    if not counts.sum():
+        return dict.fromkeys(agreed, 1.0)
+    pool = sums.sum() / counts.sum()
+    shrunk = (sums + PRIOR_ANSWERS * pool) / (counts + PRIOR_ANSWERS)
+    return {rater: max(0.0, float(2 * trust - 1)) for rater, trust in zip(agreed, shrunk, strict=True)}
+
+
+def siding(items: Sequence[Mapping[str, Sequence[int]]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Step 1 above: {rater: sum of the agreement of their answers}, {rater: how many answers could be compared}."""
     raters: dict[str, int] = {}
     people = [np.array([raters.setdefault(rater, len(raters)) for rater in item], dtype=np.int64) for item in items]
     sums, counts = np.zeros(len(raters)), np.zeros(len(raters))
@@ -40,8 +51,4 @@ def reliability(items: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, float
         compared = pairs > 0
         np.add.at(sums, who[compared], agree[compared] / pairs[compared])
         np.add.at(counts, who[compared], 1)
-    if not counts.sum():
-        return dict.fromkeys(raters, 1.0)
-    pool = sums.sum() / counts.sum()
-    shrunk = (sums + PRIOR_ANSWERS * pool) / (counts + PRIOR_ANSWERS)
-    return {rater: max(0.0, float(2 * shrunk[index] - 1)) for rater, index in raters.items()}
+    return dict(zip(raters, sums.tolist(), strict=True)), dict(zip(raters, counts.tolist(), strict=True))
