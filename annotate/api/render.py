@@ -1,10 +1,15 @@
 """Turn text from models and raters, which is hostile input, into HTML that is safe and quiet to show."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import nh3
 from markdown_it import MarkdownIt
+
+from annotate.services.masks import mask_names
+
+__all__ = ["mask_names", "to_html", "turns_to_html"]
 
 TAGS = {
     *("p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "strong", "em", "s", "code", "pre", "blockquote"),
@@ -37,6 +42,6 @@ def to_html(text: str) -> str:
     return _cleaner().clean(_markdown().render(text))
 
 
-def turns_to_html(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Messages -> [{"role", "html"}]."""
-    return [{"role": message["role"], "html": to_html(message["content"])} for message in messages]
+def turns_to_html(messages: list[dict[str, Any]], mask: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Messages -> [{"role", "html"}], with the names in `mask` hidden."""
+    return [{"role": message["role"], "html": to_html(mask_names(message["content"], mask)[0])} for message in messages]
