@@ -3,6 +3,7 @@
 // The HTML of prompts and responses was cleaned on the server (annotate/api/render.py); all else goes in as text.
 
 import { at, element, page, radios } from "./rate-dom.js";
+import { drawTurns, foldPrompt } from "./rate-read.js";
 
 export const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 export const FLAGS = [
@@ -15,7 +16,6 @@ const SCALE = [
 ];
 const PLAIN_SCALE = [[-1, "A better"], [0, "Same"], [1, "B better"]];
 const STRENGTH = [[1, "slightly better"], [2, "clearly better"], [3, "much better"]];
-const ROLES = { user: "User", assistant: "Assistant", system: "System" };
 const letter = (index) => LETTERS[index] ?? String(index + 1);
 
 // --- the rating: {scale, ranks, strength, flags, seconds}, null where nothing is given yet ---
@@ -210,27 +210,4 @@ export class Item {
       at("scale").replaceChildren();
     }
   }
-}
-
-function drawTurns(box, messages, named) {
-  box.replaceChildren(
-    ...messages.map((message) => {
-      const turn = element("div", "", "turn");
-      if (named) turn.append(element("div", ROLES[message.role] ?? "Tool", "who"));
-      const body = element("div", "", "body");
-      body.innerHTML = message.html;
-      body.dir = "auto";
-      for (const one of body.querySelectorAll("a")) one.title = one.href;
-      turn.append(body);
-      return turn;
-    }),
-  );
-}
-
-export function foldPrompt() {
-  const prompt = at("prompt");
-  const unfolded = at("prompt-box").classList.contains("unfolded");
-  at("fold").hidden = !unfolded && prompt.scrollHeight <= prompt.clientHeight + 1;
-  at("fold").textContent = unfolded ? "Show less" : "Show all";
-  at("fold").setAttribute("aria-expanded", unfolded);
 }

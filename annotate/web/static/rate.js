@@ -1,14 +1,17 @@
-// The rater's page: what comes when. It shows an item while the next one is being fetched, sends answers in the
-// background, and takes the rater's keys. Drawing is in rate-item.js, sending in rate-outbox.js, drafts and leases in
-// rate-draft.js.
+// The rater's page: what comes when. It shows an item while the next one is being fetched, and sends answers in the
+// background. Drawing is in rate-item.js and rate-read.js, keys are in rate-keys.js, the clock is in rate-time.js,
+// sending in rate-outbox.js, drafts and leases are in rate-draft.js.
 
 import { askFlags, askWhy, listChoices, welcome } from "./rate-dialogs.js";
 import { at, element, link, page, say, setPage, view } from "./rate-dom.js";
 import { Draft } from "./rate-draft.js";
-import { Item, answerOf, foldPrompt, freshRating, ratingOf } from "./rate-item.js";
+import { Item, answerOf, freshRating, ratingOf } from "./rate-item.js";
+import { listenToKeys } from "./rate-keys.js";
 import { Outbox } from "./rate-outbox.js";
+import { foldPrompt } from "./rate-read.js";
 import { drawEnd, drawFeedback, drawProgress, drawTrouble } from "./rate-say.js";
 import { Problem, call, whoAmI } from "./rate-server.js";
+import { lastSeen, takeSeconds, watchPresence } from "./rate-time.js";
 
 const MUST_READ = ["consent-first", "guidelines-first"]; // what stands between a rater and the next item
 
@@ -21,8 +24,6 @@ let sent = new Map(); // key of a submission -> what was on the screen, until th
 let ended = new Set(); // assignments that are submitted or given up
 let last = null; // the number of the answer that can be undone
 let fetching = false;
-let visibleAt = null; // when the item last came into view, in ms
-let activeAt = 0; // when the rater last did something
 
 const inProject = (method, path, body) => call(method, `/api/v1/projects/${project.id}/${path}`, body);
 const loginPage = () => "/login?next=" + encodeURIComponent(location.pathname + location.search);
@@ -159,7 +160,7 @@ function show(task) {
   shown = task.held ?? hold(task);
   shown.draft.resume();
   shown.item = new Item(task, shown.rating, () => keep());
-  visibleAt = document.hidden ? null : performance.now();
+  takeSeconds(); // what passed before is not this item's
   say("error");
   say("feedback");
   at("practice").hidden = !task.training;
@@ -329,20 +330,7 @@ async function remember() {
 }
 
 function countTime() {
-  if (visibleAt === null) return;
-  const now = performance.now();
-  shown.rating.seconds += (now - visibleAt) / 1000;
-  visibleAt = now;
-}
-
-function look() {
-  if (!shown || mode !== "rate") return;
-  if (document.hidden) {
-    remember();
-    visibleAt = null;
-  } else {
-    visibleAt = performance.now();
-  }
+  shown.rating.seconds += takeSeconds();
 }
 
 async function flag() {
@@ -356,7 +344,7 @@ async function flag() {
 
 function renew() {
   if (mode !== "rate" || !shown || document.hidden) return;
-  shown.draft.renew(activeAt);
+  shown.draft.renew(lastSeen());
 }
 
 // The rater wants to see other things than before: what was given by the old wishes is asked for anew.
@@ -377,36 +365,13 @@ function stuck(problem) {
 
 // --- keys ---
 
-function keydown(event) {
-  activeAt = Date.now();
-  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.repeat) return;
-  if (page().querySelector("dialog[open]")) return;
-  const key = event.key.length === 1 ? event.key.toUpperCase() : event.key;
-  if (page().dataset.view === "done" && key === "U") return void undo();
-  if (page().dataset.view !== "work" || !shown) return;
-  const target = event.target;
-  const radio = target.matches("input[type=radio]");
-  if (mode !== "rate" && radio) event.preventDefault();
-  if (!radio && target.closest("input, textarea, select, [contenteditable]")) return;
-  if (key === "Enter" || (key === " " && shown.item.covered)) {
-    if (target.closest("a, button") && target.id !== "submit") return;
-    event.preventDefault();
-    enter();
-  } else if (mode !== "rate") {
-    return;
-  } else if (/^[1-9]$/.test(key)) {
-    if (shown.item.covered) return;
-    if (target.matches("button, a")) target.blur(); // Enter means submit again
-    shown.item.digit(Number(key));
-  } else if (key === "Escape") {
-    leaveAsItWas();
-  } else if (!shown.item.letter(key)) {
-    const act = { S: skip, F: flag, U: undo }[key];
-    if (!act || (key === "S" && shown.task.revises !== null)) return;
-    event.preventDefault();
-    act();
-  }
-}
+const ACTS = {
+  enter,
+  leave: leaveAsItWas,
+  work: { S: () => shown.task.revises === null && skip(), F: flag, U: undo },
+  reading: {},
+  anywhere: { done: { U: undo } },
+};
 
 function enter() {
   if (mode === "feedback") goOn();
@@ -429,12 +394,10 @@ function begin(found) {
     at("prompt-box").classList.toggle("unfolded");
     foldPrompt();
   });
-  document.addEventListener("keydown", keydown);
-  for (const sign of ["pointermove", "pointerdown", "wheel"]) {
-    addEventListener(sign, () => (activeAt = Date.now()), { passive: true });
-  }
-  document.addEventListener("visibilitychange", look);
-  addEventListener("pagehide", look);
+  listenToKeys(() => ({ view: page().dataset.view, mode, item: shown?.item ?? null }), ACTS);
+  watchPresence();
+  const leave = () => document.hidden && mode === "rate" && remember();
+  for (const sign of ["visibilitychange", "pagehide"]) addEventListener(sign, leave);
   for (const sign of ["online", "focus", "visibilitychange"]) addEventListener(sign, () => outbox?.wake());
   addEventListener("online", () => page().dataset.view === "stuck" && start());
   addEventListener("resize", () => shown && page().dataset.view === "work" && foldPrompt());
