@@ -204,6 +204,25 @@ def chat(model: str, max_new_tokens: int, temperature: float) -> None:
     run_chat(model, max_new_tokens, temperature)
 
 
+@align.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--api-key-env", metavar="NAME", help="The environment variable with the key that clients must send.")
+def serve(models: tuple[str, ...], host: str, port: int, api_key_env: str | None) -> None:
+    """Serve MODELs over HTTP as OpenAI's API does, for `annotate serve --models` or any client.
+
+    A MODEL is a hub name, a model folder, or a run folder; clients name it as it stands here. There is
+    /v1/chat/completions, streamed or whole, and /v1/models. Each model answers one request at a time; others wait.
+    """
+    from align.run.progress import quiet_libraries
+
+    quiet_libraries()
+    from align.evaluate.serve import run_serve
+
+    run_serve(models, host, port, api_key_env)
+
+
 def _without_accelerate_config(words: list[str]) -> list[str]:
     """The command line less --accelerate_config and its value, so that the relaunched verb runs."""
     rest = list(words)

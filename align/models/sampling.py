@@ -98,6 +98,58 @@ def sample(
     return Samples(rows, responses, ended, texts)
 
 
+def stream(
+    model: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt: Any,
+    seed: int,
+    hear: Callable[[int], None],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+) -> None:
+    """The response that `sample` draws from this seed, one token at a time: `hear` gets each as soon as it is drawn.
+
+    The token that ends it is not heard. What `hear` raises ends the sampling and goes on to the caller.
+    """
+    import torch
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    ends = end_ids(model, tokenizer)
+    ids, mask = (tensor.to(model.device) for tensor in pad_left([token_ids(tokenizer, prompt, generation=True)], 0))
+    choice = [_Draw(_uniforms([seed], max_new_tokens), temperature, top_p)] if temperature > 0 else []
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
+    )
+    with torch.no_grad(), _plain(model):
+        model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList(choice),
+            streamer=_Listener(ends, hear),
+        )
+
+
+class _Listener:
+    """A streamer of transformers, which gets the prompt first and then every token."""
+
+    def __init__(self, ends: list[int], hear: Callable[[int], None]) -> None:
+        self.ends = ends
+        self.hear = hear
+        self.begun = False
+
+    def put(self, ids: "torch.Tensor") -> None:
+        if self.begun and (token := int(ids.item())) not in self.ends:
+            self.hear(token)
+        self.begun = True
+
+    def end(self) -> None:
+        """transformers calls it after the last token."""
+
+
 def _uniforms(seeds: Sequence[int], length: int) -> "torch.Tensor":
     """(rows, length) float64 in [0, 1): each row's own random numbers, one a token."""
     import torch
