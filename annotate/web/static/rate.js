@@ -12,6 +12,7 @@ import { foldPrompt } from "./rate-read.js";
 import { drawEnd, drawFeedback, drawProgress, drawTrouble } from "./rate-say.js";
 import { Problem, call, whoAmI } from "./rate-server.js";
 import { lastSeen, takeSeconds, watchPresence } from "./rate-time.js";
+import { speak, translate } from "./words.js";
 
 const MUST_READ = ["consent-first", "guidelines-first"]; // what stands between a rater and the next item
 
@@ -381,7 +382,9 @@ function enter() {
 
 // --- begin, when Gradio has drawn the page ---
 
-function begin(found) {
+async function begin(found) {
+  await speak();
+  translate(found);
   setPage(found);
   listChoices();
   const clicks = {

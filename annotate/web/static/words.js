@@ -5,17 +5,18 @@
 
 const COOKIE = "concord_language";
 const PATIENCE = 3000; // ms; a language file that takes longer is done without
+const PLACE = /\{(\w+)\}/; // of a value in a sentence
 const RIGHT_TO_LEFT = new Set(["ar", "dv", "fa", "he", "ps", "ur", "yi"]);
 
 let language = "en";
 let sentences = {}; // English -> the language
 let locale = "en-GB";
-let spoken = null;
 
-// Find the language and load it. Never fails: what can't be had is English. Draw nothing before it has resolved.
-export function speak() {
-  return (spoken ??= load());
-}
+document.documentElement.dataset.unspoken = ""; // concord.css hides the page until it is translated
+const spoken = load();
+
+// Resolves when the language is there; draw nothing before. Never fails: what can't be had is English.
+export const speak = () => spoken;
 
 async function load() {
   const offered = Object.keys(languages());
@@ -55,8 +56,6 @@ function regional() {
 
 // --- sentences ---
 
-const PLACE = /\{(\w+)\}/;
-
 // The sentence in the person's language, with {name} replaced by values.name; numbers are written as the language does.
 export function t(sentence, values = {}) {
   return tn(sentence, values).join("");
@@ -87,7 +86,7 @@ export function translate(root) {
   for (const [mark, attribute] of Object.entries(attributes)) {
     for (const one of select(root, mark)) one.setAttribute(attribute, t(one.getAttribute(attribute) ?? ""));
   }
-  root.dataset.spoken = language;
+  delete document.documentElement.dataset.unspoken;
 }
 
 const select = (root, mark) => [...(root.hasAttribute(mark) ? [root] : []), ...root.querySelectorAll(`[${mark}]`)];
