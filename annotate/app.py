@@ -9,7 +9,7 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from annotate.api import account, items, operation, people, projects, webhooks, work
+from annotate.api import account, items, operation, people, projects, questions, webhooks, work
 from annotate.api.problems import handle_problems
 from annotate.api.words import LANGUAGES
 from annotate.services.delivery import Courier
@@ -28,6 +28,7 @@ ROUTERS = (
     projects.router,
     items.router,
     work.router,
+    questions.router,
     webhooks.router,
     operation.router,
     links.router,

@@ -94,6 +94,20 @@ class Edit(Strict):
     text: Annotated[str, Field(min_length=1)]
 
 
+class Span(Strict):
+    """A passage of a response that a rater marked; `response` counts from 0 in import order.
+
+    `start` and `end` count Unicode characters of the response's visible text, Markdown signs left out; `text` is the
+    passage itself.
+    """
+
+    response: Annotated[int, Field(ge=0)]
+    start: Annotated[int, Field(ge=0)]
+    end: Annotated[int, Field(ge=1)]
+    text: Annotated[str, Field(min_length=1)]
+    mark: Literal["good", "bad"]
+
+
 class Answer(Strict):
     """What one rater said of an item. `ranks` are 1 = best, equal = tie, in the order of the responses.
 
@@ -106,6 +120,7 @@ class Answer(Strict):
     strength: Annotated[int, Field(ge=-3, le=3)] | None = None
     ratings: dict[str, list[float]] | None = None
     flags: list[str] | None = None
+    spans: list[Span] | None = None
     rationale: str | None = None
     edited: Edit | None = None
     shown: list[int] | None = None
@@ -116,7 +131,8 @@ class Answer(Strict):
 class Item(Strict):
     """One line of an import: a prompt with two or more responses, and the answers given elsewhere.
 
-    `overlap` is how many raters answer this item; the project says it where the item does not.
+    `overlap` is how many raters answer this item; the project says it where the item does not. `explanation` says
+    why the ranks in `gold` are right, to raters in practice.
     """
 
     id: Id
@@ -125,6 +141,7 @@ class Item(Strict):
     group: Id | None = None
     tags: list[str] = []
     gold: list[Rank] | None = None
+    explanation: Annotated[str, Field(min_length=1)] | None = None
     priority: float = 0.0
     overlap: Annotated[int, Field(ge=1, le=1000)] | None = None
     answers: list[Answer] = []
@@ -136,6 +153,8 @@ class Item(Strict):
             raise ValueError(f"responses: {count} given, and at least two are needed to rank")
         if self.gold is not None and len(self.gold) != count:
             raise ValueError(f"gold: {len(self.gold)} ranks for {count} responses; give one rank a response")
+        if self.explanation is not None and self.gold is None:
+            raise ValueError("explanation: it explains gold ranks, and there are none; give `gold`, or leave it out")
         seen: set[str] = set()
         for number, answer in enumerate(self.answers):
             try:
@@ -152,6 +171,11 @@ class Item(Strict):
         content = self.model_dump(mode="json")
         if self.overlap is None:
             del content["overlap"]  # older databases hold hashes from before there was such a key
+        if self.explanation is None:
+            del content["explanation"]
+        for answer in content["answers"]:
+            if answer["spans"] is None:
+                del answer["spans"]
         return sha256_json(content)
 
 
@@ -180,6 +204,11 @@ def check_answer(answer: Answer, count: int) -> None:
     for name, values in (answer.ratings or {}).items():
         if len(values) != count:
             raise ValueError(f"ratings: {len(values)} values of {name!r} for {count} responses")
+    for number, span in enumerate(answer.spans or []):
+        if span.response >= count:
+            raise ValueError(f"spans[{number}]: there is no response number {span.response}; they count from 0")
+        if span.end - span.start != len(span.text):
+            raise ValueError(f"spans[{number}]: from {span.start} to {span.end} are not {len(span.text)} characters")
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -234,7 +263,11 @@ class Models(Strict):
 
 
 class Pair(Strict):
-    """A preference. TRL reads the first three columns; the rest ride along."""
+    """A preference. TRL reads the first three columns; the rest ride along.
+
+    `source` is "edited" where `chosen` is what one rater made of `rejected`. Folders from before there were such pairs
+    do not say it.
+    """
 
     prompt: list[Message]
     chosen: list[Message]
@@ -247,6 +280,7 @@ class Pair(Strict):
     tags: list[str]
     raters: list[str]
     models: Models | None
+    source: Literal["ranked", "edited"] = "ranked"
 
 
 class Tie(Pair):
@@ -263,6 +297,7 @@ class ExportedAnswer(Strict):
     strength: int | None
     ratings: dict[str, list[float]] | None
     flags: list[str]
+    spans: list[Span] = []
     edited: Edit | None
     shown: list[int] | None
     seconds: float | None
@@ -272,7 +307,8 @@ class ExportedAnswer(Strict):
 class Ranking(Strict):
     """A whole ranking: the consensus `ranks` (1 = best, equal = tie) and every answer behind it.
 
-    Folders that were written before several projects could be exported as one have no `project`.
+    `decided`: the ranks are what a reviewer decided, not what the answers say together. Older folders have neither
+    that nor `project`.
     """
 
     ranking: str
@@ -283,6 +319,7 @@ class Ranking(Strict):
     responses: list[list[Message]]
     models: list[str | None] | None
     ranks: list[int]
+    decided: bool = False
     weight: float
     tags: list[str]
     answers: list[ExportedAnswer]

@@ -6,25 +6,30 @@ What changes an account takes a login session: a token may neither make tokens n
 import time
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from annotate.api.problems import PROBLEMS
 from annotate.api.security import AnyAsker, SignedIn
 from annotate.api.shapes import Id, Strict
+from annotate.api.words import COOKIE, languages, remember
 from annotate.services.people import (
     LONGEST_PASSWORD,
     change_password,
     end_login_session,
     login_sessions,
     memberships,
+    set_language,
 )
 from annotate.services.privacy import data_of_person
+from annotate.services.refusals import Refused
 from annotate.services.rights import Right
 from annotate.services.tokens import make_token, revoke_token, tokens_of
-from annotate.store.tables import Token
+from annotate.store.access import Token
+from annotate.store.tables import Person
 
 router = APIRouter(prefix="/api/v1/me", tags=["account"], responses=PROBLEMS)
+PAGES = {"rater": "/rate/", "arena": "/arena/", "reviewer": "/review/", "owner": "/owner/"}
 DAY = 24 * 3600.0
 Password = Annotated[str, Field(max_length=LONGEST_PASSWORD)]
 
@@ -40,8 +45,14 @@ class Part(BaseModel):
 
 class Me(BaseModel):
     login: str
+    language: str | None = Field(description="in which this person wants the pages, such as `de`; null: the browser's")
     csrf_token: str | None = Field(description="send it back as X-CSRF-Token with what is not a GET; tokens need none")
     projects: list[Part]
+    pages: list[str] = Field(description="what this person may open, such as `/rate/`")
+
+
+class LanguageIn(Strict):
+    language: Annotated[str, Field(max_length=8)] | None = Field(description="null: the browser's own")
 
 
 class PasswordIn(Strict):
@@ -84,16 +95,35 @@ class TokensOut(BaseModel):
 
 
 @router.get("")
-def me(asker: AnyAsker) -> Me:
+def me(asker: AnyAsker, request: Request, response: Response) -> Me:
     """Who is signed in, and which projects they have a part in."""
     with asker.database.read() as session:
+        language = session.get_one(Person, asker.person_id).language
+        parts = memberships(session, asker.person_id)
         projects = [
             Part.model_validate(
                 {"id": project.id, "name": project.name, "role": member.role, "simulated": project.simulated}
             )
-            for member, project in memberships(session, asker.person_id)
+            for member, project in parts
         ]
-    return Me(login=asker.login, csrf_token=asker.csrf_token, projects=projects)
+        roles = {"arena" if member.role == "rater" and project.arena else member.role for member, project in parts}
+    pages = [path for role, path in PAGES.items() if role in roles]
+    if language and asker.session_id is not None and request.cookies.get(COOKIE) != language:
+        remember(response, language, request)  # chosen in another browser
+    return Me(login=asker.login, language=language, csrf_token=asker.csrf_token, projects=projects, pages=pages)
+
+
+@router.put("/language", status_code=204)
+def language(body: LanguageIn, asker: SignedIn, request: Request, response: Response) -> None:
+    """Choose the language of the pages, in this browser and wherever the person signs in."""
+    if body.language is not None and body.language not in languages():
+        raise Refused("bad-input", f"There is no such language here; there are {', '.join(languages())}.")
+    with asker.database.write() as session:
+        set_language(session, asker.person_id, body.language)
+    if body.language:
+        remember(response, body.language, request)
+    else:
+        response.delete_cookie(COOKIE)
 
 
 @router.put("/password", status_code=204)

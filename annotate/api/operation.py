@@ -12,8 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from annotate.services.refusals import Refused
+from annotate.store.access import Delivery
 from annotate.store.database import Database, DatabaseFailed
-from annotate.store.tables import Answer, Delivery, Slot
+from annotate.store.tables import Answer, Slot
 
 router = APIRouter(include_in_schema=False)
 

@@ -14,7 +14,7 @@ from annotate.services.links import NewLink
 from annotate.services.members import Known, MemberChange, Role
 from annotate.services.projects import Tag, note
 from annotate.services.rights import Right
-from annotate.store.tables import Link
+from annotate.store.access import Link
 
 router = APIRouter(prefix="/api/v1/projects/{project_id}", tags=["people"], responses=PROBLEMS)
 LONGEST_HOURS = 24 * 90

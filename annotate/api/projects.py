@@ -11,7 +11,15 @@ from annotate.api.security import AnyAsker
 from annotate.api.shapes import LARGEST_ID, Id, Strict
 from annotate.services import projects as service
 from annotate.services.people import create_own_project
-from annotate.services.projects import ProjectSettings, consent_hash, current_guideline, guideline_version, note
+from annotate.services.projects import (
+    Dimension,
+    Pay,
+    ProjectSettings,
+    consent_hash,
+    current_guideline,
+    guideline_version,
+    note,
+)
 from annotate.services.refusals import Refused
 from annotate.services.report import project_report
 from annotate.services.rights import Right
@@ -35,6 +43,15 @@ class ProjectOut(BaseModel):
     skills: list[str]
     warnings: dict[str, str]
     consent: str | None
+    dimensions: list[Dimension]
+    all_bad: bool
+    rationale: Literal["off", "optional", "required"]
+    edit: bool
+    spans: bool
+    mask: list[str]
+    practice: int
+    pay: Pay | None
+    arena: list[str]
     guideline: int | None
     version: int
 

@@ -11,7 +11,7 @@ from annotate.api.shapes import LARGEST_ID, Id, Strict
 from annotate.services import receivers as service
 from annotate.services.rights import Right
 from annotate.services.webhooks import Event
-from annotate.store.tables import Webhook
+from annotate.store.access import Webhook
 
 router = APIRouter(prefix="/api/v1/projects/{project_id}/webhooks", tags=["webhooks"], responses=PROBLEMS)
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from annotate.api.problems import PROBLEMS
 from annotate.api.progress import items_left
-from annotate.api.render import turns_to_html
+from annotate.api.render import mask_names, to_html, turns_to_html
 from annotate.api.security import AnyAsker
 from annotate.api.shapes import LARGEST_ID, Id, Strict
 from annotate.services import drafts
@@ -39,16 +39,18 @@ from annotate.services.assignment import (
     renew,
     skip,
 )
-from annotate.services.projects import comes_first
+from annotate.services.projects import Dimension, comes_first
 from annotate.services.rights import Right
 from annotate.store.tables import Draft, Item, Member, Project
 
 router = APIRouter(prefix="/api/v1/projects/{project_id}", tags=["rating"], responses=PROBLEMS)
-LONGEST_TEXT = 20_000  # characters of a rationale or an edit
+LONGEST_TEXT = 20_000  # characters of a rationale, an edit or a marked passage
+LONGEST_RESPONSE = 100_000_000  # characters, more than an import takes
+EXCERPT = 200  # characters of a prompt in a list
 AnId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 Key = Annotated[str, Field(min_length=8, max_length=80, description="the same for every try of one submission")]
 Why = Literal["nothing-left", "project-closed", "not-qualified", "guidelines-first", "consent-first"]
-FlagName = Literal["unsafe", "broken", "pii", "cannot-judge"]
+FlagName = Literal["unsafe", "broken", "pii", "cannot-judge", "all-bad"]
 
 
 class Turn(BaseModel):
@@ -61,6 +63,16 @@ class EditedOut(BaseModel):
     text: str
 
 
+class SpanOut(BaseModel):
+    """A marked passage: characters of the visible text of a response, which counts from 0 as shown."""
+
+    response: int
+    start: int
+    end: int
+    text: str
+    mark: Literal["good", "bad"]
+
+
 class GivenOut(BaseModel):
     """An answer as its rater sees it, in the order shown."""
 
@@ -68,8 +80,19 @@ class GivenOut(BaseModel):
     strength: int | None
     ratings: dict[str, list[float]] | None
     flags: list[str]
+    spans: list[SpanOut]
     rationale: str | None
     edited: EditedOut | None
+
+
+class Asks(BaseModel):
+    """What the project asks for beyond the ranking."""
+
+    dimensions: list[Dimension]
+    all_bad: bool
+    rationale: Literal["off", "optional", "required"]
+    edit: bool
+    spans: bool
 
 
 class DraftOut(BaseModel):
@@ -83,7 +106,9 @@ class Task(BaseModel):
     assignment: int
     prompt: list[Turn]
     responses: list[list[Turn]]
+    texts: list[str] | None = Field(description="the source of each response's last turn, where it may be rewritten")
     strength: bool = Field(description="whether to ask how much better the best is")
+    asks: Asks
     training: bool = Field(description="whether it trains the rater, who hears afterwards what is right")
     lease_seconds: float = Field(description="how long it is kept for this rater; drafts and `renew` lengthen it")
     draft: DraftOut | None = Field(description="what this rater has filled in and not submitted")
@@ -112,6 +137,14 @@ class EditedIn(Strict):
     text: Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
 
 
+class SpanIn(Strict):
+    response: Annotated[int, Field(ge=0, le=1000)]
+    start: Annotated[int, Field(ge=0, le=LONGEST_RESPONSE)]
+    end: Annotated[int, Field(ge=1, le=LONGEST_RESPONSE)]
+    text: Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+    mark: Literal["good", "bad"]
+
+
 class AnswerIn(NextIn):
     """Ranks and strength in the order that the task showed: the sign of a pair's strength is below 0 for the first."""
 
@@ -120,7 +153,8 @@ class AnswerIn(NextIn):
     ranks: list[Annotated[int, Field(ge=1, le=1000)]]
     strength: Annotated[int, Field(ge=-3, le=3)] | None = None
     ratings: dict[str, list[Annotated[float, Field(allow_inf_nan=False)]]] | None = Field(default=None, max_length=20)
-    flags: list[FlagName] = Field(default=[], max_length=4)
+    flags: list[FlagName] = Field(default=[], max_length=5)
+    spans: list[SpanIn] = Field(default=[], max_length=200)
     rationale: Annotated[str, Field(max_length=LONGEST_TEXT)] | None = None
     edited: EditedIn | None = None
     seconds: Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)] | None = None
@@ -131,9 +165,13 @@ class FeedbackOut(BaseModel):
     """What is right about a training item, in the order shown."""
 
     ranks: list[int]
+    explanation_html: str | None = Field(description="why, in the owner's words")
     correct: bool
+    done: int = Field(description="practice items that the rater has answered")
+    practice: int = Field(description="of how many")
     passed: int
-    needed: int
+    needed: int = Field(description="how many of them must be right")
+    over: bool = Field(description="whether the real items follow")
 
 
 class ReceiptOut(BaseModel):
@@ -176,6 +214,10 @@ class OwnAnswer(BaseModel):
     seconds: float | None
     surplus: bool
     can_revise: bool
+    prompt: str = Field(description=f"its last turn, {EXCERPT} characters at most")
+    ranks: list[int] = Field(description="as shown")
+    strength: int | None = Field(description="as shown")
+    flags: list[str]
 
 
 class OwnAnswers(BaseModel):
@@ -202,7 +244,8 @@ def answer(project_id: Id, body: AnswerIn, asker: AnyAsker) -> SubmittedOut:
     has read, and nothing more is given before they have read the new ones.
     """
     edited = (body.edited.response, body.edited.text) if body.edited else None
-    shown = Shown(body.ranks, body.strength, body.ratings, body.flags, body.rationale, edited, body.seconds)
+    spans = [span.model_dump() for span in body.spans]
+    shown = Shown(body.ranks, body.strength, body.ratings, body.flags, spans, body.rationale, edited, body.seconds)
     with asker.writes(project_id, Right.RATE) as (session, member):
         project = session.get_one(Project, project_id)
         lock_member(session, member)
@@ -241,8 +284,12 @@ def my_answers(
             seconds=row.seconds,
             surplus=row.kind == "surplus",
             can_revise=can_revise(row, first_at, now),
+            prompt=prompt[-1]["content"][:EXCERPT],
+            ranks=(seen := in_shown_order(row.shown or range(len(row.ranks)), row, None)).ranks,
+            strength=seen.strength,
+            flags=row.flags,
         )
-        for row, first_at in rows
+        for row, first_at, prompt in rows
     ]
     return OwnAnswers(answers=out[:limit], older=out[limit - 1].answer if len(out) > limit else None)
 
@@ -261,6 +308,7 @@ def reopen_answer(project_id: Id, answer_id: Id, asker: AnyAsker) -> Task:
         strength=before.strength,
         ratings=before.ratings,
         flags=list(before.flags),
+        spans=[SpanOut(**span) for span in before.spans],
         rationale=before.rationale,
         edited=edited,
     )
@@ -310,7 +358,7 @@ class _Found(NamedTuple):
     responses: list[dict[str, Any]]
     draft: tuple[int, dict[str, Any]] | None
     warnings: list[str]
-    strength: bool
+    project: Project
 
 
 class _Following(NamedTuple):
@@ -346,7 +394,7 @@ def _found(session: Session, project: Project, given: Given) -> _Found:
     prompt, responses, tags, version, body = session.execute(query).one()
     warnings = [project.warnings[tag] for tag in tags if tag in project.warnings]
     draft = None if version is None else (version, body)
-    return _Found(given, prompt, responses, draft, warnings, project.strength)
+    return _Found(given, prompt, responses, draft, warnings, project)
 
 
 def _drawn(following: _Following) -> NextOut:
@@ -355,14 +403,16 @@ def _drawn(following: _Following) -> NextOut:
 
 
 def _task(found: _Found) -> Task:
-    given = found.given
+    given, project = found.given, found.project
+    responses = [found.responses[index]["messages"] for index in given.shown]
+    texts = [mask_names(messages[-1]["content"], project.mask)[0] for messages in responses] if project.edit else None
     return Task(
         assignment=given.assignment,
         prompt=[Turn(**turn) for turn in turns_to_html(found.prompt)],
-        responses=[
-            [Turn(**turn) for turn in turns_to_html(found.responses[index]["messages"])] for index in given.shown
-        ],
-        strength=found.strength,
+        responses=[[Turn(**turn) for turn in turns_to_html(messages, project.mask)] for messages in responses],
+        texts=texts,
+        strength=project.strength,
+        asks=Asks.model_validate(project, from_attributes=True),
         training=given.purpose == "training",
         lease_seconds=LEASE_SECONDS,
         draft=DraftOut(version=found.draft[0], body=found.draft[1]) if found.draft else None,
@@ -375,5 +425,7 @@ def _receipt(receipt: Receipt) -> ReceiptOut:
     feedback = None
     if told is not None:
         ranks = [told.gold[index] for index in receipt.shown]
-        feedback = FeedbackOut(ranks=ranks, correct=told.correct, passed=told.passed, needed=told.needed)
+        why = to_html(told.explanation) if told.explanation else None
+        facts = {name: getattr(told, name) for name in ("correct", "done", "practice", "passed", "needed", "over")}
+        feedback = FeedbackOut(ranks=ranks, explanation_html=why, **facts)
     return ReceiptOut(answer=receipt.answer, revision=receipt.revision, surplus=receipt.surplus, feedback=feedback)

@@ -1,5 +1,6 @@
 """`annotate project`: make a campaign, change it, close it, and say what raters must read."""
 
+import re
 import shlex
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +27,22 @@ def options_of_raters(command: Any) -> Any:
             click.option("--overlap", type=int, help="How many raters answer each item.  [default: 1]"),
             click.option("--gold-rate", type=float, help="Share of gold items among real ones.  [default: 0.1]"),
             click.option("--qualify", type=int, help="Gold items to pass before real ones.  [default: 0]"),
+            click.option("--practice", type=int, help="Gold items that a new rater practises on.  [default: 3]"),
+            click.option(
+                "--dimension",
+                "dimensions",
+                multiple=True,
+                metavar="NAME=ANCHOR|ANCHOR…",
+                help="Rate each response on it; the anchors are the words of the steps.",
+            ),
+            click.option("--rationale", type=click.Choice(["off", "optional", "required"]), help="Ask why."),
+            click.option("--edit/--no-edit", default=None, help="Let raters rewrite the best response."),
+            click.option("--spans/--no-spans", default=None, help="Let raters mark passages good or bad."),
+            click.option("--all-bad/--no-all-bad", default=None, help="Let raters say that all responses are bad."),
+            click.option(
+                "--mask", multiple=True, metavar="NAME", help="A name to hide in responses, such as a model's."
+            ),
+            click.option("--pay", metavar="AMOUNT CURRENCY/PER", help="What raters earn, as in '12.50 EUR/hour'."),
             click.option("--skill", "skills", multiple=True, metavar="TAG", help="Only raters with this skill get it."),
             click.option("--warning", "warnings", multiple=True, metavar="TAG=TEXT", help="A content warning."),
             click.option("--consent", type=click.Path(), metavar="FILE.md", help="What raters must agree to first."),
@@ -73,8 +90,8 @@ def create(name: str, guidelines: str | None, database: str | None, as_json: boo
 def set_(name: str, database: str | None, as_json: bool, **given: Any) -> None:
     """Change what is given of project NAME, and nothing else.
 
-    --overlap is of items imported from then on. Raters must agree to a changed consent anew. --skill and --warning
-    replace all that were there; --skill '' takes them away.
+    --overlap is of items imported from then on. Raters must agree to a changed consent anew. --skill, --warning,
+    --dimension and --mask replace all that were there; --skill '' takes them away.
     """
     from annotate.services.projects import ProjectChange, change_project, find_project
 
@@ -135,18 +152,40 @@ def _checked(model: type[M], given: dict[str, Any]) -> M:
     values = {key: value for key, value in given.items() if value not in (None, ())}
     if "warnings" in values:
         values["warnings"] = dict(_warning(text) for text in values["warnings"] if text)
-    if "skills" in values:
-        values["skills"] = [tag for tag in values["skills"] if tag]
+    for name in ("skills", "mask", "arena"):
+        if name in values:
+            values[name] = [one for one in values[name] if one]
+    if "dimensions" in values:
+        values["dimensions"] = [_dimension(text) for text in values["dimensions"] if text]
+    if "pay" in values:
+        values["pay"] = _pay(values["pay"])
     if "consent" in values:
         values["consent"] = read_text(values["consent"], "--consent")
     try:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        option = {"skills": "--skill", "warnings": "--warning"}.get(
+        option = {"skills": "--skill", "warnings": "--warning", "dimensions": "--dimension"}.get(
             str(first["loc"][0]), "--" + str(first["loc"][0]).replace("_", "-")
         )
         raise BadInput(f"{option} {first['input']}: {first['msg']}") from None
+
+
+def _dimension(text: str) -> dict[str, Any]:
+    name, found, words = text.partition("=")
+    anchors = [one.strip() for one in words.split("|")]
+    if not found or not name.strip() or not 2 <= len(anchors) <= 7:
+        raise BadInput(
+            f"--dimension {text!r}: give a name and 2 to 7 anchors, as in --dimension 'helpful=useless||fine||perfect'"
+        )
+    return {"name": name.strip(), "anchors": anchors}
+
+
+def _pay(text: str) -> dict[str, Any]:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s+([A-Z]{3})\s*/\s*(hour|answer)\s*", text)
+    if found is None:
+        raise BadInput(f"--pay {text!r}: give an amount, a currency and what it is for, as in --pay '12.50 EUR/hour'")
+    return {"amount": float(found[1]), "currency": found[2], "per": found[3]}
 
 
 def _warning(text: str) -> tuple[str, str]:

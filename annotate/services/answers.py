@@ -10,13 +10,13 @@ from sqlalchemy import exists, insert, select
 from sqlalchemy.orm import Session, aliased
 
 from annotate.services.assignment import Given, end, given_to, lock_member, take_slot
-from annotate.services.gold import Feedback, train
+from annotate.services.gold import Feedback, feedback_of, train
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
 from annotate.services.webhooks import announce
 from annotate.store.tables import Answer as AnswerRow
-from annotate.store.tables import AnswerText, Assignment, Member, Project
-from preferences.contract import Answer, Edit, check_answer
+from annotate.store.tables import AnswerText, Assignment, Item, Member, Project
+from preferences.contract import Answer, Edit, Span, check_answer
 
 UNDO_SECONDS = 15 * 60.0
 
@@ -88,6 +88,8 @@ def submit(
         kind = "surplus" if slot is None else "rated"
     elif given.purpose == "gold" and project.closed_at is not None:
         kind = "surplus"  # as any other answer to it, so that nobody can tell
+    if stored and answer.seconds is not None:  # the time of a change comes on top
+        answer = answer.model_copy(update={"seconds": answer.seconds + (stored[-1].seconds or 0.0)})
     number = session.scalar(
         insert(AnswerRow)
         .values(
@@ -132,11 +134,14 @@ def reopen(session: Session, member: Member, answer_id: int, *, now: float | Non
     return Given(*row), GivenAnswer(answer, session.get(AnswerText, answer_id), member)
 
 
-def own_answers(session: Session, member: Member, *, before: int | None, limit: int) -> list[tuple[AnswerRow, float]]:
-    """A rater's standing answers with when each item was first answered, the newest first, older than `before`."""
+def own_answers(
+    session: Session, member: Member, *, before: int | None, limit: int
+) -> list[tuple[AnswerRow, float, list[dict[str, Any]]]]:
+    """A rater's standing answers, when each item was first answered, and its prompt; newest first, below `before`."""
     first, newer = aliased(AnswerRow), aliased(AnswerRow)
     query = (
-        select(AnswerRow, first.submitted_at)
+        select(AnswerRow, first.submitted_at, Item.prompt)
+        .join(Item, Item.id == AnswerRow.item_id)
         .join(first, (first.item_id == AnswerRow.item_id) & (first.member_id == AnswerRow.member_id))
         .where(first.revision == 1, AnswerRow.member_id == member.id, AnswerRow.kind != "imported")
         .where(~exists().where(newer.supersedes_id == AnswerRow.id))
@@ -144,7 +149,7 @@ def own_answers(session: Session, member: Member, *, before: int | None, limit: 
     if before is not None:
         query = query.where(AnswerRow.id < before)
     rows = session.execute(query.order_by(AnswerRow.id.desc()).limit(limit))
-    return [(answer, first_at or 0.0) for answer, first_at in rows]
+    return [(answer, first_at or 0.0, prompt) for answer, first_at, prompt in rows]
 
 
 def can_revise(answer: AnswerRow, first_at: float, now: float) -> bool:
@@ -159,6 +164,7 @@ class Shown(NamedTuple):
     strength: int | None = None
     ratings: dict[str, list[float]] | None = None
     flags: Sequence[str] = ()
+    spans: Sequence[dict[str, Any]] = ()
     rationale: str | None = None
     edited: tuple[int, str] | None = None
     seconds: float | None = None
@@ -173,6 +179,8 @@ def in_import_order(shown: Sequence[int], given: Shown) -> Answer:
             raise Refused("does-not-fit", f"This answer can't be stored: {len(values)} {name} for {count} responses.")
     if given.edited is not None and not 0 <= given.edited[0] < count:
         raise Refused("does-not-fit", f"This answer can't be stored: it edits response {given.edited[0]} of {count}.")
+    if any(not 0 <= span["response"] < count for span in given.spans):
+        raise Refused("does-not-fit", f"This answer can't be stored: it marks a response that is none of {count}.")
     at = [shown.index(index) for index in range(count)]  # where each response of the import stood
     strength = given.strength
     if strength is not None and list(shown) == [1, 0]:
@@ -183,6 +191,7 @@ def in_import_order(shown: Sequence[int], given: Shown) -> Answer:
         strength=strength,
         ratings={name: [values[p] for p in at] for name, values in given.ratings.items()} if given.ratings else None,
         flags=list(given.flags),
+        spans=[Span(**{**span, "response": shown[span["response"]]}) for span in given.spans] or None,
         rationale=given.rationale,
         edited=Edit(response=shown[given.edited[0]], text=given.edited[1]) if given.edited else None,
         seconds=given.seconds,
@@ -200,6 +209,7 @@ def in_shown_order(shown: Sequence[int], answer: AnswerRow, text: AnswerText | N
         strength=strength,
         ratings={name: [values[index] for index in shown] for name, values in (answer.ratings or {}).items()} or None,
         flags=answer.flags,
+        spans=[{**span, "response": list(shown).index(span["response"])} for span in answer.spans or []],
         rationale=text.rationale if text else None,
         edited=(list(shown).index(edited["response"]), edited["text"]) if edited else None,
         seconds=answer.seconds,
@@ -213,6 +223,7 @@ def answer_columns(answer: Answer) -> dict[str, Any]:
         "strength": answer.strength,
         "ratings": answer.ratings,
         "flags": answer.flags or [],
+        "spans": [span.model_dump() for span in answer.spans] if answer.spans else None,
         "seconds": answer.seconds,
     }
 
@@ -275,7 +286,7 @@ def _stored_before(
         raise Refused("key-reused", "This answer was stored before with other content, which stands; reload the page.")
     feedback = None
     if row.kind == "training":
-        feedback = train(session, member, session.get_one(Project, member.project_id), row.item_id)
+        feedback = feedback_of(session, member, session.get_one(Project, member.project_id), row.item_id)
     return Receipt(row.id, row.revision, row.kind == "surplus", row.submitted_at or 0.0, row.shown or [], feedback)
 
 
@@ -296,5 +307,23 @@ def _check(answer: Answer, project: Project, count: int) -> None:
         raise Refused("does-not-fit", "This project does not ask how strongly; leave the strength out.")
     try:
         check_answer(answer, count)
+        _check_asked(answer, project)
     except ValueError as error:
         raise Refused("does-not-fit", f"This answer can't be stored: {error}.") from None
+
+
+def _check_asked(answer: Answer, project: Project) -> None:
+    """What the project asks for must be there, and ratings must be steps of its dimensions. Raises ValueError."""
+    if project.rationale == "required" and not (answer.rationale or "").strip():
+        raise ValueError("rationale: this project asks for a few words on why")
+    if not project.dimensions:
+        return
+    given = answer.ratings or {}
+    steps = {one["name"]: len(one["anchors"]) for one in project.dimensions}
+    if unknown := sorted(given.keys() - steps.keys()):
+        raise ValueError(f"ratings: there is no dimension {unknown[0]!r}; there are {', '.join(map(repr, steps))}")
+    for name, most in steps.items():
+        if name not in given:
+            raise ValueError(f"ratings: {name!r} is missing")
+        if any(value != int(value) or not 1 <= value <= most for value in given[name]):
+            raise ValueError(f"ratings: {name!r} takes whole numbers from 1 to {most}")

@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
+from annotate.services.gold import end_of_training, is_trained
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
 from annotate.services.webhooks import announce
@@ -48,19 +49,25 @@ def next_assignment(
     """Lease an item to a rater for LEASE_SECONDS; None if there is nothing for them now.
 
     What the rater was given before and has not ended comes first, in the same order of responses, unless they have
-    opted out of it since, or it is among the assignments that they are `holding`: so a page can fetch the next item
-    while the rater reads this one. After that, training until they are qualified; then the free slot of highest
+    opted out of it since, an owner has sent them back to training, or it is among the assignments that they are
+    `holding`: so a page can fetch the next item while the rater reads this one. After that, training until they are
+    qualified, or there is nothing to train on and nothing to pass; then the free slot of highest
     priority, oldest item first, or in its place, at the project's gold rate and by chance, a gold item.
     """
     now = time.time() if now is None else now
     lock_member(session, member)
     if project.closed_at is not None:
         return None
+    trains = member.qualified_at is None and bool(project.qualify or project.practice)
     for given in _open_assignments(session, member, blocked_tags(member, project)):
-        if given.assignment not in holding and _lease(session, given, now):
+        if given.assignment in holding or (trains and given.purpose != "training"):
+            continue
+        if _lease(session, given, now):
             return given
-    if project.qualify and member.qualified_at is None:
-        return _give_gold(session, member, project, "training", now)
+    if trains:
+        given = None if is_trained(session, member, project) else _give_gold(session, member, project, "training", now)
+        if given is not None or not end_of_training(session, member, project):
+            return given
     free = _free_slots(member, project, now).limit(1).with_for_update(skip_locked=True, of=Slot)
     found = session.execute(free).first()
     if found is None:

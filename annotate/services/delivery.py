@@ -24,8 +24,8 @@ import httpx
 from sqlalchemy import delete, func, select, update
 
 from annotate.services.receivers import webhook_secret
+from annotate.store.access import Delivery, Webhook
 from annotate.store.database import Database
-from annotate.store.tables import Delivery, Webhook
 
 log = logging.getLogger("annotate.webhooks")
 TRIES = 10

@@ -19,7 +19,8 @@ from annotate.services.people import check_login, give_part, new_person, set_pas
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
 from annotate.services.secrets import signing_key
-from annotate.store.tables import Link, Member, Person
+from annotate.store.access import Link
+from annotate.store.tables import Member, Person
 
 Purpose = Literal["join", "password"]
 KEPT_SECONDS = 30 * 24 * 3600.0  # after its end; until then a page can say what became of a link

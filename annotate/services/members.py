@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from annotate.services.projects import Tag, note
 from annotate.services.refusals import Refused
 from annotate.services.rights import MAY, Right
-from annotate.store.tables import Answer, Assignment, Link, Member, Person, Project, Slot
+from annotate.store.access import Link
+from annotate.store.tables import Answer, Assignment, Member, Person, Project, Slot
 from preferences.errors import BadInput
 
 Role = Literal["rater", "reviewer", "owner"]
@@ -95,6 +96,7 @@ def change_member(
         tell("skills changed", skills=member.skills)
     if "qualified" in given and change.qualified != (member.qualified_at is not None):
         member.qualified_at = now if change.qualified else None
+        member.training_since = member.training_since if change.qualified else now
         tell("admitted" if change.qualified else "sent back to training")
     if "removed" in given and change.removed != (member.removed_at is not None):
         if not change.removed and member.person_id is None and member.rater == member.pseudonym:

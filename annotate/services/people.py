@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 
 from annotate.services.projects import ProjectSettings, create_project, note
 from annotate.services.refusals import Refused
+from annotate.store.access import FailedLogin, Link, Login
 from annotate.store.database import Database
-from annotate.store.tables import FailedLogin, Link, Login, Member, Person, Project
+from annotate.store.tables import Member, Person, Project
 from preferences.errors import BadInput
 
 LOGIN_SECONDS = 14 * 24 * 3600.0
@@ -264,6 +265,12 @@ def start_login(session: Session, person: Person) -> str:
 
 def end_login(session: Session, token: str) -> None:
     session.execute(delete(Login).where(Login.token_hash == _token_hash(token)))
+
+
+def set_language(session: Session, person_id: int, language: str | None) -> None:
+    """Keep the language in which a person wants the pages, a code such as "de"; None: their browser's."""
+    session.get_one(Person, person_id).language = language
+    note(session, "language chosen", project=None, person=person_id)
 
 
 def login_sessions(session: Session, person_id: int) -> list[Login]:

@@ -16,21 +16,21 @@ from annotate.services.members import free_leases, is_active_owner, lock_owners,
 from annotate.services.people import new_pseudonym
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
+from annotate.store.access import FailedLogin, Link, Login, Token
 from annotate.store.database import BUSY_SECONDS, Database
 from annotate.store.tables import (
     Answer,
     AnswerText,
     Assignment,
     Audit,
+    Chat,
+    Decision,
     Draft,
-    FailedLogin,
-    Link,
-    Login,
     Member,
     Person,
     Project,
+    Question,
     Skip,
-    Token,
 )
 
 # What would tell a rater, who may be handed all this, which items were checks.
@@ -79,6 +79,10 @@ def erase(session: Session, project_id: int, member_id: int, *, by: Member | Non
     session.execute(delete(AnswerText).where(AnswerText.answer_id.in_(answers)))
     session.execute(delete(Draft).where(Draft.assignment_id.in_(assignments)))
     session.execute(update(Skip).where(Skip.member_id == member.id).values(text=None))
+    session.execute(delete(Question).where(Question.member_id == member.id))
+    session.execute(update(Question).where(Question.replied_by == member.id).values(reply="", replied_by=None))
+    session.execute(update(Decision).where(Decision.member_id == member.id).values(rationale=None))
+    session.execute(update(Chat).where(Chat.member_id == member.id, Chat.item_id.is_(None)).values(turns=[]))
     free_leases(session, member)
     member.pseudonym = member.rater = new_pseudonym()
     member.person_id = None
@@ -150,7 +154,7 @@ def _account(session: Session, person: Person) -> dict[str, Any]:
         "created_at": person.created_at,
         "sessions": [{"created_at": one.created_at, "expires_at": one.expires_at} for one in logins],
         "tokens": [
-            {"name": one.name, "rights": one.rights} | _times(one, "created_at", "expires_at", "used_at")
+            {"name": one.name, "rights": one.rights} | _facts(one, "created_at", "expires_at", "used_at")
             for one in tokens
         ],
         "failed_logins": list(session.scalars(failed)),
@@ -169,19 +173,34 @@ def _part(session: Session, member: Member) -> dict[str, Any]:
     return {
         "project": project.name,
         **{name: getattr(member, name) for name in columns},
-        **_times(member, "qualified_at", "consented_at", "removed_at"),
+        **_facts(member, "qualified_at", "consented_at", "removed_at"),
         "consent_hash": member.consent_hash,
         "answers": [_answer(answer, words) for answer, words in answers],
         "skips": [{"item": one.item_id, "reason": one.reason, "text": one.text, "at": one.at} for one in skips],
         "drafts": [
             {"item": item, "body": draft.body, "saved_at": draft.saved_at} for draft, item in session.execute(drafts)
         ],
+        "questions": _rows(session, Question, member, "item_id", "text", "asked_at", "reply", "replied_at", "read_at"),
+        "replies": list(session.scalars(select(Question.reply).where(Question.replied_by == member.id))),
+        "decisions": _rows(session, Decision, member, "item_id", "ranks", "strength", "rationale", "shown", "at"),
+        "chats": _rows(session, Chat, member, "item_id", "turns", "created_at", "updated_at"),
         "audit": list(_audit(session, (Audit.project_id == project.id) & or_(Audit.member_id == member.id, about))),
     }
 
 
 def _answer(answer: Answer, words: AnswerText | None) -> dict[str, Any]:
-    columns = ("ranks", "strength", "ratings", "flags", "shown", "seconds", "guideline", "submitted_at", "revision")
+    columns = (
+        "ranks",
+        "strength",
+        "ratings",
+        "flags",
+        "spans",
+        "shown",
+        "seconds",
+        "guideline",
+        "submitted_at",
+        "revision",
+    )
     return {
         "answer": answer.id,
         "item": answer.item_id,
@@ -192,11 +211,16 @@ def _answer(answer: Answer, words: AnswerText | None) -> dict[str, Any]:
     }
 
 
+def _rows(session: Session, table: Any, member: Member, *names: str) -> list[dict[str, Any]]:
+    rows = session.scalars(select(table).where(table.member_id == member.id).order_by(table.id))
+    return [_facts(row, *names) for row in rows]
+
+
 def _audit(session: Session, which: ColumnElement[bool]) -> Iterator[dict[str, Any]]:
     for entry in session.scalars(select(Audit).where(which).order_by(Audit.id)):
         detail = {key: value for key, value in entry.detail.items() if key not in _BLIND_DETAILS}
         yield {"at": entry.at, "action": entry.action, "detail": detail}
 
 
-def _times(row: object, *names: str) -> dict[str, Any]:
+def _facts(row: object, *names: str) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names}

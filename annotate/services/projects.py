@@ -2,10 +2,10 @@
 
 import hashlib
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import func, insert, select
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from annotate.services.refusals import Refused
@@ -15,6 +15,33 @@ from preferences.errors import BadInput
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Tag = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+Anchor = Annotated[str, Field(max_length=200)]
+
+
+def _different(dimensions: "list[Dimension]") -> "list[Dimension]":
+    if len({one.name for one in dimensions}) < len(dimensions):
+        raise ValueError("two dimensions have the same name")
+    return dimensions
+
+
+class Dimension(BaseModel):
+    """What each response is rated on, in steps from 1; `anchors` are the words of each step, "" for none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=40)]
+    anchors: list[Anchor] = Field(min_length=2, max_length=7)
+
+
+class Pay(BaseModel):
+    """What a rater earns, for each hour of active time or for each answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    amount: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="as in ISO 4217")]
+    per: Literal["hour", "answer"]
 
 
 class Adjustable(BaseModel):
@@ -28,6 +55,15 @@ class Adjustable(BaseModel):
     skills: list[Tag] = Field(default=[], max_length=1000)
     warnings: dict[Tag, Annotated[str, Field(min_length=1, max_length=2000)]] = Field(default={}, max_length=1000)
     consent: Annotated[str, Field(min_length=1, max_length=200_000)] | None = None
+    dimensions: Annotated[list[Dimension], Field(max_length=10), AfterValidator(_different)] = []
+    all_bad: bool = False
+    rationale: Literal["off", "optional", "required"] = "off"
+    edit: bool = False
+    spans: bool = False
+    mask: list[Name] = Field(default=[], max_length=200)
+    practice: Annotated[int, Field(ge=0, le=1000)] = 3
+    pay: Pay | None = None
+    arena: list[Name] = Field(default=[], max_length=100)
 
 
 class ProjectSettings(Adjustable):
@@ -97,9 +133,13 @@ def change_project(
     if version is not None and version != project.version:
         raise Refused("wrong-version", "Somebody has changed this project; read it again.", version=project.version)
     given = change.model_dump(exclude_unset=True)
+    if "arena" in given and bool(given["arena"]) != bool(project.arena):
+        raise Refused("bad-input", "A project is an arena from the beginning or never; make another project.")
     closed = given.pop("closed", None)
     if closed is not None and closed != (project.closed_at is not None):
         project.closed_at = time.time() if closed else None
+    if given.get("qualify") and not project.qualify:  # until now nobody had anything to pass
+        session.execute(update(Member).where(Member.project_id == project_id).values(qualified_at=None))
     for name, value in given.items():
         setattr(project, name, value)
     project.version += 1

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
 from annotate.services.secrets import signing_key
-from annotate.store.tables import Delivery, Member, Webhook
+from annotate.store.access import Delivery, Webhook
+from annotate.store.tables import Member
 
 MOST = 20  # webhooks of one project: every event goes to each of them
 

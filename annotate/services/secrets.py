@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from annotate.store.tables import Setting
+from annotate.store.access import Setting
 from preferences.errors import BadInput
 
 SHORTEST_SECRET = 32  # characters

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from annotate.store.access import Link, Login, Token
 from annotate.store.copying import (
     TABLES,
     Advance,
@@ -27,7 +28,7 @@ from annotate.store.copying import (
     triggers_off,
 )
 from annotate.store.database import MOVED, Database, open_database, public_url
-from annotate.store.tables import Answer, Audit, Link, Login, Person, Project, Token
+from annotate.store.tables import Answer, Audit, Person, Project
 from preferences.errors import BadInput
 
 BESIDE = ("-wal", "-shm", "-journal")  # files that SQLite keeps beside a database

@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
 from annotate.services.rights import Right
+from annotate.store.access import Token
 from annotate.store.database import Database
-from annotate.store.tables import Person, Token
+from annotate.store.tables import Person
 from preferences.errors import BadInput
 
 PREFIX = "concord_"  # so that a token that leaks can be found by scanners

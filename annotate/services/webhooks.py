@@ -10,9 +10,9 @@ from typing import Any, Literal
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from annotate.store.tables import Delivery, Webhook
+from annotate.store.access import Delivery, Webhook
 
-Event = Literal["answer.stored", "item.skipped", "project.changed", "export.made"]
+Event = Literal["answer.stored", "item.skipped", "project.changed", "export.made", "question.asked"]
 
 
 def announce(session: Session, project_id: int, event: Event, **body: Any) -> None:

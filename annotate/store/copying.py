@@ -15,8 +15,9 @@ from sqlalchemy import String, Table, bindparam, delete, func, insert, select, t
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from annotate.store.access import Setting
 from annotate.store.database import BUSY_SECONDS, MOVED
-from annotate.store.tables import Base, Setting
+from annotate.store.tables import Base
 
 CHUNK = 2000
 TABLES: list[Table] = Base.metadata.sorted_tables  # a table stands behind those that it refers to

@@ -46,6 +46,12 @@ class Project(Base):
     `gold_rate` is the share of gold items among what a qualified rater is given; `qualify` how many gold items a rater
     must pass before real ones; `skills` the tags whose items go only to raters with that skill; `warnings` {tag: text
     of a content warning}, whose items raters may opt out of; `consent` what raters must agree to first.
+
+    What an answer says beyond the ranking: `dimensions` [{name, anchors: a text for each step from 1, "" for none}] to
+    rate each response on, `all_bad`, `rationale` (off, optional, required), `edit` (rewrite the best), `spans` (mark
+    passages). `mask`: names that are hidden in responses. `practice`: how many gold items a new rater sees with the
+    right answer first. `pay`: {amount, currency, per: hour or answer}. `arena`: names of the models that raters chat
+    with, instead of imported items.
     """
 
     __tablename__ = "projects"
@@ -63,6 +69,15 @@ class Project(Base):
     skills: Mapped[list[Any]] = mapped_column(default=list)
     warnings: Mapped[dict[str, Any]] = mapped_column(default=dict)
     consent: Mapped[str | None] = mapped_column(Text)
+    dimensions: Mapped[list[Any]] = mapped_column(default=list)
+    all_bad: Mapped[bool] = mapped_column(default=False)
+    rationale: Mapped[str] = mapped_column(String(8), default="off")
+    edit: Mapped[bool] = mapped_column(default=False)
+    spans: Mapped[bool] = mapped_column(default=False)
+    mask: Mapped[list[Any]] = mapped_column(default=list)
+    practice: Mapped[int] = mapped_column(default=0)
+    pay: Mapped[dict[str, Any] | None]
+    arena: Mapped[list[Any]] = mapped_column(default=list)
     version: Mapped[int] = mapped_column(default=1)
 
 
@@ -79,7 +94,7 @@ class Guideline(Base):
 
 class Person(Base):
     """Somebody who can log in. `openid` is "issuer subject" of an OpenID Connect login; without a password the hash is
-    empty."""
+    empty. `language` is the one that they chose for the pages, null for their browser's."""
 
     __tablename__ = "people"
     __table_args__ = (
@@ -91,6 +106,7 @@ class Person(Base):
     name: Mapped[str | None] = mapped_column(String(200))
     password_hash: Mapped[str] = mapped_column(String(200))
     openid: Mapped[str | None] = mapped_column(Text)
+    language: Mapped[str | None] = mapped_column(String(8))
     created_at: Mapped[float]
 
 
@@ -99,8 +115,8 @@ class Member(Base):
 
     `rater` is the login or the imported id: personal data, shown to owners only. Exports say `pseudonym`.
     `guideline` is the version that this member has read, `consent_hash` the SHA-256 of the consent that they gave.
-    `skills` are tags that they can rate, `opted_out` tags with a warning that they don't want to see. Who has
-    `removed_at` is out; erasing a member also cuts `person_id` and makes a new pseudonym.
+    `training_since` is when an owner sent them back to training. `skills` are tags that they can rate, `opted_out`
+    tags with a warning that they don't want to see. Who has `removed_at` is out; erasing a member also cuts `person_id` and makes a new pseudonym.
     """
 
     __tablename__ = "members"
@@ -120,6 +136,7 @@ class Member(Base):
     skills: Mapped[list[Any]] = mapped_column(default=list)
     opted_out: Mapped[list[Any]] = mapped_column(default=list)
     qualified_at: Mapped[float | None]
+    training_since: Mapped[float | None]
     consented_at: Mapped[float | None]
     consent_hash: Mapped[str | None] = mapped_column(String(64))
     removed_at: Mapped[float | None]
@@ -144,7 +161,8 @@ class Group(Base):
 class Item(Base):
     """A prompt with its responses. `key` is the id that the import gave; `prompt_hash` is of the normalised prompt.
 
-    `gold` are the known ranks of an item that checks raters: it has no slots, and every rater may be given it.
+    `gold` are the known ranks of an item that checks raters: it has no slots, and every rater may be given it;
+    `explanation` says why they are right.
     """
 
     __tablename__ = "items"
@@ -167,6 +185,7 @@ class Item(Base):
     responses: Mapped[list[Any]]
     tags: Mapped[list[Any]]
     gold: Mapped[list[Any] | None]
+    explanation: Mapped[str | None] = mapped_column(Text)
     priority: Mapped[float]
     overlap: Mapped[int]
     content_hash: Mapped[str] = mapped_column(String(64))
@@ -233,7 +252,8 @@ class Answer(Base):
 
     `kind`: "rated" fills a slot; "surplus" came when none was left (paid, not counted); "gold" and "training" check the
     rater; "imported" was given elsewhere. A revision (2, 3, …) supersedes the answer before it and inherits its kind;
-    the slot stays the first one's. `idempotency_key` makes submitting twice store once.
+    the slot stays the first one's. `idempotency_key` makes submitting twice store once. `spans` are passages
+    marked good or bad, as preferences.contract.Span.
     """
 
     __tablename__ = "answers"
@@ -260,6 +280,7 @@ class Answer(Base):
     strength: Mapped[int | None]
     ratings: Mapped[dict[str, Any] | None]
     flags: Mapped[list[Any]]
+    spans: Mapped[list[Any] | None]
     shown: Mapped[list[Any] | None]
     seconds: Mapped[float | None]
     guideline: Mapped[int | None]
@@ -302,6 +323,55 @@ class Skip(Base):
     at: Mapped[float]
 
 
+class Decision(Base):
+    """What a reviewer or an owner decided about an item, without having seen the votes; the newest one stands.
+
+    Ranks are in import order; `shown` is the order on their screen. `rationale` is free text.
+    """
+
+    __tablename__ = "decisions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), index=True)
+    member_id: Mapped[int] = mapped_column(ForeignKey("members.id"), index=True)
+    ranks: Mapped[list[Any]]
+    strength: Mapped[int | None]
+    rationale: Mapped[str | None] = mapped_column(Text)
+    shown: Mapped[list[Any]]
+    at: Mapped[float]
+
+
+class Question(Base):
+    """What a rater asks the owners about an item, and the reply. `read_at`: when the rater saw the reply."""
+
+    __tablename__ = "questions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    item_id: Mapped[int] = mapped_column(ForeignKey("items.id"), index=True)
+    member_id: Mapped[int] = mapped_column(ForeignKey("members.id"), index=True)
+    text: Mapped[str] = mapped_column(Text)
+    asked_at: Mapped[float]
+    reply: Mapped[str | None] = mapped_column(Text)
+    replied_by: Mapped[int | None] = mapped_column(ForeignKey("members.id"))
+    replied_at: Mapped[float | None]
+    read_at: Mapped[float | None]
+
+
+class Chat(Base):
+    """A rater's conversation with two hidden models. `models` are their names, in the order on the screen.
+
+    `turns` is a list of {user, replies: [text or null, text or null]}. The vote makes an item of it.
+    """
+
+    __tablename__ = "chats"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    member_id: Mapped[int] = mapped_column(ForeignKey("members.id"), index=True)
+    models: Mapped[list[Any]]
+    turns: Mapped[list[Any]]
+    item_id: Mapped[int | None] = mapped_column(ForeignKey("items.id"), unique=True)
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+
+
 class Audit(Base):
     """Who did what, when; append-only. `member_id` and `person_id` are null for what was done at the command line.
 
@@ -316,97 +386,3 @@ class Audit(Base):
     at: Mapped[float]
     action: Mapped[str] = mapped_column(String(40))
     detail: Mapped[dict[str, Any]]
-
-
-class Login(Base):
-    """A login session: the browser holds a random token, we hold its SHA-256."""
-
-    __tablename__ = "logins"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
-    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
-    csrf_token: Mapped[str] = mapped_column(String(64))
-    created_at: Mapped[float]
-    expires_at: Mapped[float]
-
-
-class FailedLogin(Base):
-    """A login attempt that failed, counted by the throttle."""
-
-    __tablename__ = "failed_logins"
-    __table_args__ = (Index(None, "login", "at"),)
-    id: Mapped[int] = mapped_column(primary_key=True)
-    login: Mapped[str] = mapped_column(String(64))
-    at: Mapped[float]
-
-
-class Token(Base):
-    """A personal API token: its SHA-256, and the rights that it carries at most. Revoking deletes it."""
-
-    __tablename__ = "tokens"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"), index=True)
-    name: Mapped[str] = mapped_column(String(100))
-    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
-    rights: Mapped[list[Any]]
-    created_at: Mapped[float]
-    expires_at: Mapped[float | None]
-    used_at: Mapped[float | None]
-
-
-class Link(Base):
-    """A link that an owner hands out, good for one use until it expires: to join a project, or to set a new password.
-
-    The link carries a random token, signed; here is the token's SHA-256.
-    """
-
-    __tablename__ = "links"
-    __table_args__ = (
-        CheckConstraint("purpose IN ('join', 'password')", name="purpose"),
-        CheckConstraint("(purpose = 'password') = (person_id IS NOT NULL)", name="person"),
-    )
-    id: Mapped[int] = mapped_column(primary_key=True)
-    purpose: Mapped[str] = mapped_column(String(8))
-    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
-    role: Mapped[str] = mapped_column(String(8))
-    skills: Mapped[list[Any]]
-    person_id: Mapped[int | None] = mapped_column(ForeignKey("people.id"))
-    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
-    created_at: Mapped[float]
-    expires_at: Mapped[float]
-    used_at: Mapped[float | None]
-
-
-class Setting(Base):
-    """What holds for the whole database: the key that signs links, and where the database has moved to."""
-
-    __tablename__ = "settings"
-    name: Mapped[str] = mapped_column(String(40), primary_key=True)
-    value: Mapped[str] = mapped_column(Text)
-
-
-class Webhook(Base):
-    """An address that is told of a project's events."""
-
-    __tablename__ = "webhooks"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
-    url: Mapped[str] = mapped_column(Text)
-    events: Mapped[list[Any]]
-    created_at: Mapped[float]
-
-
-class Delivery(Base):
-    """One event for one webhook, written in the transaction of the event itself; `next_at` is null when it is over."""
-
-    __tablename__ = "deliveries"
-    __table_args__ = (Index(None, "next_at"),)
-    id: Mapped[int] = mapped_column(primary_key=True)
-    webhook_id: Mapped[int] = mapped_column(ForeignKey("webhooks.id"), index=True)
-    event: Mapped[str] = mapped_column(String(40))
-    body: Mapped[dict[str, Any]]
-    created_at: Mapped[float]
-    attempts: Mapped[int] = mapped_column(default=0)
-    next_at: Mapped[float | None]
-    delivered_at: Mapped[float | None]
-    error: Mapped[str | None] = mapped_column(Text)

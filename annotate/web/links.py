@@ -15,7 +15,7 @@ from annotate.services.links import find_link, join_as, join_as_new, reset_passw
 from annotate.services.people import SHORTEST_PASSWORD, Visitor, check_login, hash_password
 from annotate.services.refusals import Refused
 from annotate.store.database import DatabaseFailed
-from annotate.store.tables import Link, Person, Project
+from annotate.store.tables import Person, Project
 from annotate.web.openid import openid_link
 from annotate.web.plain import (
     FAILURES,
@@ -27,13 +27,20 @@ from annotate.web.plain import (
     page,
     sentence,
     sign_in,
+    sign_out,
 )
+from annotate.web.words import later, told
 from preferences.errors import BadInput
 
 router = APIRouter(include_in_schema=False, route_class=PlainRoute)
 OF_THE_LINK = ("link-used", "link-expired", "not-found")
-PASSWORD = f"""<label>{{label}}<input name="password" type="password" autocomplete="new-password" required
- minlength="{SHORTEST_PASSWORD}"></label>"""
+INVITED = {
+    "owner": later("You are invited as an owner."),
+    "reviewer": later("You are invited as a reviewer."),
+    "rater": later("You are invited as a rater."),
+}
+PASSWORD = f"""<input name="password" type="password" autocomplete="new-password" required
+ minlength="{SHORTEST_PASSWORD}">"""
 
 
 @router.get("/join/{token}")
@@ -105,41 +112,41 @@ def _join_page(request: Request, token: str, error: str = "", login: str = "", n
     with database.read() as session:
         link = find_link(session, token, "join")
         project = session.get_one(Project, link.project_id).name
-    body = f"<h1>Join “{escape(project)}”</h1><p>You are invited as {_as(link)}.</p>"
-    body += _as_visitor(token, visitor) if visitor else _as_new(request, token, error, login, name)
-    return page(body, 422 if error else 200)
+    body = f"<h1>{told(request, 'Join “{project}”', project=f'<bdi>{escape(project)}</bdi>')}</h1>"
+    body += f"<p>{told(request, INVITED[link.role or 'rater'])}</p>"
+    body += _as_visitor(request, token, visitor) if visitor else _as_new(request, token, error, login, name)
+    return page(request, body, 422 if error else 200)
 
 
-def _as_visitor(token: str, visitor: Visitor) -> str:
+def _as_visitor(request: Request, token: str, visitor: Visitor) -> str:
+    join = told(request, "Join as {login}", login=f"<bdi>{escape(visitor.login)}</bdi>")
     return f"""<form method="post" action="/join/{quote(token)}">{hidden(csrf=visitor.csrf_token)}
-<button class="primary">Join as {escape(visitor.login)}</button></form>
-<p>That's not you? Sign out, then open the link again.</p>
-<form method="post" action="/logout"><button class="quiet">Sign out</button></form>"""
+<button class="primary">{join}</button></form>
+<p>{told(request, "That's not you? Sign out, then open the link again.")}</p>
+{sign_out(request)}"""
 
 
 def _as_new(request: Request, token: str, error: str, login: str, name: str) -> str:
     here = quote(f"/join/{token}", safe="")
-    return f"""{alert(error)}<form method="post" action="/join/{quote(token)}">
-<label>Choose a login<input name="login" autocomplete="username" autocapitalize="none" spellcheck="false" required
+    return f"""{alert(request, error)}<form method="post" action="/join/{quote(token)}">
+<label>{told(request, "Choose a login")}
+<input name="login" autocomplete="username" autocapitalize="none" spellcheck="false" required
  maxlength="64" value="{escape(login[:64])}"></label>
-<label>Your name, if you like; only owners see it<input name="name" autocomplete="name" maxlength="200"
- value="{escape(name[:200])}"></label>
-{PASSWORD.format(label="Choose a password")}
-<button class="primary">Join</button></form>
-<p class="or"><a href="/login?next={here}">I have a login here already</a></p>{openid_link(request, join=token)}"""
+<label>{told(request, "Your name, if you like; only owners see it")}
+<input name="name" autocomplete="name" maxlength="200" value="{escape(name[:200])}"></label>
+<label>{told(request, "Choose a password")}{PASSWORD}</label>
+<button class="primary">{told(request, "Join")}</button></form>
+<p class="or"><a href="/login?next={here}">{told(request, "I have a login here already")}</a></p>
+{openid_link(request, join=token)}"""
 
 
 def _password_page(request: Request, token: str, error: str = "") -> HTMLResponse:
     with request.app.state.database.read() as session:
         link = find_link(session, token, "password")
         login = session.get_one(Person, link.person_id).login
-    body = f"""<h1>New password</h1>
-{alert(error)}<form method="post" action="/password/{quote(token)}">
-<label>Login<input name="login" autocomplete="username" readonly value="{escape(login)}"></label>
-{PASSWORD.format(label="New password")}
-<button class="primary">Set it and sign in</button></form>"""
-    return page(body, 422 if error else 200)
-
-
-def _as(link: Link) -> str:
-    return {"owner": "an owner", "reviewer": "a reviewer"}.get(link.role, "a rater")
+    body = f"""<h1>{told(request, "New password")}</h1>
+{alert(request, error)}<form method="post" action="/password/{quote(token)}">
+<label>{told(request, "Login")}<input name="login" autocomplete="username" readonly value="{escape(login)}"></label>
+<label>{told(request, "New password")}{PASSWORD}</label>
+<button class="primary">{told(request, "Set it and sign in")}</button></form>"""
+    return page(request, body, 422 if error else 200)

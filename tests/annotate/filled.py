@@ -3,6 +3,7 @@
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
+from annotate.store import access
 from annotate.store import tables as t
 
 HASH = "0123456789abcdef" * 4
@@ -109,6 +110,7 @@ def fill(session: Session) -> None:
         "strength": -2,
         "ratings": {"ä": [1.0, 2.5]},
         "flags": [],
+        "spans": [{"response": 0, "start": 0, "end": 1, "text": "ä", "mark": "bad"}],
         "shown": [1, 0],
         "seconds": 1 / 3,
         "guideline": 2,
@@ -140,6 +142,16 @@ def fill(session: Session) -> None:
             {"item_id": 2, "member_id": 2, "reason": "other", "text": None, "at": 2.0},
         ],
     )
+    for number in (1, 2):
+        decided = {"item_id": number, "member_id": 2, "ranks": [1, 2], "shown": [1, 0], "at": 1.5}
+        session.execute(insert(t.Decision).values(**decided, strength=-number, rationale=UNICODE))
+        asked = {"item_id": number, "member_id": 1, "text": UNICODE, "asked_at": 1.0, "reply": UNICODE}
+        session.execute(insert(t.Question).values(**asked, replied_by=2, replied_at=2.0))
+        times = {"created_at": 1.0, "updated_at": 2.0}
+        turns = [{"user": UNICODE, "replies": ["a", None]}]
+        session.execute(
+            insert(t.Chat).values(project_id=1, member_id=1, models=["x", "y"], turns=turns, item_id=number, **times)
+        )
     session.execute(
         insert(t.Audit),
         [
@@ -149,10 +161,10 @@ def fill(session: Session) -> None:
     )
     for number in (1, 2):
         common = {"token_hash": f"{number}{HASH[1:]}", "created_at": 1.0}
-        session.execute(insert(t.Login).values(**common, person_id=1, csrf_token="c", expires_at=4e9))
-        session.execute(insert(t.Token).values(**common, person_id=1, name=UNICODE, rights=["read"]))
+        session.execute(insert(access.Login).values(**common, person_id=1, csrf_token="c", expires_at=4e9))
+        session.execute(insert(access.Token).values(**common, person_id=1, name=UNICODE, rights=["read"]))
         session.execute(
-            insert(t.Link).values(
+            insert(access.Link).values(
                 **common,
                 purpose=("join", "password")[number - 1],
                 project_id=1,
@@ -162,9 +174,9 @@ def fill(session: Session) -> None:
                 expires_at=4e9,
             )
         )
-        session.execute(insert(t.FailedLogin).values(login=UNICODE, at=1.0))
-        session.execute(insert(t.Setting).values(name=f"key {number}", value=UNICODE))
-        session.execute(insert(t.Webhook).values(project_id=1, url="https://x", events=["e"], created_at=1.0))
+        session.execute(insert(access.FailedLogin).values(login=UNICODE, at=1.0))
+        session.execute(insert(access.Setting).values(name=f"key {number}", value=UNICODE))
+        session.execute(insert(access.Webhook).values(project_id=1, url="https://x", events=["e"], created_at=1.0))
         session.execute(
-            insert(t.Delivery).values(webhook_id=1, event="e", body={"n": 1.5}, created_at=1.0, next_at=2.0)
+            insert(access.Delivery).values(webhook_id=1, event="e", body={"n": 1.5}, created_at=1.0, next_at=2.0)
         )

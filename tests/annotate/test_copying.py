@@ -13,9 +13,10 @@ from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DatabaseError
 
 from annotate.services.storage import back_up, move, restore
+from annotate.store.access import FailedLogin, Link, Login, Setting, Token
 from annotate.store.copying import contents
 from annotate.store.database import Database, DatabaseFailed, open_database
-from annotate.store.tables import Answer, Audit, Base, FailedLogin, Link, Login, Member, Person, Setting, Token
+from annotate.store.tables import Answer, Audit, Base, Member, Person
 from preferences.errors import BadInput
 from tests.annotate.filled import HASH, fill
 from tests.annotate.released import make

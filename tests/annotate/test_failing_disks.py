@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import Engine, event, func, insert, select, text
 
 from annotate.services.storage import back_up, move, restore
+from annotate.store.access import FailedLogin
 from annotate.store.database import Database, DatabaseFailed, open_database
-from annotate.store.tables import Answer, Audit, FailedLogin, Member
+from annotate.store.tables import Answer, Audit, Member
 from preferences.errors import BadInput
 from tests.annotate.conftest import Annotate
 from tests.annotate.filled import fill

@@ -204,7 +204,9 @@ def test_every_constraint_is_enforced(place: str, kind: str) -> None:
         for table in tables:
             for key in table.foreign_key_constraints:
                 (first, *_) = key.column_keys
-                statement = f"UPDATE {table.name} SET {first} = 99999 WHERE {first} IS NOT NULL"
+                statement = (
+                    f"UPDATE {table.name} SET {first} = 99999 WHERE {first} IS NOT NULL"  # `fill` gives each one
+                )
                 if table.name == "item_tags":
                     statement += " AND item_id = 1 AND tag = 'de'"  # one row, or else they would collide
                 else:
@@ -236,6 +238,7 @@ UNIQUE = {  # what is given a second time, and where
     "uq_answers_supersedes_id": "UPDATE answers SET supersedes_id = 1 WHERE id = 3",
     "uq_answers_slot_id": "UPDATE answers SET slot_id = 1, kind = 'rated' WHERE id = 5",
     "uq_skips_item_id_member_id": "UPDATE skips SET item_id = 1",
+    "uq_chats_item_id": "UPDATE chats SET item_id = 1",
     "uq_logins_token_hash": "UPDATE logins SET token_hash = 'x'",
     "uq_tokens_token_hash": "UPDATE tokens SET token_hash = 'x'",
     "uq_links_token_hash": "UPDATE links SET token_hash = 'x'",

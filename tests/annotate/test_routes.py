@@ -24,8 +24,9 @@ from annotate.services.projects import ProjectSettings, create_project
 from annotate.services.receivers import add_webhook
 from annotate.services.rights import Right
 from annotate.services.tokens import make_token
+from annotate.store.access import Link, Login, Token
 from annotate.store.database import open_database
-from annotate.store.tables import Answer, Assignment, Link, Login, Member, Person, Token
+from annotate.store.tables import Answer, Assignment, Member, Person
 from annotate.web import plain
 from preferences.contract import Item
 
@@ -53,6 +54,7 @@ HOOK = {"url": "https://a.example/", "events": ["answer.stored"]}
 P = "/api/v1/projects/{project_id}"
 ROWS: dict[str, tuple[Row, Any]] = {  # method and path: (statuses, JSON body)
     "GET /api/v1/me": ((401, 200, 200, 200, 200, 200), None),
+    "PUT /api/v1/me/language": ((401, 204, 204, 204, 204, 403), {"language": "de"}),
     "PUT /api/v1/me/password": ((401, 204, 204, 204, 204, 403), {"old": "long enough", "new": "long enough, too"}),
     "GET /api/v1/me/sessions": ((401, 200, 200, 200, 200, 403), None),
     "DELETE /api/v1/me/sessions/{session_id}": ((401, 404, 404, 204, 404, 403), None),
@@ -77,6 +79,12 @@ ROWS: dict[str, tuple[Row, Any]] = {  # method and path: (statuses, JSON body)
     f"PATCH {P}/items/{{item_id}}": (owns(), {"priority": 2.0}),
     f"GET {P}/answers": (reviews(), None),
     "POST /api/v1/exports": (owns(), {"projects": [1]}),
+    f"GET {P}/mine": (rates(), None),
+    f"POST {P}/questions": (rates(201), {"assignment": "{assignment_id}", "text": "How is this meant?"}),
+    f"GET {P}/questions/mine": (rates(), None),
+    f"POST {P}/questions/read": (rates(204), None),
+    f"GET {P}/questions": (reviews(), None),
+    f"POST {P}/questions/{{question_id}}/reply": (owns(204), {"text": "As it says."}),
     f"POST {P}/next": (rates(), {}),
     f"POST {P}/answers": (rates(), {"assignment": "{assignment_id}", "key": "a new key", "ranks": [1, 2]}),
     f"GET {P}/answers/mine": (rates(), None),
@@ -103,6 +111,7 @@ ROWS: dict[str, tuple[Row, Any]] = {  # method and path: (statuses, JSON body)
     "GET /login": (all_get(200), None),
     "POST /login": (all_get(401), None),
     "POST /logout": (all_get(303), None),
+    "POST /language": (all_get(303), {"language": "de"}),
     "GET /login/openid": (all_get(404), None),  # no provider is set up
     "GET /login/openid/callback": (all_get(404), None),
     "GET /join/{join}": (all_get(200), None),
@@ -116,6 +125,7 @@ ROWS: dict[str, tuple[Row, Any]] = {  # method and path: (statuses, JSON body)
     "POST /account/tokens/revoke": ((401, 403, 403, 403, 403, 401), {"token": "1"}),
     "GET /favicon.ico": (all_get(307), None),
     "GET /static/icon.svg": (all_get(200), None),
+    "GET /static/languages/de.json": (all_get(200), None),
     "GET /api/v1/openapi.json": (all_get(200), None),
     "GET /healthz": (all_get(200), None),
     "GET /readyz": (all_get(200), None),
@@ -129,7 +139,11 @@ PAGES: dict[str, Row] = {  # what Gradio draws; test_security.py has what else G
     "GET /owner": (303, 403, 403, 307, 307, 303),
     "GET /owner/": (303, 403, 403, 200, 200, 303),
     "GET /owner/theme.css": (401, 403, 403, 200, 200, 401),
-    "POST /owner/gradio_api/run/predict": (401, 403, 403, 422, 422, 401),
+    "POST /owner/gradio_api/run/predict": (401, 403, 403, 404, 404, 401),
+    "GET /review": (303, 403, 307, 403, 403, 303),
+    "GET /review/": (303, 403, 200, 403, 403, 303),
+    "GET /review/theme.css": (401, 403, 200, 403, 403, 401),
+    "POST /review/gradio_api/run/predict": (401, 403, 404, 403, 403, 401),
 }
 # What is not written into the audit log: work that leads to an answer, which is, and what changes nothing.
 NOT_AUDITED = {
@@ -137,6 +151,7 @@ NOT_AUDITED = {
     f"POST {P}/assignments/{{assignment_id}}/renew",
     f"PUT {P}/assignments/{{assignment_id}}/draft",
     f"POST {P}/answers/{{answer_id}}/reopen",  # only shows
+    f"POST {P}/questions/read",
 }
 
 
@@ -219,6 +234,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
         stored = anna("POST", "/answers", {"assignment": first, "key": "the first", "ranks": [1, 2]})
         numbers["answer_id"] = stored["receipt"]["answer"]
         numbers["assignment_id"] = stored["next"]["task"]["assignment"]
+        asked = anna("POST", "/questions", {"assignment": first, "text": "What is meant?"})
+        numbers["question_id"] = asked["question"]
         anna("PUT", f"/assignments/{numbers['assignment_id']}/draft", {"body": {"why": "y"}})
     with database.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -229,7 +246,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 def says_who(scene: Scene, role: str, row: str) -> dict[str, str]:
     if role != "token":
         return scene.headers[role]
-    if row in ROWS and ROWS[row][0] in (rates(), rates(204)):
+    if row in ROWS and ROWS[row][0] in (rates(), rates(201), rates(204)):
         return scene.tokens["rate"]
     return scene.tokens["export" if row.endswith("/exports") else "any"]
 
@@ -339,7 +356,8 @@ def test_every_route_has_a_row(whole: tuple[FastAPI, TestClient]) -> None:
     document = app.openapi()["paths"]
     there |= {f"{method.upper()} {path}" for path, methods in document.items() for method in methods}
     said = {row.replace("{join}", "{token}").replace("{password}", "{token}") for row in ROWS}
-    said = (said - {"GET /static/icon.svg"}) | {"MOUNT /static"} | {f"MOUNT /{row.split('/')[1]}" for row in PAGES}
+    said = {row for row in said if not row.startswith("GET /static/")} | {"MOUNT /static", "MOUNT /static/languages"}
+    said |= {f"MOUNT /{row.split('/')[1]}" for row in PAGES}
     missing, gone = sorted(there - said), sorted(said - there)
     assert not missing, f"no row in tests/annotate/test_routes.py for: {', '.join(missing)}"
     assert not gone, f"rows for routes that are not there: {', '.join(gone)}"

@@ -146,7 +146,7 @@ def test_raters_are_blind_and_text_is_harmless(server: Server) -> None:
 
 def test_a_check_looks_like_any_other_item(server: Server, project: Annotate) -> None:
     """Gold items are mixed in, and nothing that the page gets tells which ones they are."""
-    project.ok("project", "create", "checked")
+    project.ok("project", "create", "checked", "--practice", "0")
     project.person("checked", "cleo")
     pairs = [{"id": f"c{n}", "prompt": f"Checked {n}?", "responses": ["one", "two"]} for n in range(12)]
     project.write("checked.jsonl", *pairs, *({**pair, "id": pair["id"] + "g", "gold": [1, 2]} for pair in pairs))

@@ -12,14 +12,16 @@ from sqlalchemy.exc import IntegrityError
 from annotate.services import drafts
 from annotate.services.answers import UNDO_SECONDS, Receipt, counted_answers, reopen, submit
 from annotate.services.assignment import LEASE_SECONDS, Given, next_assignment, renew, skip
-from annotate.services.exchange import import_items, settle_splits
+from annotate.services.exchange import import_items
+from annotate.services.export import settle_splits
 from annotate.services.gold import agreement_with_gold, is_correct
 from annotate.services.items import ItemChange, change_item, item_of
 from annotate.services.projects import ProjectChange, ProjectSettings, change_project, create_project
 from annotate.services.refusals import Refused
 from annotate.services.webhooks import Event
+from annotate.store.access import Delivery, Webhook
 from annotate.store.database import Database, open_database
-from annotate.store.tables import Answer, AnswerText, Audit, Delivery, Item, Member, Project, Skip, Slot, Webhook
+from annotate.store.tables import Answer, AnswerText, Audit, Item, Member, Project, Skip, Slot
 from preferences import contract
 from preferences.files import write_jsonl
 
@@ -247,7 +249,7 @@ def test_an_item_that_a_rater_opts_out_of_is_not_given_again(tmp_path: Path) -> 
 def test_gold_items_are_mixed_in_at_the_rate_in_unpredictable_places(tmp_path: Path) -> None:
     gold = [{"id": f"g{n}", "prompt": f"g{n}", "gold": [1, 2, 3]} for n in range(60)]
     real = [{"id": f"r{n}", "prompt": f"r{n}"} for n in range(200)]
-    small = Small(tmp_path, gold + real, raters=2, overlap=2, gold_rate=0.2)
+    small = Small(tmp_path, gold + real, raters=2, overlap=2, gold_rate=0.2, practice=0)
     places = []
     for rater in range(2):
         purposes = []
@@ -269,7 +271,7 @@ def test_gold_items_are_mixed_in_at_the_rate_in_unpredictable_places(tmp_path: P
 
 def test_a_rater_is_trained_before_real_items(tmp_path: Path) -> None:
     gold = [{"id": f"g{n}", "prompt": f"g{n}", "gold": [1, 2, 3]} for n in range(4)]
-    small = Small(tmp_path, [*gold, {"id": "r", "prompt": "r"}], raters=2, qualify=2)
+    small = Small(tmp_path, [*gold, {"id": "r", "prompt": "r"}], raters=2, qualify=2, practice=2)
     right, wrong = [1, 2, 3], [3, 2, 1]
     told = []
     for number, ranks in enumerate((right, wrong, right)):

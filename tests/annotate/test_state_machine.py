@@ -46,7 +46,8 @@ def fill(database: Database, folder: Path) -> None:
     """One project with a skill, a warning, gold items and training, and its raters; only the last one knows German."""
     write_jsonl(folder / "items.jsonl", ITEMS)
     with database.write() as session:
-        wishes = ProjectSettings(overlap=2, gold_rate=0.4, qualify=1, skills=["de"], warnings={"grim": "It is grim."})
+        training = {"qualify": 1, "practice": 2, "gold_rate": 0.4}
+        wishes = ProjectSettings(overlap=2, skills=["de"], warnings={"grim": "It is grim."}, **training)
         project = create_project(session, "p", guidelines=None, settings=wishes)
         import_items(session, project, contract.read_items(folder / "items.jsonl"), folder / "items.jsonl")
         for number in range(RATERS):
@@ -96,6 +97,7 @@ class Service(RuleBasedStateMachine):
         self.slots = {item.id: [Place(n + 1) for n in range(item.overlap)] for item in items if item.gold is None}
         self.given: list[list[Given]] = [[] for _ in range(RATERS)]
         self.qualified = [trained] * RATERS
+        self.practised: list[list[bool]] = [[] for _ in range(RATERS)]  # whether each practice item was passed
         self.opted_out = [False] * RATERS
         self.now, self.closed = 1000.0, False
         assignment._random = random.Random(0)  # type: ignore[assignment]  # so that an example can be run again
@@ -137,6 +139,8 @@ class Service(RuleBasedStateMachine):
         for one in held:
             if one.number in holding or self.blocked(who, one.item):
                 continue
+            if not self.qualified[who] and one.purpose != "training":
+                continue
             if one.purpose != "item" or self.lease(who, one.item):
                 assert found == (one.number, one.item, one.purpose, one.shown)  # as it was
                 return
@@ -144,6 +148,8 @@ class Service(RuleBasedStateMachine):
         gold = [item for item in possible if self.items[item].gold is not None]
         real = [n for n in possible if n not in gold and any(slot.free(self.now) for slot in self.slots[n])]
         best = min(real, key=lambda n: (-self.items[n].priority, n), default=None)
+        if not gold and any(self.practised[who]):
+            self.qualified[who] = True  # there is nothing left to practise on
         if not self.qualified[who]:
             allowed = [(item, "training") for item in gold]
         else:
@@ -210,7 +216,8 @@ class Service(RuleBasedStateMachine):
                     if counted and slot.whose == who:
                         slot.filled, slot.until = True, 0.0
             if one.purpose == "training":
-                self.qualified[who] |= ranks == self.items[one.item].gold
+                self.practised[who].append(ranks == self.items[one.item].gold)
+                self.qualified[who] |= len(self.practised[who]) >= 2 and any(self.practised[who])
         one.answers.append((receipt.answer, key, ranks, self.now))
         assert (receipt.revision, receipt.surplus) == (len(one.answers), one.kind == "surplus")
         assert (receipt.feedback is not None) == (one.purpose == "training")

@@ -22,8 +22,9 @@ from annotate.services.projects import ProjectSettings, create_project
 from annotate.services.receivers import add_webhook, webhook_secret
 from annotate.services.refusals import Refused
 from annotate.services.webhooks import announce
+from annotate.store.access import Delivery, Webhook
 from annotate.store.database import Database, open_database
-from annotate.store.tables import Delivery, Member, Webhook
+from annotate.store.tables import Member
 
 
 class Receiver:

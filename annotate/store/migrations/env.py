@@ -5,7 +5,7 @@ A new migration is a file in versions/ written by hand beside the change of tabl
 
 from alembic import context
 
-from annotate.store.tables import Base
+from annotate.store.access import Base  # with this module all tables are loaded
 
 context.configure(
     connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_as_batch=True
