@@ -18,10 +18,21 @@ _PAIR_FEATURES: list[dict[str, Any]] = [
     {"name": "tags", "list": "string"},
     {"name": "raters", "list": "string"},
     {"name": "models", "struct": [{"name": "chosen", "dtype": "string"}, {"name": "rejected", "dtype": "string"}]},
+    {"name": "source", "dtype": "string"},
 ]
 _EDIT: dict[str, Any] = {
     "name": "edited",
     "struct": [{"name": "response", "dtype": "int64"}, {"name": "text", "dtype": "string"}],
+}
+_SPANS: dict[str, Any] = {
+    "name": "spans",
+    "list": [
+        {"name": "response", "dtype": "int64"},
+        {"name": "start", "dtype": "int64"},
+        {"name": "end", "dtype": "int64"},
+        {"name": "text", "dtype": "string"},
+        {"name": "mark", "dtype": "string"},
+    ],
 }
 _FEATURES: dict[str, list[dict[str, Any]]] = {
     "default": _PAIR_FEATURES,
@@ -35,6 +46,7 @@ _FEATURES: dict[str, list[dict[str, Any]]] = {
         {"name": "responses", "list": _MESSAGES},
         {"name": "models", "list": "string"},
         {"name": "ranks", "list": "int64"},
+        {"name": "decided", "dtype": "bool"},
         {"name": "weight", "dtype": "float64"},
         {"name": "tags", "list": "string"},
         {
@@ -45,6 +57,7 @@ _FEATURES: dict[str, list[dict[str, Any]]] = {
                 {"name": "strength", "dtype": "int64"},
                 {"name": "ratings", "dtype": "json"},
                 {"name": "flags", "list": "string"},
+                _SPANS,
                 _EDIT,
                 {"name": "shown", "list": "int64"},
                 {"name": "seconds", "dtype": "float64"},
@@ -98,6 +111,7 @@ def dataset_card(manifest: dict[str, Any]) -> str:
         "Raters appear under random pseudonyms.\n\n"
         f"| file | rows |\n|---|---|\n{table}\n\n"
         "`preference` is the probability that `chosen` is the better one, from all answers to the pair; `strength` the "
-        "mean size of the raters' strength (1 slightly, 2 clearly, 3 much better); `weight` how much to trust the row. "
+        "mean size of the raters' strength (1 slightly, 2 clearly, 3 much better); `weight` how much to trust the row; "
+        "`source` is `edited` where a rater rewrote `rejected` into `chosen`. "
         "Whole groups stand on one side of the split. `manifest.json` holds the counts, the agreement and the hashes.\n"
     )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from align.config import parse
 from align.data.lengths import check_prompts, context_length
@@ -23,6 +23,9 @@ from align.run.progress import say
 from preferences.errors import BadInput
 from preferences.files import read_json, read_jsonl, write_jsonl, write_text
 from preferences.stats.winrate import accuracy, mean_interval, win_rate
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass
@@ -237,7 +240,7 @@ class HeldOut(NamedTuple):
 
 
 def _held_out(args: EvaluateConfig, judges: dict[str, Scorer]) -> HeldOut:
-    pairs = load_pairs(args.dataset_name, args.dataset_split, args.dataset_config)
+    pairs = _ranked(load_pairs(args.dataset_name, args.dataset_split, args.dataset_config), args.dataset_name)
     say(f"scoring {len(pairs)} held-out pairs with the reward model")
     chosen, rejected = (
         [(as_turns(row["prompt"]), as_turns(row[side])[-1]["content"]) for row in pairs]
@@ -248,6 +251,16 @@ def _held_out(args: EvaluateConfig, judges: dict[str, Scorer]) -> HeldOut:
         raise BadInput(f"{args.truth}: gives both sides of every held-out pair the same score; it tells nothing apart")
     scores["length"] = ([float(len(text)) for _, text in chosen], [float(len(text)) for _, text in rejected])
     return HeldOut(list(pairs["group"]) if "group" in pairs.column_names else None, scores)
+
+
+def _ranked(pairs: "Dataset", name: str) -> "Dataset":
+    """The pairs that raters ranked: what one of them wrote over a response is no verdict of the raters."""
+    if "source" not in pairs.column_names:
+        return pairs
+    ranked = [number for number, source in enumerate(pairs["source"]) if source != "edited"]
+    if not ranked:
+        raise BadInput(f"{name}: all held-out pairs are rewritten responses over their originals; rank more items")
+    return pairs.select(ranked)
 
 
 def _reward_model(args: EvaluateConfig, held_out: HeldOut, scores: dict[str, dict[str, list[float]]]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from annotate.api.projects import version_of
 from annotate.api.security import AnyAsker
 from annotate.api.shapes import LARGEST_ID, After, Id, Limit, Strict
 from annotate.services import items as service
-from annotate.services.exchange import export_preferences, import_items, settle_splits
+from annotate.services.exchange import import_items
+from annotate.services.export import export_preferences, settle_splits
 from annotate.services.items import Counted, ItemChange
 from annotate.services.refusals import Refused
 from annotate.services.rights import Right, require

@@ -3,7 +3,7 @@
 A listed name is found as a whole word in any case, and with it what follows as its version: "GPT-4" is also found as
 "gpt 4", "GPT4", "GPT-4o", "GPT-4.1" and "GPT-4o-mini", "Claude" as "Claude-3.5-sonnet", not in "Claudette". Chinese,
 Japanese and Thai are written without spaces: a name of their letters is found anywhere, and such letters beside a Latin
-name, as in "我是GPT-4模型", are no part of it. What is written to be missed (letters that look alike, pieces) is missed.
+name, as in "我是GPT-4模型", are no part of it. What is written to be missed (look-alike letters) is missed.
 """
 
 import re
@@ -64,3 +64,20 @@ def _letters_beside(letter: str) -> str:
     if re.match(f"[{_LATIN}]", letter):
         return _LATIN
     return "" if re.match(f"[{_WITHOUT_SPACES}]", letter) else r"\w"
+
+
+def restore_names(text: str, original: str, names: Sequence[str]) -> str | None:
+    """A text that somebody made out of the masked `original`, with its names back; None where they can't be told.
+
+    They go back in order where none was taken out, or else everywhere where it is one name all over.
+    """
+    blocks, finder = text.count(BLOCK), _finder(tuple(names))
+    hidden = [found.group() for found in finder.finditer(original)] if finder else []
+    if not blocks or not hidden:
+        return text
+    if len(set(hidden)) == 1:
+        hidden = hidden[:1] * blocks
+    if len(hidden) != blocks:
+        return None
+    parts = text.split(BLOCK)
+    return "".join(part + name for part, name in zip(parts, [*hidden, ""], strict=True))

@@ -1,46 +1,46 @@
-"""The facts about a project that its owner sees; never shown to raters."""
+"""The facts about a project that its owner sees; never shown to raters. raters.py has what is said of each one."""
 
+import time
 from collections import Counter
-from statistics import mean, median
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from math import ceil
 from typing import Any
 
 from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from annotate.services.answers import counted_answers, standing_answers
-from annotate.services.gold import is_correct
+from annotate.services.answers import standing_answers
+from annotate.services.counted import Counted, counted
+from annotate.services.masks import count_masked
 from annotate.services.projects import guideline_version
-from annotate.store.tables import Answer, Item, Member, Person, Project, Skip, Slot
+from annotate.services.raters import people_of, total_cost
+from annotate.store.tables import Answer, Item, Member, Project, Skip, Slot
 from preferences.stats.agreement import agreement
-from preferences.stats.reliability import reliability
+
+DAYS = 7  # with answers, that the forecast goes by
+LONGEST_FORECAST = 3650  # days; what is further away is no forecast
 
 
-def project_report(session: Session, project: Project, *, names: bool = True) -> dict[str, Any]:
+def project_report(
+    session: Session, project: Project, *, names: bool = True, now: float | None = None
+) -> dict[str, Any]:
     """What `annotate report --json` prints, JSON-able; rates are floats, None where they are not defined.
 
     `answers` and everything from them leave surplus answers and checks out; a person's `paid` counts all that they
-    answered here. `items` leaves gold items out, unless an import brought answers to them. `gold_accuracy` is the
-    share of a person's answers to gold items that are correct, but for training; `flags` counts answers and skips that
-    say so. `slots` are what the web page hands out, `filled` those with an answer. `people` are all members, raters
-    first; `reliability` is None without an answer. Without `names` people appear under their pseudonyms only.
+    answered here. `items` leaves gold items out, unless an import brought answers to them. `flags` counts answers and
+    skips that say so. `slots` are what the web page hands out, `filled` those with an answer. `per_day` counts the
+    answers given here by their day (UTC), and `finish` is `forecast`. `masked` counts where a name of the project's
+    mask is hidden. `cost` is what the answers given here come to, None without pay. `people` are all members, raters
+    first, each as `raters.people_of` says.
+
+    Without `names` people appear under their pseudonyms only, and nothing is said of pay.
     """
-    answers = counted_answers(session, project.id)
-    given = [[one.answer.ranks for one in answers[item]] for item in sorted(answers)]
-    trust = reliability([{one.member.pseudonym: one.answer.ranks for one in answers[item]} for item in sorted(answers)])
-    counts = Counter(one.member.id for item in answers.values() for one in item)
-    members = session.execute(
-        select(Member, Person)
-        .outerjoin(Person)
-        .where(Member.project_id == project.id)
-        .order_by(Member.role.desc(), Member.rater)
-    ).all()
-    paid, skipped, gold = _paid(session, project.id), _skipped(session, project.id), _gold_accuracy(session, project.id)
+    answers = counted(session, project.id)
     items, gold_items, slots, filled, surplus = (session.scalar(query) or 0 for query in _counts(project.id))
-    seconds: dict[int, list[float]] = {}
-    for item in answers.values():
-        for answer, _, member in item:
-            if answer.seconds is not None:
-                seconds.setdefault(member.id, []).append(answer.seconds)
+    per_day = _per_day(one for item in answers.values() for one in item)
+    today = datetime.fromtimestamp(time.time() if now is None else now, UTC).date()
+    people = people_of(session, project, answers, names=names)
     return {
         "format": 1,
         "project": project.name,
@@ -49,49 +49,61 @@ def project_report(session: Session, project: Project, *, names: bool = True) ->
         "items": items,
         "items_answered": len(answers),
         "gold_items": gold_items,
-        "answers": sum(counts.values()),
+        "answers": sum(map(len, answers.values())),
         "surplus": surplus,
         "slots": {"all": slots, "filled": filled},
         "flags": _flags(session, project.id),
-        "raters": len(counts),
-        "agreement": agreement(given),
-        "people": [
-            {
-                "rater": member.rater if names else member.pseudonym,
-                "name": person.name if person and names else None,
-                "pseudonym": member.pseudonym,
-                "role": member.role,
-                "login": person is not None,
-                "answers": counts[member.id],
-                "paid": paid[member.id],
-                "gold_accuracy": gold.get(member.id),
-                "skipped": skipped[member.id],
-                "reliability": trust.get(member.pseudonym),
-                "median_seconds": median(seconds[member.id]) if member.id in seconds else None,
-            }
-            for member, person in members
-        ],
+        "raters": sum(person["answers"] > 0 for person in people),
+        "agreement": agreement([[one.ranks for one in item] for item in answers.values()]),
+        "per_day": [{"day": day.isoformat(), "answers": count} for day, count in per_day.items()],
+        "finish": forecast(per_day, slots - filled, today, closed=project.closed_at is not None),
+        "masked": _masked(session, project),
+        "cost": total_cost(project, people) if names else None,
+        "people": people,
     }
 
 
-def _paid(session: Session, project_id: int) -> Counter[int]:
-    """{member id: answers given here, whatever became of them}."""
-    query = select(Answer.member_id, func.count()).join(Item)
-    query = query.where(Item.project_id == project_id, Answer.kind != "imported", Answer.revision == 1)
-    return Counter({member: count for member, count in session.execute(query.group_by(Answer.member_id))})
+def agreement_report(session: Session, project: Project) -> dict[str, Any]:
+    """The part of the report on how well raters agree."""
+    answers = counted(session, project.id)
+    return {
+        "format": 1,
+        "items": session.scalar(_counts(project.id)[0]) or 0,
+        "answers": sum(map(len, answers.values())),
+        "raters": len({one.member for item in answers.values() for one in item}),
+        "agreement": agreement([[one.ranks for one in item] for item in answers.values()]),
+    }
 
 
-def _skipped(session: Session, project_id: int) -> Counter[int]:
-    query = select(Skip.member_id, func.count()).join(Item).where(Item.project_id == project_id)
-    return Counter({member: count for member, count in session.execute(query.group_by(Skip.member_id))})
+def forecast(per_day: Mapping[date, int], left: int, today: date, *, closed: bool = False) -> dict[str, Any]:
+    """When the `left` slots will be filled if it goes on as it went: {"day": ISO date or None, "per_day", "left"}.
+
+    `per_day` in the result is the mean number of answers a calendar day, from the first of the last seven days that
+    had answers until today; so weekends count, and a project that lies idle slows down. None is the day of a project
+    that is closed, has nothing left, has no answers yet, or would take more than ten years.
+    """
+    last = sorted(day for day, count in per_day.items() if count)[-DAYS:]
+    rate = sum(per_day[day] for day in last) / ((today - last[0]).days + 1) if last else 0.0
+    days = left / rate if rate > 0 else 0.0
+    known = not closed and 0 < days <= LONGEST_FORECAST
+    day = (today + timedelta(days=ceil(days))).isoformat() if known else None
+    return {"day": day, "per_day": rate, "left": left}
 
 
-def _gold_accuracy(session: Session, project_id: int) -> dict[int, float]:
-    query = standing_answers().add_columns(Item.gold).join(Item, Item.id == Answer.item_id)
-    results: dict[int, list[bool]] = {}
-    for answer, _, member, gold in session.execute(query.where(Item.project_id == project_id, Answer.kind == "gold")):
-        results.setdefault(member.id, []).append(is_correct(answer.ranks, gold))
-    return {member: mean(right) for member, right in results.items()}
+def _per_day(answers: Iterable[Counted]) -> dict[date, int]:
+    """{day: answers given here that count}, in the order of days, of those that have any."""
+    moments = (one.submitted_at for one in answers if one.kind == "rated" and one.submitted_at is not None)
+    days = Counter(int(moment // 86400) for moment in moments)
+    return {date(1970, 1, 1) + timedelta(days=number): days[number] for number in sorted(days)}
+
+
+def _masked(session: Session, project: Project) -> dict[str, int]:
+    if not project.mask:
+        return {"responses": 0, "items": 0}
+    rows: Iterable[Sequence[dict[str, Any]]] = session.scalars(
+        select(Item.responses).where(Item.project_id == project.id)
+    )
+    return count_masked(([response["messages"] for response in row] for row in rows), project.mask)
 
 
 def _flags(session: Session, project_id: int) -> dict[str, int]:

@@ -1,32 +1,49 @@
-"""What the answers to one item are as rows of a preferences folder: a ranking, its pairs, its demonstrations."""
+"""What the answers to one item are as rows of a preferences folder: a ranking, its pairs, its demonstrations.
+
+Where somebody decided about the item, the decision speaks for all: its ranks are the consensus, its pairs are certain,
+and they are trusted fully. The answers are listed all the same.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from annotate.services.answers import GivenAnswer
 from annotate.services.consensus import consensus_ranks, pair_strength, share
-from annotate.store.tables import Group, Item
+from annotate.services.masks import restore_names
+from annotate.services.splits import Place
+from annotate.store.tables import Decision, Item
 from preferences import contract
-from preferences.contract import Demonstration, ExportedAnswer, Message, Models, Pair, Ranking
+from preferences.contract import Demonstration, ExportedAnswer, Message, Models, Pair, Ranking, Span
 from preferences.files import sha256_json
+
+ALL_BAD = "all-bad"  # the flag that says that none of the responses is good
 
 
 def ranking_row(
-    item: Item, group: Group, given: Sequence[GivenAnswer], trust: Mapping[str, float], *, project: str, ranking: str
+    item: Item,
+    place: Place,
+    given: Sequence[GivenAnswer],
+    trust: Mapping[str, float],
+    decision: Decision | None,
+    *,
+    project: str,
+    ranking: str,
 ) -> Ranking:
     """The whole ranking, under the id `ranking`; `trust` is {pseudonym: reliability}."""
     models = [response["model"] for response in item.responses]
+    ranks = [decision.ranks] if decision else [one.answer.ranks for one in given]
     return Ranking.model_validate(
         {
             "ranking": ranking,
             "project": project,
-            "split": group.split,
-            "group": group.name,
+            "split": place.split,
+            "group": place.group,
             "prompt": item.prompt,
             "responses": [response["messages"] for response in item.responses],
             "models": models if any(models) else None,
-            "ranks": consensus_ranks([one.answer.ranks for one in given]),
-            "weight": sum(trust[one.member.pseudonym] for one in given) / len(given),
+            "ranks": consensus_ranks(ranks),
+            "decided": decision is not None,
+            "weight": 1.0 if decision else sum(trust[one.member.pseudonym] for one in given) / len(given),
             "tags": item.tags,
             "answers": [_answer(one) for one in given],
         }
@@ -41,6 +58,7 @@ def _answer(given: GivenAnswer) -> ExportedAnswer:
         strength=answer.strength,
         ratings=answer.ratings,
         flags=answer.flags,
+        spans=[Span(**span) for span in answer.spans or []],
         edited=contract.Edit(**edited) if edited else None,
         shown=answer.shown,
         seconds=answer.seconds,
@@ -48,9 +66,12 @@ def _answer(given: GivenAnswer) -> ExportedAnswer:
     )
 
 
-def pair_rows(ranking: Ranking) -> Iterator[Pair]:
+def pair_rows(ranking: Ranking, decision: Decision | None) -> Iterator[Pair]:
     """One row for each two responses of a ranking; chosen is the better one, or in a tie the smaller content hash."""
-    ranks = [answer.ranks for answer in ranking.answers]
+    said = [(answer.ranks, answer.strength) for answer in ranking.answers]
+    if decision:
+        said = [(decision.ranks, decision.strength)]
+    ranks = [one for one, _ in said]
     for i, j in combinations(range(len(ranking.responses)), 2):
         preference = share(ranks, i, j)
         one, two = ranking.responses[i], ranking.responses[j]
@@ -62,7 +83,7 @@ def pair_rows(ranking: Ranking) -> Iterator[Pair]:
             chosen=ranking.responses[chosen],
             rejected=ranking.responses[rejected],
             preference=float(max(preference, 1 - preference)),
-            strength=pair_strength([(answer.ranks, answer.strength) for answer in ranking.answers], i, j),
+            strength=pair_strength(said, i, j),
             weight=ranking.weight,
             ranking=ranking.ranking,
             group=ranking.group,
@@ -72,11 +93,55 @@ def pair_rows(ranking: Ranking) -> Iterator[Pair]:
         )
 
 
-def demonstration_rows(ranking: Ranking) -> Iterator[Demonstration]:
-    """The best-liked response, if there is a single one, and the responses that raters rewrote."""
+def edited_rows(ranking: Ranking, trust: Mapping[str, float], mask: Sequence[str]) -> Iterator[Pair]:
+    """One row for each response that a rater rewrote: theirs over the original, with the weight of this rater alone.
 
-    def row(completion: list[Message], source: str) -> Demonstration:
-        return Demonstration.model_validate(
+    Not where the ranking has a pair of these two texts already: the rewritten one is another response, or another
+    rater wrote the same.
+    """
+    responses = {_content(response) for response in ranking.responses}
+    seen: set[tuple[str, str]] = set()
+    for answer in ranking.answers:
+        chosen = _rewritten(ranking, answer, mask)
+        if answer.edited is None or chosen is None:
+            continue
+        number = answer.edited.response
+        texts = _content(chosen), _content(ranking.responses[number])
+        if texts[0] in responses or texts in seen:
+            continue
+        seen.add(texts)
+        model = ranking.models[number] if ranking.models else None
+        yield Pair(
+            prompt=ranking.prompt,
+            chosen=chosen,
+            rejected=ranking.responses[number],
+            preference=1.0,
+            strength=None,
+            weight=trust[answer.rater],
+            ranking=ranking.ranking,
+            group=ranking.group,
+            tags=ranking.tags,
+            raters=[answer.rater],
+            models=Models(chosen=None, rejected=model) if model else None,
+            source="edited",
+        )
+
+
+def demonstration_rows(ranking: Ranking, mask: Sequence[str]) -> Iterator[Demonstration]:
+    """The best response, if there is a single one and it is good, and the responses that raters rewrote, each once.
+
+    The best is not good where half of the answers, or more, say that all are bad.
+    """
+    rows: list[tuple[list[Message], str]] = []
+    all_bad = sum(ALL_BAD in answer.flags for answer in ranking.answers)
+    if ranking.ranks.count(1) == 1 and 2 * all_bad < len(ranking.answers):
+        rows.append((ranking.responses[ranking.ranks.index(1)], "best"))
+    for answer in ranking.answers:
+        completion = _rewritten(ranking, answer, mask)
+        if completion is not None and completion not in [other for other, _ in rows]:
+            rows.append((completion, "edited"))
+    for completion, source in rows:
+        yield Demonstration.model_validate(
             {
                 "prompt": ranking.prompt,
                 "completion": completion,
@@ -87,11 +152,24 @@ def demonstration_rows(ranking: Ranking) -> Iterator[Demonstration]:
             }
         )
 
-    if ranking.ranks.count(1) == 1:
-        yield row(ranking.responses[ranking.ranks.index(1)], "best")
-    for answer in ranking.answers:
-        if answer.edited:
-            yield row([Message(role="assistant", content=answer.edited.text)], "edited")
+
+def _rewritten(ranking: Ranking, answer: ExportedAnswer, mask: Sequence[str]) -> list[Message] | None:
+    """A response as the rater would have written its last turn, with the names that were hidden from them.
+
+    None if they changed nothing, or if what they changed leaves open which name stood where.
+    """
+    if answer.edited is None:
+        return None
+    *before, last = ranking.responses[answer.edited.response]
+    text = restore_names(answer.edited.text, last.content, mask)
+    if text is None or _plain(text) == _plain(last.content):
+        return None
+    return [*before, Message(role=last.role, content=text)]
+
+
+def _plain(text: str) -> str:
+    """Without what a browser's text field changes by itself."""
+    return text.replace("\r\n", "\n").strip()
 
 
 def _content(messages: list[Message]) -> str:

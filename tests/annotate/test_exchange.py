@@ -39,6 +39,7 @@ RICH = {
             "strength": 2,
             "ratings": {"helpful": [4, 5, 1.5]},
             "flags": ["rude"],
+            "spans": [{"response": 0, "start": 6, "end": 12, "text": "knock.", "mark": "bad"}],
             "rationale": "The second is funny.",
             "edited": {"response": 1, "text": "Which kind of joke?"},
             "shown": [2, 0, 1],
@@ -71,7 +72,8 @@ def text(messages: list[dict[str, str]]) -> str:
 
 
 def test_pairs_of_a_ranking(rich: Annotate) -> None:
-    rows = {(text(row["chosen"]), text(row["rejected"])): row for row in all_pairs(rich)}
+    ranked = [row for row in all_pairs(rich) if row["source"] == "ranked"]
+    rows = {(text(row["chosen"]), text(row["rejected"])): row for row in ranked}
     # Ranks [2, 1, 3] and [1, 1, 2]: 1 over 0 by (1 + ½) / 2, 0 over 2 and 1 over 2 by both.
     assert set(rows) == {("Me.", "Knock knock."), ("Knock knock.", "No."), ("Me.", "No.")}
     best = rows["Me.", "Knock knock."]
@@ -84,6 +86,15 @@ def test_pairs_of_a_ranking(rich: Annotate) -> None:
     assert best["prompt"] == RICH["prompt"]
 
 
+def test_a_rewritten_response_beats_its_original(rich: Annotate) -> None:
+    (row,) = (row for row in all_pairs(rich) if row["source"] == "edited")
+    assert [message["content"] for message in row["chosen"]] == ["Which kind?", "Short.", "Which kind of joke?"]
+    assert [message["content"] for message in row["rejected"]] == ["Which kind?", "Short.", "Me."]
+    assert (row["preference"], row["strength"], row["models"], row["ranking"]) == (1.0, None, None, "17")
+    person = next(one for one in rich.json("report", "p")["people"] if one["rater"] == RATERS[0])
+    assert (row["raters"], row["weight"]) == ([person["pseudonym"]], person["reliability"])
+
+
 def test_ties_rankings_and_demonstrations(rich: Annotate) -> None:
     (tie,) = rich.rows("out/ties.jsonl")
     assert (tie["preference"], tie["strength"], tie["ranking"]) == (0.5, 2.0, "pair")
@@ -91,6 +102,7 @@ def test_ties_rankings_and_demonstrations(rich: Annotate) -> None:
     assert ranking["ranks"] == [2, 1, 3] and ranking["models"] == ["model-a", None, None]
     answer = next(answer for answer in ranking["answers"] if answer["flags"])
     assert answer["ratings"] == {"helpful": [4.0, 5.0, 1.5]} and answer["shown"] == [2, 0, 1]
+    assert answer["spans"] == RICH["answers"][0]["spans"]
     assert answer["edited"] == {"response": 1, "text": "Which kind of joke?"} and answer["seconds"] == 41.5
     demonstrations = [(row["source"], text(row["completion"])) for row in rich.rows("out/sft.jsonl")]
     assert demonstrations == [("best", "Me."), ("edited", "Which kind of joke?")]

@@ -17,6 +17,7 @@ from annotate.services.export import settle_splits
 from annotate.services.gold import agreement_with_gold, is_correct
 from annotate.services.items import ItemChange, change_item, item_of
 from annotate.services.projects import ProjectChange, ProjectSettings, change_project, create_project
+from annotate.services.questions import ask
 from annotate.services.refusals import Refused
 from annotate.services.webhooks import Event
 from annotate.store.access import Delivery, Webhook
@@ -318,6 +319,7 @@ def test_every_event_is_told(tmp_path: Path) -> None:
     small.submit(0, small.given(0), [1, 2, 3])
     mine = small.given(0)
     with small.database.write() as session:
+        ask(session, small.raters[0], mine.assignment, "words that stay here, too")
         skip(session, small.raters[0], mine.assignment, "broken", "words that stay here")
         change_project(session, 1, ProjectChange(qualify=0), None, by=None)
         settle_splits(session, session.get_one(Project, 1))

@@ -1,0 +1,112 @@
+"""What the report says of single raters: how much they did, how well, how fast, and what it comes to."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from annotate.services.answers import standing_answers
+from annotate.services.counted import Counted
+from annotate.services.gold import is_correct
+from annotate.store.tables import Answer, Item, Member, Person, Project, Skip
+from preferences.stats.raters import agreement_with_others, position_bias, speeders
+from preferences.stats.reliability import reliability
+
+
+def people_of(
+    session: Session, project: Project, answers: Mapping[int, Sequence[Counted]], *, names: bool
+) -> list[dict[str, Any]]:
+    """All members, raters first, JSON-able; what is not defined is None.
+
+    `answers` counts those that count (rated or imported), `paid` all that were given here, and `active_seconds` is the
+    time that the paid ones took; `cost` is what that comes to, for who may see names. From the answers that count:
+    `reliability`, the weight that an export gives them; and, as in preferences/stats/raters.py, `agreement`, how far
+    they side with the others, `position_bias`, how often they prefer what stood first, and `speeder`, whether they are
+    much faster than the others. `gold_accuracy` is the share of their answers to gold items that are correct, but for
+    training.
+    """
+    ranks = [{one.pseudonym: one.ranks for one in item} for item in answers.values()]
+    trust, siding = reliability(ranks), agreement_with_others(ranks)
+    own: dict[int, list[Counted]] = {}
+    for item in answers.values():
+        for one in item:
+            own.setdefault(one.member, []).append(one)
+    timed = {member: [one.seconds for one in given if one.seconds is not None] for member, given in own.items()}
+    haste = speeders({member: seconds for member, seconds in timed.items() if seconds})
+    paid, skipped, gold = _paid(session, project.id), _skipped(session, project.id), _gold_accuracy(session, project.id)
+    rows = session.execute(
+        select(Member, Person)
+        .outerjoin(Person)
+        .where(Member.project_id == project.id)
+        .order_by(Member.role != "rater", Member.role, Member.rater if names else Member.pseudonym)
+    )
+    people = []
+    for member, person in rows:
+        count, seconds = paid.get(member.id, (0, 0.0))
+        pace = haste.get(member.id)
+        people.append(
+            {
+                "rater": member.rater if names else member.pseudonym,
+                "name": person.name if person and names else None,
+                "pseudonym": member.pseudonym,
+                "role": member.role,
+                "login": person is not None,
+                "answers": len(own.get(member.id, ())),
+                "paid": count,
+                "active_seconds": seconds,
+                "cost": earned(project, count, seconds) if names else None,
+                "gold_accuracy": gold.get(member.id),
+                "skipped": skipped[member.id],
+                "reliability": trust.get(member.pseudonym),
+                "agreement": siding.get(member.pseudonym),
+                "position_bias": _position_bias(own.get(member.id, ())),
+                "median_seconds": pace and pace["median_seconds"],
+                "speeder": pace,
+            }
+        )
+    return people
+
+
+def total_cost(project: Project, people: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What the answers given here come to: {answers, active_seconds, amount, currency}; None without pay."""
+    if project.pay is None:
+        return None
+    count, seconds = sum(one["paid"] for one in people), sum(one["active_seconds"] for one in people)
+    amount = sum(one["cost"] or 0.0 for one in people)
+    return {"answers": count, "active_seconds": seconds, "amount": amount, "currency": project.pay["currency"]}
+
+
+def earned(project: Project, answers: int, seconds: float) -> float | None:
+    """What so many answers, which took so many active seconds, come to in the project's currency; None without pay."""
+    if project.pay is None:
+        return None
+    units = seconds / 3600 if project.pay["per"] == "hour" else answers
+    return project.pay["amount"] * units
+
+
+def _position_bias(answers: Sequence[Counted]) -> dict[str, Any] | None:
+    return position_bias((one.ranks, one.shown) for one in answers if one.shown is not None)
+
+
+def _paid(session: Session, project_id: int) -> dict[int, tuple[int, float]]:
+    """{member id: (answers given here, whatever became of them; active seconds that they took)}."""
+    query = select(Answer.member_id, func.count(), func.coalesce(func.sum(Answer.seconds), 0.0)).join(Item)
+    query = query.where(Item.project_id == project_id, Answer.kind != "imported", Answer.revision == 1)
+    return {member: (count, seconds) for member, count, seconds in session.execute(query.group_by(Answer.member_id))}
+
+
+def _skipped(session: Session, project_id: int) -> Counter[int]:
+    query = select(Skip.member_id, func.count()).join(Item).where(Item.project_id == project_id)
+    return Counter({member: count for member, count in session.execute(query.group_by(Skip.member_id))})
+
+
+def _gold_accuracy(session: Session, project_id: int) -> dict[int, float]:
+    query = standing_answers().with_only_columns(Answer.member_id, Answer.ranks, Item.gold)
+    query = query.join(Item, Item.id == Answer.item_id).where(Item.project_id == project_id, Answer.kind == "gold")
+    results: dict[int, list[bool]] = {}
+    for member, ranks, gold in session.execute(query):
+        results.setdefault(member, []).append(is_correct(ranks, gold))
+    return {member: mean(right) for member, right in results.items()}
