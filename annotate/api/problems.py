@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from annotate.api.words import ENGLISH, language_of, translated
 from annotate.services.refusals import RULES, Refused
 from annotate.store.database import DatabaseFailed
 from preferences.errors import BadInput
@@ -42,9 +43,10 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def problem(rule: str, detail: str, **facts: object) -> JSONResponse:
-    """The response that a refusal becomes."""
+def problem(rule: str, detail: str, *, language: str = ENGLISH, **facts: object) -> JSONResponse:
+    """The response that a refusal becomes; its title and detail in a language, as far as that has words for them."""
     status, title = RULES[rule]
+    title, detail = translated(language, title), translated(language, detail)
     body = {"type": f"urn:concord:{rule}", "title": title, "status": status, "detail": detail, "rule": rule, **facts}
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if "retry_after" in facts:
@@ -56,27 +58,29 @@ def handle_problems(app: FastAPI) -> None:
     """Let the application answer every error with a problem document."""
 
     @app.exception_handler(Refused)
-    def _refused(_request: Request, error: Refused) -> JSONResponse:
-        return problem(error.rule, error.detail, **error.facts)
+    def _refused(request: Request, error: Refused) -> JSONResponse:
+        return problem(error.rule, error.detail, language=language_of(request), **error.facts)
 
     @app.exception_handler(DatabaseFailed)
-    def _database_failed(_request: Request, error: DatabaseFailed) -> JSONResponse:
+    def _database_failed(request: Request, error: DatabaseFailed) -> JSONResponse:
         log.error("%s", error)  # where the database is, is nothing for raters
-        return problem("database-failed", "The server's database failed; nothing was stored, try again.")
+        failed = "The server's database failed; nothing was stored, try again."
+        return problem("database-failed", failed, language=language_of(request))
 
     @app.exception_handler(BadInput)
-    def _bad_input(_request: Request, error: BadInput) -> JSONResponse:
-        return problem("bad-input", f"{error}.")
+    def _bad_input(request: Request, error: BadInput) -> JSONResponse:
+        return problem("bad-input", f"{error}.", language=language_of(request))
 
     @app.exception_handler(RequestValidationError)
-    def _bad_shape(_request: Request, error: RequestValidationError) -> JSONResponse:
+    def _bad_shape(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"][1:])
-        return problem("bad-input", f"{key + ': ' if key else ''}{first['msg'].rstrip('.')}.")
+        told = f"{key + ': ' if key else ''}{first['msg'].rstrip('.')}."
+        return problem("bad-input", told, language=language_of(request))
 
     @app.exception_handler(HTTPException)
-    def _http(_request: Request, error: HTTPException) -> JSONResponse:
-        response = problem(*_FRAMEWORK.get(error.status_code, _FRAMEWORK[400]))
+    def _http(request: Request, error: HTTPException) -> JSONResponse:
+        response = problem(*_FRAMEWORK.get(error.status_code, _FRAMEWORK[400]), language=language_of(request))
         response.headers.update(error.headers or {})  # Allow, with a 405
         return response
 

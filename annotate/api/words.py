@@ -1,7 +1,7 @@
 """The words of the server in a person's language: of its messages, and of the pages that it writes itself.
 
-annotate/languages/ has a file for each language but English: {English sentence: the same in that language}. A sentence may
-have places for values, {name}. What a file lacks stays English. Under "English" a file says what its language calls itself.
+annotate/languages/ has a file for each language but English: {English sentence: the same in that language}. A sentence
+may have places for values: {name}. What a file lacks stays English. Under "English" stands the language's own name.
 """
 
 import json
@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
 LANGUAGES = Path(__file__).parent.parent / "languages"
 COOKIE = "concord_language"
+COOKIE_SECONDS = 365 * 24 * 3600
 ENGLISH = "en"
-LONGEST = 2000  # characters of a message that is looked for
+LONGEST = 2000  # characters of a message that is looked up
 RIGHT_TO_LEFT = {"ar", "dv", "fa", "he", "ps", "ur", "yi"}
 _PLACE = re.compile(r"\{(\w+)\}")
 
@@ -36,27 +40,42 @@ def direction(language: str) -> str:
     return "rtl" if language in RIGHT_TO_LEFT else "ltr"
 
 
+def later(sentence: str) -> str:
+    """Marks a sentence that is translated where it is shown, for who looks for all that there is to translate."""
+    return sentence
+
+
 def say(language: str, sentence: str, **values: object) -> str:
     """A sentence of the code in a language, with its values put in."""
-    return _PLACE.sub(lambda place: str(values.get(place[1], place[0])), sentences(language).get(sentence, sentence))
+    return put(sentences(language).get(sentence, sentence), values)
 
 
-def chosen_language(cookies: Mapping[str, str], accepted: str | None) -> str:
-    """The language of whoever asks: what was chosen in this browser, else the first that the browser wants and we have.
+def put(sentence: str, values: Mapping[str, object]) -> str:
+    """A sentence with its values at their places; a place without a value stays as it is."""
+    return _PLACE.sub(lambda place: str(values.get(place[1], place[0])), sentence)
 
-    `accepted` is an Accept-Language header. Somebody who says nothing, such as a script, hears English.
+
+def language_of(request: HTTPConnection) -> str:
+    """The language of whoever asks: what was chosen in this browser, else the first of the browser's own that we have.
+
+    Somebody who says neither, such as a script, hears English.
     """
-    if cookies.get(COOKIE) in languages():
-        return cookies[COOKIE]
-    return _best(accepted) if accepted else ENGLISH
+    chosen = request.cookies.get(COOKIE)
+    return chosen if chosen in languages() else _best(request.headers.get("accept-language", "")[:200])
+
+
+def remember(response: Response, language: str, request: HTTPConnection) -> None:
+    """Let this browser keep the language. Scripts of the pages read the cookie, so that it is not HttpOnly."""
+    secure = request.url.scheme == "https"
+    response.set_cookie(COOKIE, language, max_age=COOKIE_SECONDS, samesite="lax", secure=secure)
 
 
 def translated(language: str, told: str) -> str:
-    """A sentence that was made elsewhere, with its values in it, in a language; as it is if the file has nothing like it."""
-    if language == ENGLISH or not told or len(told) > LONGEST:
+    """A sentence that was made elsewhere, with its values in it; as it is if the language file has nothing like it."""
+    if language == ENGLISH or len(told) > LONGEST:
         return told
     known = sentences(language)
-    for form in (told, told[:1].upper() + told[1:]):
+    for form in (told, _begun(told)):
         if form in known:
             return known[form]
     return _by_pattern(language, told)
@@ -64,35 +83,35 @@ def translated(language: str, told: str) -> str:
 
 @lru_cache(maxsize=64)
 def _best(accepted: str) -> str:
-    """The language of an Accept-Language header that there is and that has the highest weight."""
-    found: list[tuple[float, str]] = []
-    for part in accepted[:200].split(","):
+    """The language of an Accept-Language header that there is here and that has the highest weight."""
+    best, found = 0.0, ENGLISH
+    for part in accepted.split(","):
         tag, _, weight = part.partition(";")
         code = tag.strip().lower().split("-")[0]
-        number = re.fullmatch(r"\s*q=([01](?:\.\d{0,3})?)\s*", weight)
-        if code in languages() and (number or not weight):
-            found.append((float(number[1]) if number else 1.0, code))
-    weight, code = max(found, key=lambda one: one[0], default=(0.0, ENGLISH))
-    return code if weight > 0 else ENGLISH
+        number = re.fullmatch(r"\s*q=([01](?:\.\d{0,3})?)\s*", weight) if weight else None
+        share = float(number[1]) if number else float(not weight)
+        if code in languages() and share > best:
+            best, found = share, code
+    return found
 
 
 @lru_cache(maxsize=1024)
 def _by_pattern(language: str, told: str) -> str:
-    """As `translated`, for sentences with values in them. A value that is itself a sentence of the file is translated."""
-    for form in (told, told[:1].upper() + told[1:]):
-        for pattern, sentence in _patterns(language):
-            if found := pattern.fullmatch(form):
-                known = sentences(language)
-                return _PLACE.sub(lambda place: known.get(found[place[1]], found[place[1]]), sentence)  # noqa: B023
+    """As `translated`, for sentences with values in them. A value that the file knows is translated, too."""
+    known = sentences(language)
+    for pattern, sentence in _patterns(language):
+        if found := pattern.fullmatch(told) or pattern.fullmatch(_begun(told)):
+            values = {name: known.get(value, value) for name, value in found.groupdict().items()}
+            return put(sentence, values)
     return told
 
 
 @cache
 def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
-    """The sentences of a language file that have places, as patterns; those that say most in words of their own first."""
-    with_places = [(key, said) for key, said in sentences(language).items() if _PLACE.search(key)]
-    with_places.sort(key=lambda one: -len(_PLACE.sub("", one[0])))
-    return [(_pattern(key), said) for key, said in with_places if len(_PLACE.sub("", key)) >= 12]
+    """The sentences of a file that have places, as patterns, those first that say most in words of their own."""
+    words = {key: len(_PLACE.sub("", key)) for key in sentences(language) if _PLACE.search(key)}
+    keys = sorted(words, key=lambda key: -words[key])
+    return [(_pattern(key), sentences(language)[key]) for key in keys if words[key] >= 12]  # shorter ones fit anything
 
 
 def _pattern(key: str) -> re.Pattern[str]:
@@ -103,3 +122,8 @@ def _pattern(key: str) -> re.Pattern[str]:
         else:
             made += re.escape(part)
     return re.compile(made, re.DOTALL)
+
+
+def _begun(told: str) -> str:
+    """With a capital letter: some sentences are written to follow "error:"."""
+    return told[:1].upper() + told[1:]

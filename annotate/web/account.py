@@ -23,9 +23,15 @@ from annotate.services.rights import Right
 from annotate.services.tokens import make_token, revoke_token, tokens_of
 from annotate.store.database import DatabaseFailed
 from annotate.web.plain import PlainRoute, alert, hidden, is_own_form, page, sentence
+from annotate.web.words import later, told
 from preferences.errors import BadInput
 
 router = APIRouter(prefix="/account", include_in_schema=False, route_class=PlainRoute)
+PARTS = {
+    "owner": later("owner in {project}"),
+    "reviewer": later("reviewer in {project}"),
+    "rater": later("rater in {project}"),
+}
 DAY = 24 * 3600.0
 Csrf = Annotated[str, Form()]
 Number = Annotated[int, Form(ge=1, le=LARGEST_ID)]
@@ -49,7 +55,7 @@ def new_password(
         raise
     except (BadInput, Refused) as error:
         return _page(request, visitor, error=sentence(error))
-    return _page(request, visitor, done="The password is changed, and you are signed out everywhere else.")
+    return _page(request, visitor, done=later("The password is changed, and you are signed out everywhere else."))
 
 
 @router.post("/sessions/end")
@@ -105,6 +111,9 @@ def _page(request: Request, visitor: Visitor, *, error: str = "", done: str = ""
         tokens = tokens_of(session, visitor.person_id)
     csrf = hidden(csrf=visitor.csrf_token)
 
+    def say(sentence: str, **html: str) -> str:
+        return told(request, sentence, **html)
+
     def button(action: str, name: str, number: int, words: str) -> str:
         field = hidden(**{name: str(number)})
         return (
@@ -112,51 +121,54 @@ def _page(request: Request, visitor: Visitor, *, error: str = "", done: str = ""
         )
 
     rows = [
-        f"<tr><td>since {_time(one.created_at)}</td><td>until {_time(one.expires_at)}</td><td>"
-        + ("here" if one.id == visitor.session_id else button("sessions/end", "session", one.id, "Sign out"))
+        f"<tr><td>{say('since {time}', time=_time(one.created_at))}</td>"
+        f"<td>{say('until {time}', time=_time(one.expires_at))}</td><td>"
+        + (say("here") if one.id == visitor.session_id else button("sessions/end", "session", one.id, say("Sign out")))
         + "</td></tr>"
         for one in logins
     ]
     keys = [
-        f"<tr><td>{escape(one.name)}</td><td>{escape(', '.join(one.rights))}</td><td>until {_time(one.expires_at)}</td>"
-        f"<td>{'used ' + _time(one.used_at) if one.used_at else 'never used'}</td>"
-        f"<td>{button('tokens/revoke', 'token', one.id, 'Revoke')}</td></tr>"
+        f"<tr><td>{escape(one.name)}</td><td>{escape(', '.join(one.rights))}</td>"
+        f"<td>{say('until {time}', time=_time(one.expires_at)) if one.expires_at else say('until you revoke it')}</td>"
+        f"<td>{say('used {time}', time=_time(one.used_at)) if one.used_at else say('never used')}</td>"
+        f"<td>{button('tokens/revoke', 'token', one.id, say('Revoke'))}</td></tr>"
         for one in tokens
     ]
     boxes = "".join(
         f'<label class="check"><input type="checkbox" name="right" value="{right}">{right}</label>' for right in Right
     )
+    parts = [f"<li>{say(PARTS[role], project=f'<bdi>{escape(name)}</bdi>')}</li>" for name, role in parts]
+    header = '<code dir="ltr">Authorization: Bearer …</code>'
     body = f"""<div class="wide"><h1>{escape(visitor.login)}</h1>
-{alert(error)}{f'<p class="done" role="status">{escape(done)}</p>' if done else ""}{_made(token)}
-<p>{escape("; ".join(f"{role} in {name}" for name, role in parts)) or "You are in no project."}</p>
-<p><a href="/">Go to your page</a> ·
-<a href="/api/v1/me/personal-data" download="personal-data.json">Download all that is stored about you</a></p>
-<h2>Password</h2>
+{alert(request, error)}{f'<p class="done" role="status">{say(done)}</p>' if done else ""}{_made(request, token)}
+{f"<ul>{''.join(parts)}</ul>" if parts else f"<p>{say('You are in no project.')}</p>"}
+<p><a href="/">{say("Go to your page")}</a> ·
+<a href="/api/v1/me/personal-data" download="personal-data.json">{say("Download all that is stored about you")}</a></p>
+<h2>{say("Password")}</h2>
 <form method="post" action="/account/password">{csrf}
 <input type="text" name="login" autocomplete="username" value="{escape(visitor.login)}" hidden>
-<label>Old password<input name="old" type="password" autocomplete="current-password" required></label>
-<label>New password<input name="new" type="password" autocomplete="new-password" required
+<label>{say("Old password")}<input name="old" type="password" autocomplete="current-password" required></label>
+<label>{say("New password")}<input name="new" type="password" autocomplete="new-password" required
  minlength="{SHORTEST_PASSWORD}"></label>
-<button class="primary">Change it</button></form>
-<h2>Signed in</h2><table>{"".join(rows)}</table>
-<h2>Tokens</h2>
-<p>For scripts, which send one as <code>Authorization: Bearer …</code>. A token can do at most what you can.</p>
+<button class="primary">{say("Change it")}</button></form>
+<h2>{say("Signed in")}</h2><table>{"".join(rows)}</table>
+<h2>{say("Tokens")}</h2>
+<p>{say("For scripts, which send one as {header}. A token can do at most what you can.", header=header)}</p>
 <table>{"".join(keys)}</table>
 <form method="post" action="/account/tokens">{csrf}
-<label>What is it for?<input name="name" maxlength="100" required></label>
-<fieldset><legend>It may</legend>{boxes}</fieldset>
-<label>For how many days?<input name="days" type="number" min="1" max="3650" value="90" required></label>
-<button class="primary">Make a token</button></form></div>"""
-    return page(body, 422 if error else 200)
+<label>{say("What is it for?")}<input name="name" maxlength="100" required></label>
+<fieldset><legend>{say("It may")}</legend>{boxes}</fieldset>
+<label>{say("For how many days?")}<input name="days" type="number" min="1" max="3650" value="90" required></label>
+<button class="primary">{say("Make a token")}</button></form></div>"""
+    return page(request, body, 422 if error else 200)
 
 
-def _made(token: str) -> str:
+def _made(request: Request, token: str) -> str:
     if not token:
         return ""
-    return (
-        f'<p class="done" role="status">Copy the token now; it is shown this once:<br><code>{escape(token)}</code></p>'
-    )
+    words = told(request, "Copy the token now; it is shown this once:")
+    return f'<p class="done" role="status">{words}<br><code dir="ltr">{escape(token)}</code></p>'
 
 
-def _time(at: float | None) -> str:
-    return "you revoke it" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+def _time(at: float) -> str:
+    return f'<bdi dir="ltr">{datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")}</bdi>'

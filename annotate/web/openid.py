@@ -18,6 +18,7 @@ from annotate.services.openid import come_in
 from annotate.services.refusals import Refused
 from annotate.services.secrets import secret_from_environment, signing_key
 from annotate.web.plain import FAILURES, PlainRoute, address, local, message_page, sign_in
+from annotate.web.words import later, told
 from preferences.errors import BadInput
 
 log = logging.getLogger("annotate")
@@ -27,7 +28,7 @@ BEGUN_SECONDS = 600
 LEEWAY = 60  # seconds that clocks may differ
 # Signatures with a public key only: with others the client's own secret, or nothing, would sign.
 ALGORITHMS = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
-FAILED = "Signing in did not work"
+FAILED = later("Signing in did not work")
 
 
 class Provider(NamedTuple):
@@ -77,8 +78,9 @@ def openid_link(request: Request, *, next: str = "/", join: str = "") -> str:
     if provider is None:
         return ""
     query = urlencode({"join": join} if join else {"next": local(next)})
-    verb = "Join" if join else "Sign in"
-    return f'<p class="or"><a href="/login/openid?{escape(query)}">{verb} through {escape(provider.host)}</a></p>'
+    host = f'<bdi dir="ltr">{escape(provider.host)}</bdi>'
+    words = told(request, "Join through {provider}" if join else "Sign in through {provider}", provider=host)
+    return f'<p class="or"><a href="/login/openid?{escape(query)}">{words}</a></p>'
 
 
 @router.get("/login/openid")
@@ -90,7 +92,7 @@ async def begin(request: Request, next: str = "/", join: str = "") -> Response:
         await _check_provider(provider)
         response = await provider.client.authorize_redirect(request, str(request.url_for("openid_callback")))
     except Exception as error:
-        return _failed(error, f"{provider.host} can't be reached now; try again later.", 502)
+        return _failed(request, error, later(f"{provider.host} can't be reached now; try again later."), 502)
     cookie = (await run_sync(_serializer, request)).dumps(kept)
     secure = request.url.scheme == "https"
     # Lax, since the provider's page sends the browser back.
@@ -111,7 +113,7 @@ async def come_back(request: Request) -> Response:
     try:
         begun = serializer.loads(request.cookies.get(COOKIE, ""), max_age=BEGUN_SECONDS)
     except BadData as error:
-        return _failed(error, "It took too long, or began in another window; try again.", 400)
+        return _failed(request, error, later("It took too long, or began in another window; try again."), 400)
     request.scope["session"] = begun
     try:
         await _check_provider(provider)
@@ -125,7 +127,9 @@ async def come_back(request: Request) -> Response:
         )
         claims = dict(token["userinfo"])
     except Exception as error:  # whatever the provider, or somebody in its place, has sent
-        return _failed(error, f"What {provider.host} answered does not prove who you are; try again.", 400)
+        return _failed(
+            request, error, later(f"What {provider.host} answered does not prove who you are; try again."), 400
+        )
 
     def finish() -> Response:
         with request.app.state.database.write() as session:
@@ -162,7 +166,7 @@ def _serializer(request: Request) -> Any:
         return URLSafeTimedSerializer(signing_key(session), salt="openid")
 
 
-def _failed(error: Exception, text: str, status: int) -> Response:
+def _failed(request: Request, error: Exception, text: str, status: int) -> Response:
     # What a browser or a provider has sent stays on one line.
     log.warning("OpenID Connect: %s: %r", type(error).__name__, str(error)[:200])
-    return message_page(FAILED, text, status)
+    return message_page(request, FAILED, text, status)

@@ -12,10 +12,12 @@ from fastapi.routing import APIRoute
 
 from annotate.api.limits import Bucket
 from annotate.api.security import COOKIE
+from annotate.api.words import direction, language_of, remember, translated
 from annotate.services.people import LOGIN_SECONDS, Visitor, end_login, start_login
 from annotate.services.refusals import RULES, Refused
 from annotate.store.database import DatabaseFailed
 from annotate.store.tables import Person
+from annotate.web.words import chooser, told
 from preferences.errors import BadInput
 
 STATIC = Path(__file__).parent / "static"
@@ -33,31 +35,38 @@ class PlainRoute(APIRoute):
                 return await handle(request)
             except Refused as error:
                 status, title = RULES[error.rule]
-                return message_page(title, error.detail, status)
+                return message_page(request, title, error.detail, status)
             except DatabaseFailed:
                 raise
             except BadInput as error:
-                return message_page("Not possible", sentence(error), 422)
+                return message_page(request, "Not possible", sentence(error), 422)
 
         return handle_refusals
 
 
-def page(body: str, status: int = 200) -> HTMLResponse:
-    """A page with this HTML, in which everything that is not ours is escaped already."""
-    html = (STATIC / "frame.html").read_text(encoding="utf-8").replace("<!-- body -->", body)
-    return HTMLResponse(html, status_code=status)
+def page(request: Request, body: str, status: int = 200) -> HTMLResponse:
+    """A page with this HTML, in which everything that is not ours is escaped already, in the language of who asks."""
+    language = language_of(request)
+    html = (STATIC / "frame.html").read_text(encoding="utf-8")
+    html = html.replace('lang="en" dir="ltr"', f'lang="{language}" dir="{direction(language)}"')
+    html = html.replace("<!-- languages -->", chooser(request, _here(request)))
+    return HTMLResponse(html.replace("<!-- body -->", body), status_code=status)
 
 
-def message_page(title: str, text: str, status: int) -> HTMLResponse:
+def message_page(request: Request, title: str, text: str, status: int) -> HTMLResponse:
     """A page that says one thing, with a way on."""
-    body = f"<h1>{escape(title)}</h1><p>{escape(text)}</p>"
-    body += '<p><a href="/">Go to your page</a></p>'
-    body += '<form method="post" action="/logout"><button class="quiet">Sign out</button></form>'
-    return page(body, status)
+    language = language_of(request)
+    body = f"<h1>{escape(translated(language, title))}</h1><p>{escape(translated(language, text))}</p>"
+    return page(request, f'{body}<p><a href="/">{told(request, "Go to your page")}</a></p>{sign_out(request)}', status)
 
 
-def alert(text: str) -> str:
-    return f'<p class="alert" role="alert">{escape(text)}</p>' if text else ""
+def sign_out(request: Request) -> str:
+    return f'<form method="post" action="/logout"><button class="quiet">{told(request, "Sign out")}</button></form>'
+
+
+def alert(request: Request, text: str) -> str:
+    """Text as an alert, in the language of whoever asks."""
+    return f'<p class="alert" role="alert">{escape(translated(language_of(request), text))}</p>' if text else ""
 
 
 def hidden(**values: str) -> str:
@@ -100,7 +109,18 @@ def sign_in(request: Request, person: Person, goes: str) -> Response:
         samesite="lax",
         secure=request.url.scheme == "https",
     )
+    if person.language:
+        remember(response, person.language, request)
     return response
+
+
+def _here(request: Request) -> str:
+    """The path that shows the page which answers this request: what is posted has one above it."""
+    path = request.url.path
+    for above in ("/account", "/login"):
+        if path.startswith(f"{above}/"):
+            return above
+    return f"{path}?{request.url.query}" if request.url.query and request.method == "GET" else path
 
 
 def is_own_form(visitor: Visitor | None, csrf: str) -> bool:

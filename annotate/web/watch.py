@@ -14,11 +14,13 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from annotate.api.operation import Metrics
 from annotate.api.problems import problem
+from annotate.api.words import language_of
 from annotate.web.gate import PAGES, mount_of
 
 log = logging.getLogger("annotate.request")
@@ -75,7 +77,8 @@ class Watch:
             mistake = error
         if mistake is not None and status == 0:
             told = f"The server made a mistake, and has written it down as {request_id}."
-            await problem("server-error", told, request=request_id)(scope, receive, send_with_id)
+            refusal = problem("server-error", told, language=language_of(HTTPConnection(scope)), request=request_id)
+            await refusal(scope, receive, send_with_id)
         # With a response under way, all that is left is to break it off, which the server does when we return early.
         self._write_down(scope, path, status, time.perf_counter() - began, mistake)
 

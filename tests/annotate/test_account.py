@@ -112,7 +112,7 @@ def test_the_account_page(server: Server) -> None:
     anna = server.visitor("anna")
     csrf = anna.me["csrf_token"]
     page = anna.http.get("/account")
-    assert page.status_code == 200 and "rater in p" in page.text and "here" in page.text
+    assert page.status_code == 200 and "rater in <bdi>p</bdi>" in page.text and "here" in page.text
     made = anna.http.post(
         "/account/tokens", data={"csrf": csrf, "name": "<i>mine</i>", "right": ["rate", "review"], "days": "3"}
     )
