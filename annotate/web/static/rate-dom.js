@@ -37,6 +37,13 @@ export function say(id, ...words) {
   box.replaceChildren(...words);
 }
 
+// Tell who listens rather than looks; nothing of it is seen.
+export function announce(sentence) {
+  const box = at("told");
+  box.textContent = "";
+  requestAnimationFrame(() => (box.textContent = sentence)); // the same words twice are two announcements
+}
+
 export function view(name) {
   root.dataset.view = name;
 }
@@ -57,4 +64,13 @@ export function radios(name, options, value, label, choose, keyed = false) {
     row.append(step);
   });
   return row;
+}
+
+// Whether a key in a text field goes back to the keys of the page: Ctrl+Enter or Escape.
+export function leaves(event) {
+  const done = event.key === "Escape" || (event.key === "Enter" && (event.ctrlKey || event.metaKey));
+  if (!done || event.isComposing) return false;
+  event.preventDefault();
+  event.stopPropagation();
+  return true;
 }

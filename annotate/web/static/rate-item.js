@@ -1,69 +1,39 @@
-// An item and its rating: what is drawn, what is missing, what a key chooses. It knows nothing of the server.
+// An item on the screen: its responses, their ranks, the scale; what is missing, and what a digit gives. What a project
+// asks for beside the ranking is in rate-asks.js. It knows nothing of the server.
 //
 // The HTML of prompts and responses was cleaned on the server (annotate/api/render.py); all else goes in as text.
 
-import { at, element, page, radios } from "./rate-dom.js";
+import { Panel } from "./rate-asks.js";
+import { announce, at, element, page, radios } from "./rate-dom.js";
+import { ALL_BAD, LETTERS, asksOf, bestOf, inWords, letter, listed, single } from "./rate-rating.js";
 import { drawTurns, foldPrompt } from "./rate-read.js";
+import { later, t } from "./words.js";
 
-export const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-export const FLAGS = [
-  ["unsafe", "Unsafe or harmful"], ["broken", "Broken: cut off, empty or garbled"],
-  ["pii", "Contains personal data"], ["cannot-judge", "I can't judge this"],
-];
 const SCALE = [
-  [-3, "A much better"], [-2, "A clearly"], [-1, "A slightly"], [0, "Same"],
-  [1, "B slightly"], [2, "B clearly"], [3, "B much better"],
+  [-3, later("A much better")], [-2, later("A clearly")], [-1, later("A slightly")], [0, later("Same")],
+  [1, later("B slightly")], [2, later("B clearly")], [3, later("B much better")],
 ];
-const PLAIN_SCALE = [[-1, "A better"], [0, "Same"], [1, "B better"]];
-const STRENGTH = [[1, "slightly better"], [2, "clearly better"], [3, "much better"]];
-const letter = (index) => LETTERS[index] ?? String(index + 1);
-
-// --- the rating: {scale, ranks, strength, flags, seconds}, null where nothing is given yet ---
-
-export function freshRating(task) {
-  return { scale: null, ranks: task.responses.map(() => null), strength: null, flags: [], seconds: 0 };
+const PLAIN_SCALE = [[-1, later("A better")], [0, later("Same")], [1, later("B better")]];
+const STRENGTH = [[1, later("slightly better")], [2, later("clearly better")], [3, later("much better")]];
+// What an answer to a pair said.
+export function pairInWords(ranks, strength) {
+  const value = strength ?? Math.sign(ranks[0] - ranks[1]);
+  return t((strength === null ? PLAIN_SCALE : SCALE).find(([step]) => step === value)[1]);
 }
 
-// The rating that an answer of before came from, to be changed.
-export function ratingOf(task) {
-  const { ranks, strength, flags } = task.given;
-  const side = Math.sign(ranks[0] - ranks[1]);
-  const scale = task.responses.length !== 2 ? null : !task.strength ? side : side ? strength : 0;
-  return { ...freshRating(task), scale, ranks: [...ranks], strength, flags: [...flags] };
-}
-
-// What of a rating goes into an answer. What the page does not ask for, a changed answer keeps.
-export function answerOf(task, { scale, ranks, strength, flags, seconds }) {
-  const { ratings = null, rationale = null, edited = null } = task.given ?? {};
-  const pair = task.responses.length === 2;
-  return {
-    assignment: task.assignment,
-    ranks: pair ? (scale < 0 ? [1, 2] : scale > 0 ? [2, 1] : [1, 1]) : ranks,
-    strength: !task.strength ? null : pair ? scale : single(ranks) ? strength : 0,
-    flags,
-    seconds: Math.round(seconds * 10) / 10,
-    ...(task.given ? { revises: task.revises, ratings, rationale, edited } : {}),
-  };
-}
-
-const single = (ranks) => ranks.filter((rank) => rank === 1).length === 1;
-
-export function inWords(ranks) {
-  const groups = [...new Set(ranks)].sort((one, other) => one - other).map((rank) =>
-    ranks.flatMap((value, index) => (value === rank ? [letter(index)] : [])).join(" and "),
-  );
-  return groups.length === 1 ? `${groups[0]} are the same` : groups.join(", then ");
-}
-
-// --- one item on the screen ---
+const said = (options) => options.map(([value, words]) => [value, t(words)]);
 
 export class Item {
+  // What can be given has a name, which its radio buttons share: "scale" of a pair, else "rank-0" … and "strength",
+  // then "rating-0-0" … (dimension, response).
   constructor(task, rating, changed) {
-    Object.assign(this, { task, rating, changed });
+    Object.assign(this, { task, rating, changed, asks: asksOf(task) });
     this.count = task.responses.length;
     this.pair = this.count === 2;
-    this.current = rating.ranks.indexOf(null); // the response that a digit ranks; -1 when all have a rank
+    this.chosen = null; // what the rater went to, to give it by a digit; else it is what is missing first
+    this.last = null; // what was given last
     this.covered = task.warnings.length > 0;
+    this.frozen = false; // submitted: nothing changes any more
   }
 
   draw() {
@@ -75,6 +45,11 @@ export class Item {
     at("warnings").hidden = !this.covered;
     at("warning-list").replaceChildren(...task.warnings.map((words) => element("li", words)));
     this.#drawScale();
+    this.panel = new Panel(this);
+    for (const one of page().querySelectorAll("kbd[data-key]")) {
+      const { key } = one.dataset; // where a response has the letter, Shift makes it a key of the page
+      one.textContent = !this.pair && LETTERS.indexOf(key) < this.count ? `⇧${key}` : key;
+    }
     this.refresh();
     foldPrompt();
     page().scrollTo(0, 0);
@@ -86,67 +61,197 @@ export class Item {
     this.refresh();
   }
 
-  get complete() {
-    if (this.pair) return this.rating.scale !== null;
-    return this.#ranked && this.rating.ranks.includes(1) && (!this.#asks || this.rating.strength !== null);
+  freeze() {
+    this.frozen = true;
+    this.panel.close();
   }
 
-  get #ranked() {
-    return this.rating.ranks.every((rank) => rank !== null);
+  // --- what is missing ---
+
+  get complete() {
+    return this.missing === null;
+  }
+
+  // The first thing that is missing: the name of something that a digit gives, or "rationale"; null: nothing.
+  get missing() {
+    const field = this.fields.find((name) => this.#value(name) === null);
+    if (field) return field;
+    return this.asks.rationale === "required" && !this.rating.rationale.trim() ? "rationale" : null;
+  }
+
+  // The names of what digits give, in the order in which it is asked for.
+  get fields() {
+    const { asks, task } = this;
+    const verdict = this.pair ? ["scale"] : task.responses.map((_, index) => `rank-${index}`);
+    if (this.#asksStrength) verdict.push("strength");
+    return [...verdict, ...asks.dimensions.flatMap((_, one) => task.responses.map((_, index) => `rating-${one}-${index}`))];
   }
 
   // Whether the ranks given call for the strength.
-  get #asks() {
-    return !this.pair && this.task.strength && this.#ranked && single(this.rating.ranks);
+  get #asksStrength() {
+    const { ranks } = this.rating;
+    return !this.pair && this.task.strength && !ranks.includes(null) && single(ranks);
   }
 
-  refresh() {
-    const { scale, ranks, flags } = this.rating;
-    page().classList.toggle("covered", this.covered);
-    at("scale").disabled = this.covered || (!this.pair && this.task.strength && !this.#asks);
-    [...at("responses").children].forEach((box, index) => {
-      const best = this.pair ? scale !== null && (index === 0 ? scale < 0 : scale > 0) : ranks[index] === 1;
-      box.classList.toggle("best", best);
-      box.classList.toggle("current", !this.pair && index === this.current && !this.complete);
+  #value(name) {
+    const [kind, ...at] = name.split("-");
+    if (kind === "rank") return this.rating.ranks[at[0]];
+    if (kind === "rating") return this.rating.ratings[this.asks.dimensions[at[0]].name][at[1]];
+    return this.rating[kind];
+  }
+
+  // What the next digit gives. Where nothing is missing it corrects what was given last, but no rank by accident.
+  get current() {
+    const { fields } = this;
+    if (this.chosen && fields.includes(this.chosen)) return this.chosen;
+    const missing = fields.find((name) => this.#value(name) === null);
+    if (missing) return missing;
+    if (fields.includes(this.last) && !this.last.startsWith("rank-")) return this.last;
+    return this.pair ? "scale" : this.#asksStrength ? "strength" : null;
+  }
+
+  // The response that the rater is at.
+  get response() {
+    const [kind, ...at] = (this.current ?? "").split("-");
+    return kind === "rank" || kind === "rating" ? Number(at.at(-1)) : 0;
+  }
+
+  get best() {
+    return bestOf(this.task, this.rating);
+  }
+
+  // --- what changes it ---
+
+  give(change) {
+    if (this.frozen) return;
+    change(this.rating);
+    this.changed();
+    this.refresh();
+  }
+
+  // Give the value of a name: a step of the scale, a rank (null takes it back), a rating.
+  set(name, value) {
+    const [kind, ...at] = name.split("-");
+    this.give((rating) => {
+      if (kind === "rank") rating.ranks[at[0]] = value;
+      else if (kind === "rating") rating.ratings[this.asks.dimensions[at[0]].name][at[1]] = value;
+      else rating[kind] = value;
+      this.chosen = null;
+      this.last = name;
     });
-    const [words, keys] = this.covered ? ["Read the warning first.", " Enter shows the responses."] : this.#hint();
-    at("hint").replaceChildren(words, element("span", keys, "keys"));
-    at("submit").setAttribute("aria-disabled", this.covered || !this.complete);
-    at("flag-count").textContent = flags.length ? ` (${flags.length})` : "";
-    at("flag-open").classList.toggle("on", flags.length > 0);
   }
 
-  // What is still missing, and how to give it by key (which narrow screens leave out).
-  #hint() {
-    if (this.complete) return [this.task.revises === null ? "" : "You are changing this answer; until then it stands.", ""];
-    if (this.pair) {
-      return ["Which one is better?", ` Keys 1 to ${this.task.strength ? 7 : 3} choose.`];
-    }
-    if (!this.#ranked) {
-      const keys = ` Keys 1 to ${Math.min(this.count, 9)} rank ${letter(this.current)}, letters move.`;
-      return ["Rank each response; 1 is best, ties are fine.", keys];
-    }
-    if (!this.rating.ranks.includes(1)) return ["At least one response must have rank 1.", ""];
-    return ["How much better is the best than the second?", " Keys 1 to 3 choose."];
-  }
-
-  // A digit chooses a step of the scale, or the rank of the current response, then the strength.
+  // A digit gives what is current. False where it can't.
   digit(number) {
-    const name = this.pair ? "scale" : this.#asks && this.current === -1 ? "strength" : `rank-${this.current}`;
-    const input = page().querySelectorAll(`input[name="${name}"]`)[number - 1];
-    if (!input || input.matches(":disabled")) return;
+    const name = this.current;
+    const input = name && page().querySelectorAll(`input[name="${name}"]`)[number - 1];
+    if (this.frozen || !input || input.matches(":disabled")) return false;
     input.checked = true;
     input.dispatchEvent(new Event("change"));
+    this.#tell(name, input);
+    return true;
   }
 
   // A letter goes to its response. False if there is none.
   letter(key) {
     const index = this.pair || key.length !== 1 ? -1 : LETTERS.indexOf(key.toUpperCase());
     if (index < 0 || index >= this.count) return false;
-    this.current = index;
+    this.chosen = `rank-${index}`;
     at("responses").children[index].scrollIntoView({ block: "nearest" });
     this.refresh();
+    this.panel.follow();
     return true;
+  }
+
+  // Go back to what was given before.
+  back() {
+    const { fields, current } = this;
+    const index = this.complete && this.chosen === null ? fields.length : fields.indexOf(current);
+    this.chosen = fields[Math.max(0, index - 1)];
+    this.refresh();
+    announce(this.#hint()[0]);
+  }
+
+  // Submit was tried too early: show and say what is missing.
+  point() {
+    const [words, keys] = this.#hint();
+    at("hint").classList.add("asked");
+    announce(words + keys);
+    if (this.missing === "rationale") this.panel.act("W");
+    else this.panel.show();
+  }
+
+  refresh() {
+    const { ranks, flags } = this.rating;
+    const { best, current } = this;
+    page().classList.toggle("covered", this.covered);
+    at("scale").disabled = this.covered || (!this.pair && !this.#asksStrength);
+    [...at("responses").children].forEach((box, index) => {
+      box.classList.toggle("best", this.pair ? best.length === 1 && best[0] === index : ranks[index] === 1);
+      box.classList.toggle("current", current === `rank-${index}`);
+      const rank = box.querySelector(`input[name="rank-${index}"][value="${ranks[index]}"]`);
+      for (const one of box.querySelectorAll(".ranks input")) one.checked = one === rank;
+    });
+    const [words, keys] = this.covered ? [t("Read the warning first."), " " + t("Enter shows the responses.")] : this.#hint();
+    at("hint").classList.remove("asked");
+    at("hint").replaceChildren(words, element("span", keys, "keys"));
+    at("submit").setAttribute("aria-disabled", this.covered || !this.complete);
+    const flagged = flags.filter((flag) => flag !== ALL_BAD).length;
+    at("flag-count").textContent = flagged ? ` (${flagged})` : "";
+    at("flag-open").classList.toggle("on", flagged > 0);
+    this.panel.refresh();
+    at("responses").dispatchEvent(new Event("refreshed"));
+  }
+
+  // What the rater is at or what is missing, and how to give it by key (which narrow screens leave out).
+  #hint() {
+    const name = this.chosen && this.fields.includes(this.chosen) ? this.chosen : this.missing;
+    const [kind, ...at] = (name ?? "").split("-");
+    if (kind === "scale") {
+      const keys = t("Keys 1 to {most} choose.", { most: this.task.strength ? 7 : 3 });
+      return [t("Which one is better?"), " " + keys];
+    }
+    if (kind === "rank") {
+      const facts = { most: Math.min(this.count, 9), letter: letter(at[0]) };
+      return [t("Rank each response; 1 is best, ties are fine."), " " + t("Keys 1 to {most} rank {letter}, letters move.", facts)];
+    }
+    if (kind === "strength") {
+      return [t("How much better is the best than the second?"), " " + t("Keys 1 to {most} choose.", { most: 3 })];
+    }
+    if (kind === "rating") {
+      const { name: dimension, anchors } = this.asks.dimensions[at[0]];
+      const keys = t("Keys 1 to {most} rate, Backspace goes back.", { most: anchors.length });
+      return [t("Rate response {letter}: {dimension}.", { letter: letter(at[1]), dimension }), " " + keys];
+    }
+    if (kind === "rationale") {
+      return [t("Say in a few words why."), " " + t("W opens the field.")];
+    }
+    if (this.task.revises !== null) return [t("You are changing this answer; until then it stands."), ""];
+    if (this.rating.flags.includes(ALL_BAD)) return [t("All bad: none of the responses is good enough."), ""];
+    return [this.pair ? "" : inWords(this.rating.ranks), ""];
+  }
+
+  // What a digit has given, for who can't see it, and what comes next.
+  #tell(name, input) {
+    const [kind, ...at] = name.split("-");
+    const label = input.getAttribute("aria-label") ?? input.closest("label").lastChild.textContent;
+    const what = kind === "rank" ? this.rankInWords(Number(at[0]))
+      : kind === "rating" ? t("{letter}, {dimension}: {step}.", {
+        letter: letter(at[1]), dimension: this.asks.dimensions[at[0]].name, step: label,
+      })
+      : `${label}.`;
+    const next = this.complete ? t("Enter submits.") : this.#hint()[0];
+    announce(`${what} ${next}`);
+  }
+
+  // "B: rank 2, tied with C."
+  rankInWords(index) {
+    const { ranks } = this.rating;
+    const rank = ranks[index];
+    const others = ranks.flatMap((value, other) => (value === rank && other !== index ? [letter(other)] : []));
+    if (rank === null) return t("{letter}: no rank yet.", { letter: letter(index) });
+    if (!others.length) return t("{letter}: rank {rank}.", { letter: letter(index), rank });
+    return t("{letter}: rank {rank}, tied with {others}.", { letter: letter(index), rank, others: listed(others) });
   }
 
   // After practice: the right rank on each response.
@@ -154,60 +259,55 @@ export class Item {
     const tie = new Set(ranks).size === 1;
     [...at("responses").children].forEach((box, index) => {
       if (this.pair && !tie && ranks[index] > 1) return;
-      const badge = element("span", tie ? "same" : ranks[index] === 1 ? "best" : String(ranks[index]), "right");
-      badge.title = "the right rank";
+      const badge = element("span", tie ? t("same") : ranks[index] === 1 ? t("best") : String(ranks[index]), "right");
+      badge.title = t("the right rank");
       box.querySelector(".letter").after(badge);
     });
   }
 
-  #give(change) {
-    change(this.rating);
-    this.changed();
-    this.refresh();
-  }
+  // --- drawing ---
 
   #card(turns, index) {
     const box = element("section", "", "response");
-    box.setAttribute("aria-label", `Response ${letter(index)}`);
+    box.setAttribute("aria-label", t("Response {letter}", { letter: letter(index) }));
     const head = element("div", "", "head");
     head.append(element("span", letter(index), "letter"));
     if (!this.pair) {
       const options = this.task.responses.map((_, rank) => [rank + 1, String(rank + 1)]);
-      const label = `Rank of response ${letter(index)}, 1 is best`;
-      const ranks = radios(`rank-${index}`, options, this.rating.ranks[index], label, (rank) =>
-        this.#give((rating) => {
-          rating.ranks[index] = rank;
-          this.current = rating.ranks.indexOf(null);
-        }),
-      );
+      const label = t("Rank of response {letter}, 1 is best", { letter: letter(index) });
+      const ranks = this.radios(`rank-${index}`, options, this.rating.ranks[index], label);
       ranks.classList.add("ranks");
       head.append(ranks);
     }
     const text = element("div", "", "text");
     text.tabIndex = 0;
     text.setAttribute("role", "region");
-    text.setAttribute("aria-label", `Text of response ${letter(index)}`);
+    text.setAttribute("aria-label", t("Text of response {letter}", { letter: letter(index) }));
     drawTurns(text, turns, turns.length > 1);
     box.append(head, text);
     return box;
   }
 
+  // Radio buttons that give the value of `name`.
+  radios(name, options, value, label, keyed = false) {
+    return radios(name, options, value, label, (option) => this.set(name, option), keyed);
+  }
+
   #drawScale() {
+    const box = at("scale");
     if (this.pair) {
-      const steps = this.task.strength ? SCALE : PLAIN_SCALE;
-      const row = radios("scale", steps, this.rating.scale, "Which response is better?", (value) =>
-        this.#give((rating) => (rating.scale = value)), true);
+      const steps = said(this.task.strength ? SCALE : PLAIN_SCALE);
+      const row = this.radios("scale", steps, this.rating.scale, t("Which response is better?"), true);
       row.classList.add("scale");
-      at("scale").replaceChildren(row);
+      box.replaceChildren(row);
     } else if (this.task.strength) {
-      const label = "How much better is the best than the second?";
       const row = element("div", "", "over");
-      row.append(element("span", "Best over second:"));
-      row.append(radios("strength", STRENGTH, this.rating.strength, label, (value) =>
-        this.#give((rating) => (rating.strength = value)), true));
-      at("scale").replaceChildren(row);
+      const label = t("How much better is the best than the second?");
+      row.append(element("span", t("Best over second:")));
+      row.append(this.radios("strength", said(STRENGTH), this.rating.strength, label, true));
+      box.replaceChildren(row);
     } else {
-      at("scale").replaceChildren();
+      box.replaceChildren();
     }
   }
 }
