@@ -6,106 +6,17 @@ A *preferences folder* is what `annotate export` writes and `align` reads; docs/
 
 import json
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from preferences.card import SPLITS, dataset_card
 from preferences.errors import BadInput
 from preferences.files import read_json, read_jsonl, sha256_file, sha256_json, whole_folder, write_jsonl, write_text
+from preferences.shapes import Edit, Id, Message, Prompt, Rank, Response, Span, Strict, Time, validate
 
 FORMAT = 1
-
-
-class Strict(BaseModel):
-    """No unknown keys, no silent conversions ("2" is not 2), no NaN."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Message(Strict):
-    """One turn, as in TRL's conversational format."""
-
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str
-
-
-def _prompt(value: Any) -> Any:
-    return [{"role": "user", "content": value}] if isinstance(value, str) else value
-
-
-def _not_blank(messages: list[Message]) -> list[Message]:
-    if not messages or not messages[-1].content.strip():
-        raise ValueError("is empty; give a text, or a list of turns whose last one says something")
-    if messages[-1].role == "assistant":
-        raise ValueError("ends with an assistant turn; that turn belongs in the responses")
-    return messages
-
-
-def _time_zone(value: str) -> str:
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise ValueError("is not an ISO 8601 time such as 2026-11-21T10:00:00Z") from None
-    if moment.tzinfo is None:
-        raise ValueError("has no time zone; write UTC as in 2026-11-21T10:00:00Z")
-    return value
-
-
-def _id(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Prompt = Annotated[list[Message], BeforeValidator(_prompt), AfterValidator(_not_blank)]
-Time = Annotated[str, AfterValidator(_time_zone)]
-Id = Annotated[str, BeforeValidator(_id), Field(min_length=1)]
-Rank = Annotated[int, Field(ge=1, le=1_000_000)]
-
-
-class Response(Strict):
-    """One response to a prompt: `messages`, with the model that wrote it where that is known."""
-
-    messages: list[Message] = Field(min_length=1)
-    model: str | None = None
-    id: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = {"text": value}
-        if not isinstance(value, dict) or "text" not in value:
-            return value
-        if "messages" in value:
-            raise ValueError("has both `text` and `messages`; give one of them")
-        text = value["text"]
-        if not isinstance(text, str):
-            raise ValueError("has a `text` that is not a string")
-        rest = {key: item for key, item in value.items() if key != "text"}
-        return {"messages": [{"role": "assistant", "content": text}], **rest}
-
-
-class Edit(Strict):
-    """A response as the rater would have written it; `response` counts from 0 in import order."""
-
-    response: Annotated[int, Field(ge=0)]
-    text: Annotated[str, Field(min_length=1)]
-
-
-class Span(Strict):
-    """A passage of a response that a rater marked; `response` counts from 0 in import order.
-
-    `start` and `end` count Unicode characters of the response's visible text, Markdown signs left out; `text` is the
-    passage itself.
-    """
-
-    response: Annotated[int, Field(ge=0)]
-    start: Annotated[int, Field(ge=0)]
-    end: Annotated[int, Field(ge=1)]
-    text: Annotated[str, Field(min_length=1)]
-    mark: Literal["good", "bad"]
 
 
 class Answer(Strict):
@@ -139,12 +50,12 @@ class Item(Strict):
     prompt: Prompt
     responses: list[Response]
     group: Id | None = None
-    tags: list[str] = []
+    tags: list[str] = Field(default=[])
     gold: list[Rank] | None = None
     explanation: Annotated[str, Field(min_length=1)] | None = None
     priority: float = 0.0
     overlap: Annotated[int, Field(ge=1, le=1000)] | None = None
-    answers: list[Answer] = []
+    answers: list[Answer] = Field(default=[])
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Item":
@@ -209,26 +120,6 @@ def check_answer(answer: Answer, count: int) -> None:
             raise ValueError(f"spans[{number}]: there is no response number {span.response}; they count from 0")
         if span.end - span.start != len(span.text):
             raise ValueError(f"spans[{number}]: from {span.start} to {span.end} are not {len(span.text)} characters")
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def validate(model: type[M], value: Any, where: str) -> M:
-    """Check `value` against `model`. Raises BadInput with one sentence that opens with `where` and names the key."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ""
-        for part in first["loc"]:
-            key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = (
-                f"unknown key; known are {', '.join(model.model_fields)}" if len(first["loc"]) == 1 else "unknown key"
-            )
-        raise BadInput(f"{where}: {key + ': ' if key else ''}{message}") from None
 
 
 def read_items(path: str | Path) -> list[Item]:
@@ -297,7 +188,7 @@ class ExportedAnswer(Strict):
     strength: int | None
     ratings: dict[str, list[float]] | None
     flags: list[str]
-    spans: list[Span] = []
+    spans: list[Span] = Field(default=[])
     edited: Edit | None
     shown: list[int] | None
     seconds: float | None

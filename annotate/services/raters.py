@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from annotate.services.answers import standing_answers
 from annotate.services.counted import Counted
+from annotate.services.earnings import Done, done_in, earned
 from annotate.services.gold import is_correct
 from annotate.store.tables import Answer, Item, Member, Person, Project, Skip
 from preferences.stats.raters import agreement_with_others, position_bias, speeders
@@ -36,7 +37,11 @@ def people_of(
             own.setdefault(one.member, []).append(one)
     timed = {member: [one.seconds for one in given if one.seconds is not None] for member, given in own.items()}
     haste = speeders({member: seconds for member, seconds in timed.items() if seconds})
-    paid, skipped, gold = _paid(session, project.id), _skipped(session, project.id), _gold_accuracy(session, project.id)
+    paid, skipped, gold = (
+        done_in(session, project.id),
+        _skipped(session, project.id),
+        _gold_accuracy(session, project.id),
+    )
     rows = session.execute(
         select(Member, Person)
         .outerjoin(Person)
@@ -45,7 +50,7 @@ def people_of(
     )
     people = []
     for member, person in rows:
-        count, seconds = paid.get(member.id, (0, 0.0))
+        count, seconds = paid.get(member.id, Done(0, 0.0))
         pace = haste.get(member.id)
         people.append(
             {
@@ -79,23 +84,8 @@ def total_cost(project: Project, people: Sequence[Mapping[str, Any]]) -> dict[st
     return {"answers": count, "active_seconds": seconds, "amount": amount, "currency": project.pay["currency"]}
 
 
-def earned(project: Project, answers: int, seconds: float) -> float | None:
-    """What so many answers, which took so many active seconds, come to in the project's currency; None without pay."""
-    if project.pay is None:
-        return None
-    units = seconds / 3600 if project.pay["per"] == "hour" else answers
-    return project.pay["amount"] * units
-
-
 def _position_bias(answers: Sequence[Counted]) -> dict[str, Any] | None:
     return position_bias((one.ranks, one.shown) for one in answers if one.shown is not None)
-
-
-def _paid(session: Session, project_id: int) -> dict[int, tuple[int, float]]:
-    """{member id: (answers given here, whatever became of them; active seconds that they took)}."""
-    query = select(Answer.member_id, func.count(), func.coalesce(func.sum(Answer.seconds), 0.0)).join(Item)
-    query = query.where(Item.project_id == project_id, Answer.kind != "imported", Answer.revision == 1)
-    return {member: (count, seconds) for member, count, seconds in session.execute(query.group_by(Answer.member_id))}
 
 
 def _skipped(session: Session, project_id: int) -> Counter[int]:
