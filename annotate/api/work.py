@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from annotate.api.problems import PROBLEMS
 from annotate.api.progress import items_left
-from annotate.api.render import mask_names, to_html, turns_to_html
+from annotate.api.render import to_html, turns_to_html
 from annotate.api.security import AnyAsker
 from annotate.api.shapes import LARGEST_ID, Id, Strict
 from annotate.services import drafts
@@ -39,6 +39,7 @@ from annotate.services.assignment import (
     renew,
     skip,
 )
+from annotate.services.masks import mask_names
 from annotate.services.projects import Dimension, comes_first
 from annotate.services.rights import Right
 from annotate.store.tables import Draft, Item, Member, Project
