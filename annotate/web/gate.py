@@ -4,10 +4,7 @@ Nothing in here trusts the page: who somebody is, and what they may do, is read 
 REST API does that itself, inside the transaction that does the work, so that the gate reads nothing for it.
 """
 
-import hashlib
-import json
 import re
-from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from anyio.to_thread import run_sync
@@ -15,35 +12,32 @@ from fastapi import Request
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from annotate.api.limits import REQUESTS
 from annotate.api.problems import problem
 from annotate.api.security import COOKIE, SAFE_METHODS
+from annotate.api.words import language_of, later
 from annotate.services.people import Visitor, visitor
-from annotate.services.refusals import Refused
 from annotate.services.rights import plays
 from annotate.store.database import Database
-from annotate.web.login import message_page
+from annotate.web.plain import message_page
 
 LONGEST_BODY = 1_000_000  # bytes of a request
 LONGEST_IMPORT = 64_000_000  # bytes of one that adds items, which is read only from who may
 _IMPORT = re.compile(r"/api/v1/projects/\d+/items")
 
 
-class Page(NamedTuple):
-    """A page that Gradio draws: the roles that may see it, and whether it has events (handlers that run here)."""
-
-    roles: tuple[str, ...]
-    events: bool
-
-
-PAGES = {"/rate": Page(("rater",), events=False), "/owner": Page(("owner",), events=True)}
-# All that a page needs of what Gradio serves. What else is there (queue, files, uploads, sessions of others, API docs,
-# and whatever a next version brings) is not reachable.
+# The pages that Gradio draws, and the role that somebody must have in some project to see them.
+PAGES = {"/rate": "rater", "/owner": "owner", "/review": "reviewer"}
+_FOR = {
+    "rater": later("It is for raters, and you are none in any project."),
+    "owner": later("It is for owners, and you are none in any project."),
+    "reviewer": later("It is for reviewers, and you are none in any project."),
+}
+# All that a page needs of what Gradio serves. What else is there (events, queue, files, uploads, sessions of others,
+# API docs, and whatever a next version brings) is not reachable.
 _DRAWN = re.compile(r"/|/theme\.css|/(assets|static)/.+")
-_EVENT = "/gradio_api/run/predict"
-_EVENT_KEYS = {"data", "fn_index", "trigger_id", "event_data"}
 
 
 class Gate:
@@ -61,48 +55,44 @@ class Gate:
             await self.app(scope, receive, send)
             return
         path, headers = scope["path"], Headers(scope=scope)
+        language = language_of(HTTPConnection(scope))
         longest = LONGEST_IMPORT if scope["method"] == "POST" and _IMPORT.fullmatch(path) else LONGEST_BODY
         mount = mount_of(path)
         refusal: ASGIApp | None = None
         receive = _at_most(longest, receive)
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or len(length) > 15 or int(length) > longest:
-            refusal = problem("too-long", f"This is too long; send at most {longest} bytes.")
+            refusal = problem("too-long", f"This is too long; send at most {longest} bytes.", language=language)
         elif scope["method"] not in SAFE_METHODS and from_elsewhere(headers):
-            refusal = problem("cross-site", "This comes from another site; open this site's own page.")
+            refusal = problem(
+                "cross-site", "This comes from another site; open this site's own page.", language=language
+            )
         elif mount is not None:
             found = await run_sync(self._look, scope, mount)
             if not isinstance(found, Visitor):
                 refusal = found
-            elif scope["method"] not in SAFE_METHODS:
-                refusal, receive = await _own_event(found, Request(scope, receive))
         await (refusal or self.app)(scope, receive, send)
 
     def _look(self, scope: Scope, mount: str) -> Visitor | ASGIApp:
         """Who is asking for a part of a page, or the response if it is not for them, or is no part of the page."""
-        request, page, path = Request(scope), PAGES[mount], scope["path"]
+        request, role, path = Request(scope), PAGES[mount], scope["path"]
         within = path[len(mount) :] or "/"
         query = f"?{request.url.query}" if request.url.query else ""
+        language = language_of(request)
         with self.database.read() as session:
             found = visitor(session, request.cookies.get(COOKIE))
-            allowed = found is not None and plays(session, found.person_id, page.roles)
-            reviews = found is not None and not allowed and plays(session, found.person_id, ("reviewer",))
+            allowed = found is not None and plays(session, found.person_id, (role,))
         if found is None:
             if request.method == "GET" and within == "/":
                 return RedirectResponse(f"/login?next={quote(path + query)}", status_code=303)
-            return problem("signed-out", "You are signed out; sign in again.")
+            return problem("signed-out", "You are signed out; sign in again.", language=language)
         request.state.person = found.person_id
         if not allowed:
-            roles = " and ".join(f"{role}s" for role in page.roles)
-            said = f"It is for {roles}, and you are none in any project."
-            if reviews:
-                said += " Reviewers read over the API for now, with a token of their own."
-            return message_page("This page is not yours", said, 403)
-        event = page.events and within == _EVENT
-        if not event and not _DRAWN.fullmatch(within):
-            return problem("not-found", "There is nothing at this address.")
-        if request.method not in (("POST",) if event else ("GET", "HEAD")):
-            return problem("method-not-allowed", "Not with this method.")
+            return message_page(request, later("This page is not yours"), _FOR[role], 403)
+        if not _DRAWN.fullmatch(within):
+            return problem("not-found", "There is nothing at this address.", language=language)
+        if request.method not in ("GET", "HEAD"):
+            return problem("method-not-allowed", "Not with this method.", language=language)
         if path == mount:  # Starlette would name the host, and the scheme as it sees it
             return RedirectResponse(f"{mount}/{query}", status_code=307)
         request.state.visitor = found
@@ -124,34 +114,6 @@ def from_elsewhere(headers: Headers) -> bool:
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
     return origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
-
-
-async def _own_event(found: Visitor, request: Request) -> tuple[ASGIApp | None, Receive]:
-    """An event of a Gradio page, as this login session's own: (a refusal or None, what the application receives).
-
-    Gradio keeps state by a session hash that the page makes up, for whoever knows the hash. Here the hash goes on
-    bound to the login session, so that another person's hash leads nowhere.
-    """
-    try:
-        REQUESTS.count(found.person_id)
-        body = await request.json()
-        if not isinstance(body, dict):
-            raise ValueError
-    except Refused as error:
-        return problem(error.rule, error.detail, **error.facts), request.receive
-    except HTTPException:
-        return problem("too-long", f"This is too long; send at most {LONGEST_BODY} bytes."), request.receive
-    except (ValueError, RecursionError):
-        return problem("bad-input", "This is no event of the page."), request.receive
-    event = {key: body[key] for key in _EVENT_KEYS & body.keys()}
-    bound = f"{found.session_id} {body.get('session_hash')}"
-    event["session_hash"] = hashlib.sha256(bound.encode(errors="replace")).hexdigest()
-    messages = [{"type": "http.request", "body": json.dumps(event).encode(), "more_body": False}]
-
-    async def receive() -> Message:
-        return messages.pop() if messages else await request.receive()
-
-    return None, receive
 
 
 def _at_most(longest: int, receive: Receive) -> Receive:

@@ -1,39 +1,36 @@
-"""The Gradio pages of raters and owners, mounted on the application. Importing Gradio takes seconds."""
+"""The pages that Gradio draws, mounted on the application. Importing Gradio takes seconds.
 
-import logging
+Gradio draws the frame and the theme; a script fills it from the REST API. So a page has no events: what people do goes
+to the API and not through Gradio's queue. gr.HTML evaluates its value as a template, so it gets a constant of ours and
+never a word of anybody else's.
+"""
+
 import os
-import sys
 
 # Before Gradio is imported: it phones home unless told not to.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
-import gradio.routes
 from fastapi import FastAPI, Request
 
 from annotate.web.gate import PAGES
-from annotate.web.login import STATIC
-from annotate.web.owner import owner_page
-from annotate.web.rater import rater_page
-from annotate.web.watch import facts_of
+from annotate.web.plain import STATIC
 
-log = logging.getLogger("annotate.pages")
+FILES = {"/rate": "rate", "/owner": "steer", "/review": "steer"}  # the name of its .html, .js and .css
 
 
 def mount_pages(app: FastAPI) -> None:
-    """Mount the pages that the gate knows, the rater's at /rate and the owner's at /owner."""
+    """Mount the pages that the gate knows, and no other."""
 
     def who(request: Request) -> str | None:
         found = getattr(request.state, "visitor", None)  # the gate has looked, and lets nobody else through
         return found.login if found else None
 
-    gradio.routes.traceback = _Traceback
-    pages = {"/rate": rater_page(), "/owner": owner_page(app.state.database)}
     for path in PAGES:
         gr.mount_gradio_app(
             app,
-            pages[path],
+            _frame(FILES[path]),
             path=path,
             auth_dependency=who,
             footer_links=[],
@@ -44,18 +41,33 @@ def mount_pages(app: FastAPI) -> None:
             mcp_server=False,
             max_file_size=0,
             theme=_theme(),
-            head=_head(path),
+            head=_head(FILES[path]),
         )
 
 
-class _Traceback:
-    """In place of the module `traceback` where Gradio prints what went wrong in an event: values and all."""
+def _frame(name: str) -> gr.Blocks:
+    with gr.Blocks(title="Concord", fill_width=True, analytics_enabled=False) as page:
+        gr.HTML((STATIC / f"{name}.html").read_text(encoding="utf-8"), js_on_load=None, apply_default_css=False)
+    return page
 
-    @staticmethod
-    def print_exc() -> None:
-        error = sys.exception()
-        if error is not None:
-            log.error("an event of a page failed", extra={"facts": facts_of(error)})
+
+def _head(name: str) -> str:
+    """Style sheets of all pages, then those whose names begin like the page's, and its script.
+
+    `v` makes browsers fetch a changed file.
+    """
+
+    def stamp(name: str) -> str:
+        return f"/static/{name}?v={int((STATIC / name).stat().st_mtime)}"
+
+    own = sorted(STATIC.glob(f"{name}*.css"), key=lambda path: path.stem)
+    sheets = ["concord.css", *(["text.css"] if (STATIC / "text.css").exists() else []), *(path.name for path in own)]
+    head = f'<link rel="icon" href="{stamp("icon.svg")}"><script src="{stamp("look-first.js")}"></script>'
+    head += "".join(f'<link rel="stylesheet" href="{stamp(sheet)}">' for sheet in sheets)
+    return (
+        head
+        + f'<script type="module" src="{stamp(f"{name}.js")}"></script><meta name="color-scheme" content="light dark">'
+    )
 
 
 def _theme() -> gr.themes.Base:
@@ -89,16 +101,3 @@ def _theme() -> gr.themes.Base:
     }
     light = {name: pair[0] for name, pair in colours.items()}
     return theme.set(**light, **{f"{name}_dark": pair[1] for name, pair in colours.items()})
-
-
-def _head(path: str) -> str:
-    """Our style sheet, and for the rater page its script; `v` makes browsers fetch a changed file."""
-
-    def stamp(name: str) -> str:
-        return f"/static/{name}?v={int((STATIC / name).stat().st_mtime)}"
-
-    head = f'<link rel="icon" href="{stamp("icon.svg")}"><link rel="stylesheet" href="{stamp("concord.css")}">'
-    if path == "/rate":
-        head += f'<link rel="stylesheet" href="{stamp("rate.css")}">'
-        head += f'<script type="module" src="{stamp("rate.js")}"></script>'
-    return head + '<meta name="color-scheme" content="light dark">'

@@ -29,27 +29,30 @@ export async function whoAmI() {
   return me;
 }
 
-export async function call(method, path, body) {
+// `body` goes as JSON, a string as it is. `more` may have `headers`, how many `seconds` it may take, and `file`: the answer
+// is one, and is given as a Blob.
+export async function call(method, path, body, more = {}) {
   try {
-    return await once(method, path, body);
+    return await once(method, path, body, more);
   } catch (problem) {
     if (problem.rule !== "csrf") throw problem;
     await whoAmI(); // signed in anew in another tab: there is a new token
-    return once(method, path, body);
+    return once(method, path, body, more);
   }
 }
 
-async function once(method, path, body) {
-  const sent = body === undefined ? undefined : JSON.stringify(body);
+async function once(method, path, body, { headers = {}, seconds = 30, file = false } = {}) {
+  const sent = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
   let answer, value;
   try {
     answer = await fetch(path, {
       method,
-      headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
+      headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf, ...headers },
       body: sent,
       keepalive: method !== "GET" && sent !== undefined && sent.length < 15000, // arrives though the page is closed
-      signal: AbortSignal.timeout(30000),
+      signal: AbortSignal.timeout(1000 * seconds),
     });
+    if (answer.ok && file) return await answer.blob();
     value = answer.status === 204 ? null : await answer.json().catch(() => undefined);
   } catch {
     throw new Problem("unreachable", "The server can't be reached.");
