@@ -229,7 +229,7 @@ def test_who_has_a_login_joins_with_it(server: Server) -> None:
     otto, anna = server.visitor("otto"), server.visitor("anna")
     path = invitation(otto)
     page = anna.http.get(path).text
-    assert "Join as anna" in page and "Choose a login" not in page
+    assert "Join as <bdi>anna</bdi>" in page and "Choose a login" not in page
     csrf = re.search(r'name="csrf" value="([^"]+)"', page)
     assert csrf is not None
     forged = anna.http.post(path, data={"csrf": "x" * 32})
