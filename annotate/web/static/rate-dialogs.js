@@ -1,9 +1,13 @@
-// What stands in front of the work: consent, guidelines and content warnings; and the dialogs of skip and flag.
+// What stands in front of the work: consent, guidelines and content warnings; and the dialogs of skip, flag and keys.
 
+import { markNews } from "./rate-differ.js";
 import { at, element, say, view } from "./rate-dom.js";
-import { FLAGS } from "./rate-item.js";
+import { singleKeys, useSingleKeys } from "./rate-keys.js";
+import { FLAGS } from "./rate-rating.js";
+import { drawTurns } from "./rate-read.js";
+import { later, t } from "./words.js";
 
-const REASONS = [...FLAGS, ["other", "Another reason"]];
+const REASONS = [...FLAGS, ["other", later("Another reason")]];
 let asking = null; // a welcome that is under way
 
 // Let the rater agree and read what they must before rating. `optedOut` hears when they change what they want to see.
@@ -14,12 +18,12 @@ export function welcome(call, optedOut) {
 
 async function pass(call, optedOut) {
   const facts = await call("GET", "guidelines");
-  at("guidelines-text").innerHTML = facts.html; // cleaned by the server
+  drawTurns(at("guidelines-text"), [{ role: "owner", html: facts.html }], false);
   at("guidelines-text").hidden = facts.version === null;
   at("guidelines-open").hidden = facts.version === null && !Object.keys(facts.warnings).length;
   const optOuts = new OptOuts(call, facts, optedOut);
   if (!facts.consented) {
-    at("consent-text").innerHTML = facts.consent_html; // cleaned by the server
+    drawTurns(at("consent-text"), [{ role: "owner", html: facts.consent_html }], false);
     optOuts.drawIn("consent-warnings");
     view("consent");
     at("consent-text").focus();
@@ -28,14 +32,42 @@ async function pass(call, optedOut) {
     await call("POST", "consent", { agreed: true });
   }
   optOuts.drawIn("guidelines-warnings");
+  tellChange(facts);
   if (!facts.read) await firstReading(call, facts.version);
+}
+
+// What is new in the guidelines since this rater last read them.
+function tellChange({ read, before_html: before }) {
+  const changed = !read && Boolean(before);
+  at("guidelines-changed").hidden = !changed;
+  if (!changed) return;
+  const earlier = element("div");
+  drawTurns(earlier, [{ role: "owner", html: before }], false);
+  const gone = markNews(at("guidelines-text"), earlier).map((text) => text.trim()).filter(Boolean);
+  at("guidelines-gone").hidden = !gone.length;
+  at("guidelines-gone-list").replaceChildren(...gone.map((text) => {
+    const line = element("li", text);
+    line.dir = "auto";
+    return line;
+  }));
+}
+
+export function openGuidelines() {
+  if (at("guidelines-open").hidden || at("guidelines").open) return;
+  at("guidelines").showModal();
+  at("guidelines-text").focus();
+}
+
+export function openKeys() {
+  for (const line of at("keys").querySelectorAll("[data-asked]")) line.hidden = at(line.dataset.asked).hidden;
+  if (!at("keys").open) at("keys").showModal();
 }
 
 async function firstReading(call, version) {
   const dialog = at("guidelines");
   const close = at("guidelines-close");
   const stay = () => dialog.showModal(); // Escape closes a dialog; this one comes back
-  close.textContent = "I have read them, start";
+  close.textContent = t("I have read them, start");
   view("loading");
   if (!dialog.open) dialog.showModal();
   at("guidelines-text").focus();
@@ -43,8 +75,10 @@ async function firstReading(call, version) {
   await click("guidelines-close");
   dialog.removeEventListener("close", stay);
   dialog.close();
-  close.textContent = "Close";
+  close.textContent = t("Close");
   await call("POST", "guidelines/read", { version });
+  tellChange({ read: true });
+  CSS.highlights?.delete("differs-news");
 }
 
 const click = (id) => new Promise((resolve) => at(id).addEventListener("click", resolve, { once: true }));
@@ -60,7 +94,7 @@ class OptOuts {
     box.hidden = !this.warnings.length;
     const said = element("p", "", "said");
     said.setAttribute("role", "status");
-    box.replaceChildren(element("legend", "Some items may be hard to look at. Tick what you'd rather not be shown."));
+    box.replaceChildren(element("legend", t("Some items may be hard to look at. Tick what you'd rather not be shown.")));
     for (const [tag, words] of this.warnings) box.append(this.#line(tag, words, said));
     box.append(said);
   }
@@ -76,11 +110,11 @@ class OptOuts {
       try {
         await this.call("PUT", "opt-out", { tags: [...out] });
         this.out = out;
-        said.textContent = "Saved ✓";
+        said.textContent = t("Saved ✓");
         this.changed();
       } catch (problem) {
         tick.checked = !tick.checked;
-        said.textContent = `Not saved. ${problem.message}`;
+        said.textContent = t("Not saved. {why}", { why: problem.message });
       }
     });
     label.append(tick, element("span", words), element("small", tag));
@@ -91,8 +125,11 @@ class OptOuts {
 // --- skip and flag: a list that digits choose from, and Enter ---
 
 export function listChoices() {
+  at("single-keys").checked = singleKeys();
+  at("single-keys").addEventListener("change", () => useSingleKeys(at("single-keys").checked));
   fill("skip-reasons", "radio", REASONS);
   fill("flag-list", "checkbox", FLAGS);
+  at("keys-close").addEventListener("click", () => at("keys").close());
   for (const id of ["skip", "flag"]) {
     at(id).addEventListener("keydown", (event) => choose(event, at(id)));
     at(id).querySelector("[data-cancel]").addEventListener("click", () => at(id).close("cancel"));
@@ -105,7 +142,7 @@ function fill(id, type, choices) {
       const label = element("label");
       const input = element("input");
       Object.assign(input, { type, name: id, value, required: type === "radio" });
-      label.append(input, element("kbd", String(index + 1)), element("span", words));
+      label.append(input, element("kbd", String(index + 1)), element("span", t(words)));
       return label;
     }),
   );
@@ -114,6 +151,7 @@ function fill(id, type, choices) {
 function choose(event, dialog) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.target.matches("textarea")) return;
   if (/^[1-9]$/.test(event.key)) {
+    if (!singleKeys()) return;
     const input = dialog.querySelectorAll("input")[Number(event.key) - 1];
     if (!input) return;
     event.preventDefault();
@@ -140,9 +178,9 @@ export async function askFlags(flags) {
   return [...at("flag-list").querySelectorAll("input:checked")].map((input) => input.value);
 }
 
-let end = () => {}; // of the question before, whose close event may still be on its way
+let end = () => {}; // of the dialog before, whose close event may still be on its way
 
-function ask(id) {
+export function ask(id) {
   const dialog = at(id);
   end("cancel");
   dialog.returnValue = "cancel"; // what Escape leaves

@@ -1,32 +1,61 @@
 // What the page says about how things stand: progress, the end, trouble, and after practice what is right.
 
-import { at, element, link, page, say } from "./rate-dom.js";
-import { inWords } from "./rate-item.js";
+import { at, element, link, page, say, view } from "./rate-dom.js";
+import { inWords } from "./rate-rating.js";
+import { drawTurns } from "./rate-read.js";
+import { duration, later, money, t } from "./words.js";
 
 let most = 0; // an older response may come after a newer one
 
 export function drawProgress({ done, total }) {
   if (done < most) return;
   most = done;
-  at("count").textContent = total ? `${done} of ${total}` : "";
+  at("count").textContent = total ? t("{done} of {total}", { done, total }) : "";
   at("track").setAttribute("aria-valuemax", total);
   at("track").setAttribute("aria-valuenow", done);
   at("track").firstElementChild.style.width = total ? `${(100 * done) / total}%` : "0";
 }
 
+// Somebody who rates in several projects chooses one.
+export function drawProjects(projects) {
+  const lines = projects.map((one) => {
+    const line = element("li");
+    line.append(link(one.name, `/rate/?project=${one.id}`));
+    return line;
+  });
+  at("projects").replaceChildren(...lines);
+  view("choose");
+}
+
+const ENDS = {
+  "project-closed": [later("This project is closed"), later("It takes no more answers. Thank you for yours!")],
+  "not-qualified": [
+    later("No more practice"), later("You have seen all of the practice items. The owner of the project will be in touch."),
+  ],
+  done: [later("All done"), later("You have answered all that there is for you. Thank you!")],
+  nothing: [later("Nothing here yet"), later("There is nothing to rate for you yet. Come back later.")],
+};
+
 export function drawEnd(why, done) {
-  const [title, words] = {
-    "project-closed": ["This project is closed", "It takes no more answers. Thank you for yours!"],
-    "not-qualified": [
-      "No more practice", "You have seen all of the practice items. The owner of the project will be in touch.",
-    ],
-    "nothing-left": done
-      ? ["All done", `You have answered ${done === 1 ? "the one item there is" : `all ${done} items there are`} for you. Thank you!`]
-      : ["Nothing here yet", "There is nothing to rate for you yet. Come back later."],
-  }[why];
-  at("done-title").textContent = title;
-  at("done-text").textContent = words;
+  const [title, words] = ENDS[why] ?? ENDS[done ? "done" : "nothing"];
+  at("done-title").textContent = t(title);
+  at("done-text").textContent = t(words);
+  at("done-sum").hidden = true; // it comes from the server
   say("done-notice");
+}
+
+// What a rater has done: [what, how much] as pairs of a list.
+export function drawSum(box, { answers, active_seconds, earned, pay }) {
+  const lines = [[t("Answers"), String(answers)], [t("Active time"), duration(active_seconds)]];
+  if (earned !== null && pay) lines.push([t("Earned"), money(earned, pay.currency)]);
+  box.replaceChildren(
+    ...lines.map(([what, much]) => {
+      const line = element("div");
+      line.append(element("dt", what), element("dd", much));
+      return line;
+    }),
+  );
+  box.hidden = false;
 }
 
 // What keeps the outbox from sending; null when nothing does.
@@ -34,22 +63,36 @@ export function drawTrouble(problem, loginPage) {
   if (!problem) {
     say("banner");
   } else if (problem.rule === "signed-out") {
-    say("banner", "You are signed out. What you have done is kept; ", link("sign in again", loginPage), " to go on.");
+    say("banner", t("You are signed out. What you have done is kept."), " ", link(t("Sign in again"), loginPage));
   } else if (problem.rule === "other-login") {
-    say("banner", problem.message + " ", link("Reload", location.href));
+    say("banner", problem.message + " ", link(t("Reload"), location.href));
   } else {
-    say("banner", "Not saved yet – trying again. ", `${problem.message} Your answer is kept.`);
+    say("banner", t("Not saved yet – trying again. {why} Your answer is kept.", { why: problem.message }));
   }
 }
 
-export function drawFeedback({ ranks, correct, passed, needed }) {
-  const through = passed >= needed;
-  const passes = through ? "You have passed; now the real items follow." : `You have passed ${passed} of ${needed}.`;
-  say("feedback", element("b", correct ? "Right ✓" : "Not quite."), ` The right order: ${inWords(ranks)}. ${passes}`);
+export function drawFeedback({ ranks, correct, done, practice, passed, needed, over, explanation_html: why }) {
+  const words = [
+    element("b", correct ? t("Right ✓") : t("Not quite.")), " ",
+    t("The right order: {order}.", { order: inWords(ranks) }), " ",
+    over ? t("That was the practice; now the real items follow.") : standing(done, practice, passed, needed),
+  ];
+  if (why) {
+    const box = element("div", "", "text why");
+    drawTurns(box, [{ role: "owner", html: why }], false);
+    words.push(box);
+  }
+  say("feedback", ...words);
   at("feedback").classList.toggle("wrong", !correct);
   page().classList.remove("busy");
   page().classList.add("told"); // there is nothing to do but go on
   at("hint").replaceChildren();
-  at("submit-words").textContent = "Go on";
+  at("submit-words").textContent = t("Go on");
   at("submit").setAttribute("aria-disabled", false);
+}
+
+function standing(done, practice, passed, needed) {
+  return needed
+    ? t("You have passed {passed} of {needed}.", { passed, needed })
+    : t("Practice: {done} of {practice}.", { done, practice });
 }

@@ -2,17 +2,21 @@
 // background. Drawing is in rate-item.js and rate-read.js, keys are in rate-keys.js, the clock is in rate-time.js,
 // sending in rate-outbox.js, drafts and leases are in rate-draft.js.
 
-import { askFlags, askWhy, listChoices, welcome } from "./rate-dialogs.js";
-import { at, element, link, page, say, setPage, view } from "./rate-dom.js";
+import { viewMenu } from "./look.js";
+import { askFlags, askWhy, listChoices, openGuidelines, openKeys, welcome } from "./rate-dialogs.js";
+import { toggleDiffers } from "./rate-differ.js";
+import { at, link, page, say, setPage, view } from "./rate-dom.js";
 import { Draft } from "./rate-draft.js";
-import { Item, answerOf, freshRating, ratingOf } from "./rate-item.js";
+import { Item } from "./rate-item.js";
 import { listenToKeys } from "./rate-keys.js";
+import { askOwner, drawDone, openMine, setUpMine } from "./rate-mine.js";
 import { Outbox } from "./rate-outbox.js";
-import { foldPrompt } from "./rate-read.js";
-import { drawEnd, drawFeedback, drawProgress, drawTrouble } from "./rate-say.js";
+import { ALL_BAD, answerOf, ratingOf, restored } from "./rate-rating.js";
+import { drawnItem, setUpReading, toggleTogether } from "./rate-read.js";
+import { drawEnd, drawFeedback, drawProgress, drawProjects, drawTrouble } from "./rate-say.js";
 import { Problem, call, whoAmI } from "./rate-server.js";
 import { lastSeen, takeSeconds, watchPresence } from "./rate-time.js";
-import { speak, translate } from "./words.js";
+import { speak, t, translate } from "./words.js";
 
 const MUST_READ = ["consent-first", "guidelines-first"]; // what stands between a rater and the next item
 
@@ -59,13 +63,14 @@ async function start() {
     const rates = me.projects.filter((one) => one.role === "rater");
     const wanted = new URLSearchParams(location.search).get("project");
     project = rates.length === 1 ? rates[0] : rates.find((one) => String(one.id) === wanted) ?? null;
-    if (!project) return choose(rates);
+    if (!project) return drawProjects(rates);
     page().querySelector(".name").textContent = project.name;
     document.title = `${project.name} – Concord`;
     at("simulated").hidden = !project.simulated;
     const hears = { stored, refused, trouble };
     outbox ??= new Outbox(`concord:unsent:${me.login}:${project.id}:`, post, hears);
     await welcomed();
+    setUpMine(inProject, change);
     shown = null;
     ahead = [];
     mode = "wait";
@@ -77,17 +82,6 @@ async function start() {
 }
 
 const post = (entry) => ready("POST", entry.path, { ...entry.body, holding: holding() });
-
-function choose(rates) {
-  at("projects").replaceChildren(
-    ...rates.map((one) => {
-      const line = element("li");
-      line.append(link(one.name, `/rate/?project=${one.id}`));
-      return line;
-    }),
-  );
-  view("choose");
-}
 
 // --- which item comes next ---
 
@@ -167,12 +161,13 @@ function show(task) {
   at("practice").hidden = !task.training;
   at("keep").hidden = task.revises === null;
   at("skip-open").hidden = task.revises !== null;
-  at("submit-words").textContent = task.revises === null ? "Submit" : "Change";
-  at("flag-open").querySelector("kbd").hidden = task.responses.length > 5; // F is the sixth response
+  at("submit-words").textContent = task.revises === null ? t("Submit") : t("Change");
   if (task.revises !== null) at("receipt").textContent = "";
   page().classList.remove("busy", "told");
   view("work");
   shown.item.draw();
+  drawnItem(shown.item);
+  if (!page().querySelector("dialog[open]")) at("prompt").focus({ preventScroll: true }); // reading begins there
   canUndo();
   prefetch();
 }
@@ -180,7 +175,7 @@ function show(task) {
 // A task with what this page keeps of it, also while it is not on the screen.
 function hold(task) {
   const draft = new Draft(`concord:draft:${project.id}:`, task, inProject, draftTrouble);
-  const rating = task.given ? ratingOf(task) : { ...freshRating(task), ...draft.load() };
+  const rating = task.given ? ratingOf(task) : restored(task, draft.load());
   return (task.held = { task, rating, draft });
 }
 
@@ -188,13 +183,16 @@ function finish(why, done) {
   shown = null;
   drawEnd(why, done);
   view("done");
+  at("done-title").focus();
+  if (done) drawDone();
   canUndo();
 }
 
 // --- submit, skip, and what the server says to it ---
 
 function submit() {
-  if (mode !== "rate" || !shown.item.complete || shown.item.covered) return;
+  if (mode !== "rate" || shown.item.covered) return;
+  if (!shown.item.complete) return shown.item.point();
   countTime();
   send("answers", answerOf(shown.task, shown.rating));
 }
@@ -208,9 +206,10 @@ async function skip() {
 function send(path, body) {
   const was = shown;
   was.draft.end();
+  was.item.freeze();
   ended.add(was.task.assignment);
   say("error");
-  at("receipt").textContent = "Saving…";
+  at("receipt").textContent = t("Saving…");
   at("undo").hidden = true;
   mode = "wait";
   page().classList.add("busy");
@@ -225,10 +224,10 @@ function stored(entry, response) {
   const waits = outbox.entries.length > 0;
   if (entry.path === "skips") {
     last = null; // an Undo beside it would seem to be of the skip
-    at("receipt").textContent = waits ? "Saving…" : "Skipped ✓";
+    at("receipt").textContent = waits ? t("Saving…") : t("Skipped ✓");
   } else {
     last = receipt.feedback ? null : receipt.answer;
-    at("receipt").textContent = waits ? "Saving…" : receipt.surplus ? "Saved ✓ (late)" : "Saved ✓";
+    at("receipt").textContent = waits ? t("Saving…") : receipt.surplus ? t("Saved ✓ (late)") : t("Saved ✓");
   }
   if (receipt?.feedback && was && was === shown) {
     mode = "feedback";
@@ -248,9 +247,10 @@ function refused(entry, problem) {
   if (was) {
     if (shown !== was) putBack();
     show(was.task);
-    say("error", `Not saved. ${problem.message} `, link("Go on without it", giveUp));
+    say("error", t("Not saved. {why}", { why: problem.message }), " ", link(t("Go on without it"), giveUp));
   } else {
-    say("banner", `An answer from before was not saved. ${problem.message} `, link("All right", () => say("banner")));
+    const words = t("An answer from before was not saved. {why}", { why: problem.message });
+    say("banner", words, " ", link(t("All right"), () => say("banner")));
     if (mode === "wait" && !outbox.entries.length) fetchNext();
   }
 }
@@ -264,7 +264,7 @@ function trouble(problem) {
 function draftTrouble(problem) {
   if (problem.rule === "signed-out") return trouble(problem);
   const reload = problem.rule !== "assignment-expired";
-  say("error", problem.message + " ", ...(reload ? [link("Reload", location.href)] : []));
+  say("error", problem.message + " ", ...(reload ? [link(t("Reload"), location.href)] : []));
 }
 
 function goOn() {
@@ -293,20 +293,32 @@ function canUndo() {
 async function undo() {
   const tell = (sentence) => say(page().dataset.view === "done" ? "done-notice" : "error", sentence);
   if (mode === "feedback" || shown?.task.revises != null) return;
-  if (outbox.failing) return tell("Your last answer is not saved yet, so there is nothing to undo.");
+  if (outbox.failing) return tell(t("Your last answer is not saved yet, so there is nothing to undo."));
   await outbox.run();
   try {
     last ??= (await inProject("GET", "answers/mine?limit=1")).answers[0]?.answer ?? null;
-    if (last === null) return tell("There is nothing to undo.");
-    const task = await inProject("POST", `answers/${last}/reopen`);
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    return tell(t("Not undone. {why}", { why: problem.message }));
+  }
+  if (last === null) return tell(t("There is nothing to undo."));
+  const why = await change(last);
+  if (why) tell(t("Not undone. {why}", { why }));
+}
+
+// Put an answer of before on the screen, to be changed. Resolves to what is against it, or null.
+async function change(answer) {
+  try {
+    const task = await inProject("POST", `answers/${answer}/reopen`);
     putBack();
     last = null;
     show({ ...task, givenAt: Date.now() });
+    return null;
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
-    if (!problem.passes) last = null;
+    if (!problem.passes && last === answer) last = null;
     canUndo();
-    tell(`Not undone. ${problem.message}`);
+    return problem.message;
   }
 }
 
@@ -338,7 +350,7 @@ async function flag() {
   const { task, rating, item } = shown;
   const flags = await askFlags(rating.flags);
   if (!flags || mode !== "rate" || shown.task !== task) return;
-  rating.flags = flags;
+  rating.flags = [...flags, ...rating.flags.filter((one) => one === ALL_BAD)];
   keep();
   item.refresh();
 }
@@ -366,12 +378,15 @@ function stuck(problem) {
 
 // --- keys ---
 
+const asked = (...keys) => Object.fromEntries(keys.map((key) => [key, () => shown.item.panel.act(key)]));
+
+const help = { G: openGuidelines, H: openMine, "?": openKeys };
 const ACTS = {
   enter,
   leave: leaveAsItWas,
-  work: { S: () => shown.task.revises === null && skip(), F: flag, U: undo },
-  reading: {},
-  anywhere: { done: { U: undo } },
+  work: { S: () => shown.task.revises === null && skip(), F: flag, U: undo, ...asked("X", "K", "P", "W", "E", "M", "Backspace") },
+  reading: { D: toggleDiffers, L: toggleTogether, Q: () => askOwner(shown.task.assignment), ...help },
+  anywhere: { done: { U: undo, ...help }, stuck: help },
 };
 
 function enter() {
@@ -390,20 +405,18 @@ async function begin(found) {
   const clicks = {
     submit: enter, retry: start, "look-again": start, undo, "done-undo": undo, keep: leaveAsItWas,
     uncover: enter, "skip-open": () => mode === "rate" && skip(), "flag-open": () => mode === "rate" && flag(),
-    "guidelines-open": () => at("guidelines").showModal(), "guidelines-close": () => at("guidelines").close(),
+    "guidelines-open": openGuidelines, "guidelines-close": () => at("guidelines").close(),
+    "mine-open": openMine, "keys-open": openKeys, "question-open": () => askOwner(shown.task.assignment),
   };
   for (const [id, act] of Object.entries(clicks)) at(id).addEventListener("click", () => act());
-  at("fold").addEventListener("click", () => {
-    at("prompt-box").classList.toggle("unfolded");
-    foldPrompt();
-  });
+  at("view-menu").replaceWith(viewMenu({ before: remember }));
+  setUpReading();
   listenToKeys(() => ({ view: page().dataset.view, mode, item: shown?.item ?? null }), ACTS);
   watchPresence();
   const leave = () => document.hidden && mode === "rate" && remember();
   for (const sign of ["visibilitychange", "pagehide"]) addEventListener(sign, leave);
   for (const sign of ["online", "focus", "visibilitychange"]) addEventListener(sign, () => outbox?.wake());
   addEventListener("online", () => page().dataset.view === "stuck" && start());
-  addEventListener("resize", () => shown && page().dataset.view === "work" && foldPrompt());
   setInterval(renew, 30000);
   start();
 }
