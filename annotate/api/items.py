@@ -100,10 +100,19 @@ async def _body(request: Request, project_id: Id, asker: AnyAsker) -> bytes:
 
 
 @router.get("/projects/{project_id}/items")
-def items(project_id: Id, asker: AnyAsker, after: After = 0, limit: Limit = 50) -> ItemPage:
+def items(
+    project_id: Id,
+    asker: AnyAsker,
+    after: After = 0,
+    limit: Limit = 50,
+    search: Annotated[str | None, Field(max_length=200, description="a part of the key, or a tag")] = None,
+    gold: Annotated[bool | None, Field(description="only gold items, or only others; for owners")] = None,
+) -> ItemPage:
     """The project's items."""
     with asker.reads(project_id, Right.REVIEW) as (session, member):
-        found = service.items_of(session, project_id, after=after, limit=limit + 1)
+        if gold is not None and not asker.may(member, Right.MANAGE):
+            raise Refused("forbidden", "Only owners may know which items are gold.")
+        found = service.items_of(session, project_id, after=after, limit=limit + 1, search=search, gold=gold)
         out = [_item(one, asker.may(member, Right.MANAGE)) for one in found[:limit]]
     return ItemPage(items=out, after=out[-1].id if len(found) > limit else None)
 
@@ -158,12 +167,16 @@ def answers(
     project_id: Id,
     asker: AnyAsker,
     item: Annotated[int | None, Field(ge=1, le=LARGEST_ID)] = None,
+    rater: Annotated[str | None, Field(max_length=200, description="a pseudonym")] = None,
+    newest: Annotated[bool, Field(description="the newest first")] = False,
     after: After = 0,
     limit: Limit = 50,
 ) -> AnswerPage:
-    """The answers that stand, of the whole project or of one item."""
+    """The answers that stand, of the whole project, of one item or of one rater."""
     with asker.reads(project_id, Right.REVIEW) as (session, _):
-        rows = service.answers_of(session, project_id, item=item, after=after, limit=limit + 1)
+        rows = service.answers_of(
+            session, project_id, item=item, rater=rater, newest=newest, after=after, limit=limit + 1
+        )
     out = [
         AnswerOut(
             **{name: getattr(answer, name) for name in AnswerOut.model_fields if hasattr(answer, name)}

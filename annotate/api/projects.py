@@ -76,6 +76,12 @@ class GuidelinesOut(BaseModel):
     opted_out: list[str]
 
 
+class GuidelineOut(BaseModel):
+    version: int
+    text: str = Field(description="Markdown")
+    html: str
+
+
 class GuidelinesIn(Strict):
     text: Annotated[str, Field(min_length=1, max_length=200_000)]
 
@@ -155,6 +161,14 @@ def new_guidelines(project_id: Id, body: GuidelinesIn, asker: AnyAsker) -> Guide
     with asker.writes(project_id, Right.MANAGE) as (session, member):
         version = service.new_guidelines(session, project_id, body.text, by=member)
     return GuidelineVersion(version=version)
+
+
+@router.get("/{project_id}/guidelines/{version}")
+def guideline(project_id: Id, version: Id, asker: AnyAsker) -> GuidelineOut:
+    """One version of the guidelines, for owners and reviewers."""
+    with asker.reads(project_id, Right.REVIEW) as (session, _):
+        found = service.guideline_of(session, project_id, version)
+    return GuidelineOut(version=found.version, text=found.text, html=to_html(found.text))
 
 
 @router.get("/{project_id}/guidelines")

@@ -1,11 +1,12 @@
 """Items as owners and reviewers see them, and what can change: how urgent an item is, how many answers it wants."""
 
+import json
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Text, cast, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from annotate.services.answers import standing_answers
@@ -30,9 +31,19 @@ class Counted(NamedTuple):
     filled: int
 
 
-def items_of(session: Session, project_id: int, *, after: int, limit: int) -> list[Counted]:
-    """A project's items by id, from above `after`."""
+def items_of(
+    session: Session, project_id: int, *, after: int, limit: int, search: str | None = None, gold: bool | None = None
+) -> list[Counted]:
+    """A project's items by id, from above `after`; only gold ones or only others where `gold` says so.
+
+    `search` finds a part of the key given by the import, or a whole tag, in upper or lower case.
+    """
     query = select(Item).where(Item.project_id == project_id, Item.id > after).order_by(Item.id).limit(limit)
+    if search is not None:
+        tagged = cast(Item.tags, Text).icontains(json.dumps(search), autoescape=True)  # as the column is written
+        query = query.where(Item.key.icontains(search, autoescape=True) | tagged)
+    if gold is not None:
+        query = query.where(Item.gold.is_not(None) if gold else Item.gold.is_(None))
     return _counted(session, session.scalars(query).all())
 
 
@@ -77,14 +88,31 @@ def change_item(
 
 
 def answers_of(
-    session: Session, project_id: int, *, item: int | None, after: int, limit: int
+    session: Session,
+    project_id: int,
+    *,
+    item: int | None = None,
+    rater: str | None = None,
+    newest: bool = False,
+    after: int,
+    limit: int,
 ) -> Sequence[tuple[Answer, AnswerText | None, Member, str]]:
-    """A project's standing answers with text, rater and the item's key, by id from above `after`."""
+    """A project's standing answers with text, rater and the item's key, by id from above `after`.
+
+    Only those of the item, or of the rater with that pseudonym, where given. `newest` goes the other way, and from
+    below `after`; 0 is the newest of all.
+    """
     query = standing_answers().add_columns(Item.key).join(Item, Item.id == Answer.item_id)
-    query = query.where(Item.project_id == project_id, Answer.id > after)
+    query = query.where(Item.project_id == project_id).limit(limit)
     if item is not None:
         query = query.where(Answer.item_id == item)
-    return [tuple(row) for row in session.execute(query.order_by(Answer.id).limit(limit))]
+    if rater is not None:
+        query = query.where(Member.pseudonym == rater)
+    if not newest:
+        query = query.where(Answer.id > after).order_by(Answer.id)
+    else:
+        query = (query.where(Answer.id < after) if after else query).order_by(Answer.id.desc())
+    return [tuple(row) for row in session.execute(query)]
 
 
 def _set_overlap(session: Session, item: Item, overlap: int, now: float) -> None:

@@ -173,6 +173,15 @@ def current_guideline(session: Session, project_id: int) -> Guideline | None:
     return session.scalar(query)
 
 
+def guideline_of(session: Session, project_id: int, version: int) -> Guideline:
+    """One version of a project's guidelines. Raises Refused if there is none of that number."""
+    query = select(Guideline).where(Guideline.project_id == project_id, Guideline.version == version)
+    found = session.scalars(query).one_or_none()
+    if found is None:
+        raise Refused("not-found", "There are no guidelines of this version.")
+    return found
+
+
 def guideline_version(session: Session, project_id: int) -> int | None:
     return session.scalar(select(func.max(Guideline.version)).where(Guideline.project_id == project_id))
 

@@ -68,6 +68,7 @@ ROWS: dict[str, tuple[Row, Any]] = {  # method and path: (statuses, JSON body)
     f"PATCH {P}": (owns(), {"overlap": 3}),
     f"POST {P}/guidelines": (owns(201), {"text": "Be fair."}),
     f"GET {P}/guidelines": (rates(), None),
+    f"GET {P}/guidelines/{{version}}": (reviews(), None),
     f"POST {P}/guidelines/read": (rates(), {"version": 1}),
     f"POST {P}/consent": (rates(204), {"agreed": True}),
     f"PUT {P}/opt-out": (rates(204), {"tags": ["sad"]}),
@@ -217,6 +218,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
             "token_id": session.query(Token).filter_by(person_id=people["owner"].person_id).first().id,
             "session_id": session.query(Login).filter_by(person_id=people["owner"].person_id).all()[-1].id,
             "item_id": 1,
+            "version": 1,
             "join": join.path.rsplit("/", 1)[1],
             "password": reset.path.rsplit("/", 1)[1],
         }
