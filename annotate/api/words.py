@@ -60,8 +60,12 @@ def language_of(request: HTTPConnection) -> str:
 
     Somebody who says neither, such as a script, hears English.
     """
-    chosen = request.cookies.get(COOKIE)
-    return chosen if chosen in languages() else _best(request.headers.get("accept-language", "")[:200])
+    return chosen(request.cookies.get(COOKIE), request.headers.get("accept-language", ""))
+
+
+def chosen(cookie: str | None, accepted: str) -> str:
+    """As `language_of`, from the cookie and the header Accept-Language."""
+    return cookie if cookie is not None and cookie in languages() else _best(accepted[:200])
 
 
 def remember(response: Response, language: str, request: HTTPConnection) -> None:

@@ -35,7 +35,7 @@ def require(session: Session, person_id: int, project_id: int, right: Right) -> 
     """
     member = session.query(Member).filter_by(person_id=person_id, project_id=project_id).one_or_none()
     if member is None or member.removed_at is not None or right not in MAY[member.role]:
-        raise Refused("forbidden", f"You may not do this here: it takes the right to {_WORDS[right]} in this project.")
+        raise Refused("forbidden", f"You may not do this here: it takes the right to {WORDS[right]} in this project.")
     return member
 
 
@@ -45,7 +45,7 @@ def plays(session: Session, person_id: int, roles: Collection[str]) -> bool:
     return session.scalar(mine.limit(1)) is not None
 
 
-_WORDS = {
+WORDS = {
     Right.RATE: "rate",
     Right.REVIEW: "review",
     Right.EXPORT: "export",
