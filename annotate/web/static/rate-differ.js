@@ -13,7 +13,7 @@ const WORD = /[[\p{L}\p{M}\p{N}_\p{Cf}]--[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakan
 const BLOCK = "p, li, h1, h2, h3, h4, h5, h6, pre, blockquote, th, td, tr, summary, .turn";
 const HOLDERS = ":is(ul, ol, dl, table, thead, tbody, tr, blockquote, li, .body)"; // white space right in them is not shown
 const PARAGRAPH = "\u2029"; // between two blocks
-const SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\u00a0": "⍽", [PARAGRAPH]: "¶" };
+const SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\u00a0": "NBSP" };
 
 export const canMark = () => "highlights" in CSS;
 
@@ -60,8 +60,7 @@ class Text {
     const { from: to } = this.words[number];
     const gap = this.text.slice(from, to);
     if (this.#piece(from).exact && this.#piece(to).exact) return gap;
-    const shown = gap.replace(/[ \t\n\r\f]+/g, " ");
-    return shown.includes(PARAGRAPH) ? shown.replace(/ ?\u2029 ?/g, PARAGRAPH) : shown;
+    return gap.replace(/[ \t\n\r\f\u2029]+/g, " "); // where a paragraph ends can be seen
   }
 
   // The characters from..to as ranges of the document, one for each text node.

@@ -9,6 +9,19 @@ export function setPage(found) {
   root = found;
 }
 
+// Call `begin` with the page when Gradio has drawn it.
+export function whenDrawn(begin) {
+  const found = document.querySelector("#concord");
+  if (found) return void begin(found);
+  const watcher = new MutationObserver(() => {
+    const drawn = document.querySelector("#concord");
+    if (!drawn) return;
+    watcher.disconnect();
+    begin(drawn);
+  });
+  watcher.observe(document, { childList: true, subtree: true });
+}
+
 export function element(tag, text = "", className = "") {
   const made = document.createElement(tag);
   made.textContent = text;

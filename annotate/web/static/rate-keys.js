@@ -41,7 +41,7 @@ function keydown(event, { view, mode, item }, { enter, leave, work, reading, any
   if (working && mode === "rate") {
     if (/^[1-9]$/.test(key)) {
       if (item.covered) return;
-      if (target.matches("button, a")) target.blur(); // Enter means submit again
+      if (target.matches("button, a, summary")) target.blur(); // Enter means submit again
       return void item.digit(Number(key));
     }
     if (!event.shiftKey && item.letter(key)) return;

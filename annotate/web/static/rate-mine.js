@@ -21,7 +21,8 @@ export function setUpMine(inProject, changeAnswer) {
   at("mine-close").addEventListener("click", () => at("mine").close());
   at("question").querySelector("[data-cancel]").addEventListener("click", () => at("question").close("cancel"));
   at("question-text").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) at("question").querySelector("form").requestSubmit();
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
+    at("question").querySelector("form").requestSubmit(at("question").querySelector("[value=ok]"));
   });
   lookForReplies();
   setInterval(() => document.hidden || lookForReplies(), LOOK);

@@ -28,8 +28,10 @@ export function drawTurns(box, messages, named) {
 function drawTurn({ role, html }, named) {
   const body = element("div", "", "body");
   body.innerHTML = html;
-  body.dir = "auto";
-  for (const block of body.querySelectorAll(BLOCKS)) block.dir = "auto";
+  for (const block of [body, ...body.querySelectorAll(BLOCKS)]) {
+    block.dir = "auto"; // which passes over what has a direction of its own: so fix it before those within get theirs
+    block.dir = block.matches(":dir(rtl)") ? "rtl" : "ltr";
+  }
   for (const code of body.querySelectorAll("pre, code")) code.dir = "ltr";
   for (const one of body.querySelectorAll("a")) one.title = one.href;
   const who = t(ROLES[role] ?? ROLES.tool);

@@ -3,6 +3,7 @@
 import { at, element, link, page, say, view } from "./rate-dom.js";
 import { inWords } from "./rate-rating.js";
 import { drawTurns } from "./rate-read.js";
+import { Problem } from "./rate-server.js";
 import { duration, later, money, t } from "./words.js";
 
 let most = 0; // an older response may come after a newer one
@@ -16,6 +17,16 @@ export function drawProgress({ done, total }) {
   at("track").firstElementChild.style.width = total ? `${(100 * done) / total}%` : "0";
 }
 
+// Who is at work, and in which project (null: that is still to be chosen).
+export function drawHead({ login, projects }, project) {
+  at("login").textContent = login;
+  at("to-owner").hidden = !projects.some((one) => one.role === "owner");
+  if (!project) return;
+  page().querySelector(".name").textContent = project.name;
+  document.title = `${project.name} – Concord`;
+  at("simulated").hidden = !project.simulated;
+}
+
 // Somebody who rates in several projects chooses one.
 export function drawProjects(projects) {
   const lines = projects.map((one) => {
@@ -25,6 +36,32 @@ export function drawProjects(projects) {
   });
   at("projects").replaceChildren(...lines);
   view("choose");
+}
+
+// What changes around a task that is shown.
+export function drawTask({ training, revises }) {
+  say("error");
+  say("feedback");
+  at("practice").hidden = !training;
+  at("keep").hidden = revises === null;
+  at("skip-open").hidden = revises !== null;
+  at("submit-words").textContent = revises === null ? t("Submit") : t("Change");
+  if (revises !== null) at("receipt").textContent = "";
+  page().classList.remove("busy", "told");
+  view("work");
+}
+
+// That an answer is stored, or, where there is no receipt, that an item is skipped; others may still wait.
+export function drawReceipt(receipt, waits) {
+  const words = !receipt ? t("Skipped ✓") : receipt.surplus ? t("Saved ✓ (late)") : t("Saved ✓");
+  at("receipt").textContent = waits ? t("Saving…") : words;
+}
+
+export function drawStuck(problem) {
+  if (!(problem instanceof Problem)) console.error(problem);
+  at("stuck-text").textContent = problem.message;
+  view("stuck");
+  if (problem.rule === "signed-out") location.assign(loginPage());
 }
 
 const ENDS = {
@@ -58,12 +95,21 @@ export function drawSum(box, { answers, active_seconds, earned, pay }) {
   box.hidden = false;
 }
 
+const loginPage = () => "/login?next=" + encodeURIComponent(location.pathname + location.search);
+
+// An answer was refused: the one on the screen, which the rater can give up, or one from before.
+export function drawRefused(problem, giveUp = null) {
+  const why = problem.message;
+  if (giveUp) return say("error", t("Not saved. {why}", { why }), " ", link(t("Go on without it"), giveUp));
+  say("banner", t("An answer from before was not saved. {why}", { why }), " ", link(t("All right"), () => say("banner")));
+}
+
 // What keeps the outbox from sending; null when nothing does.
-export function drawTrouble(problem, loginPage) {
+export function drawTrouble(problem) {
   if (!problem) {
     say("banner");
   } else if (problem.rule === "signed-out") {
-    say("banner", t("You are signed out. What you have done is kept."), " ", link(t("Sign in again"), loginPage));
+    say("banner", t("You are signed out. What you have done is kept."), " ", link(t("Sign in again"), loginPage()));
   } else if (problem.rule === "other-login") {
     say("banner", problem.message + " ", link(t("Reload"), location.href));
   } else {

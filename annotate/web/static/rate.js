@@ -5,7 +5,7 @@
 import { viewMenu } from "./look.js";
 import { askFlags, askWhy, listChoices, openGuidelines, openKeys, welcome } from "./rate-dialogs.js";
 import { toggleDiffers } from "./rate-differ.js";
-import { at, link, page, say, setPage, view } from "./rate-dom.js";
+import { at, link, page, say, setPage, view, whenDrawn } from "./rate-dom.js";
 import { Draft } from "./rate-draft.js";
 import { Item } from "./rate-item.js";
 import { listenToKeys } from "./rate-keys.js";
@@ -13,7 +13,9 @@ import { askOwner, drawDone, openMine, setUpMine } from "./rate-mine.js";
 import { Outbox } from "./rate-outbox.js";
 import { ALL_BAD, answerOf, ratingOf, restored } from "./rate-rating.js";
 import { drawnItem, setUpReading, toggleTogether } from "./rate-read.js";
-import { drawEnd, drawFeedback, drawProgress, drawProjects, drawTrouble } from "./rate-say.js";
+import {
+  drawEnd, drawFeedback, drawHead, drawProgress, drawProjects, drawReceipt, drawRefused, drawStuck, drawTask, drawTrouble,
+} from "./rate-say.js";
 import { Problem, call, whoAmI } from "./rate-server.js";
 import { lastSeen, takeSeconds, watchPresence } from "./rate-time.js";
 import { speak, t, translate } from "./words.js";
@@ -31,7 +33,6 @@ let last = null; // the number of the answer that can be undone
 let fetching = false;
 
 const inProject = (method, path, body) => call(method, `/api/v1/projects/${project.id}/${path}`, body);
-const loginPage = () => "/login?next=" + encodeURIComponent(location.pathname + location.search);
 
 // As inProject, and if something must be read or agreed to first, that first.
 async function ready(method, path, body) {
@@ -58,15 +59,11 @@ async function start() {
   say("banner");
   try {
     const me = await whoAmI();
-    at("login").textContent = me.login;
-    at("to-owner").hidden = !me.projects.some((one) => one.role === "owner");
     const rates = me.projects.filter((one) => one.role === "rater");
     const wanted = new URLSearchParams(location.search).get("project");
     project = rates.length === 1 ? rates[0] : rates.find((one) => String(one.id) === wanted) ?? null;
+    drawHead(me, project);
     if (!project) return drawProjects(rates);
-    page().querySelector(".name").textContent = project.name;
-    document.title = `${project.name} – Concord`;
-    at("simulated").hidden = !project.simulated;
     const hears = { stored, refused, trouble };
     outbox ??= new Outbox(`concord:unsent:${me.login}:${project.id}:`, post, hears);
     await welcomed();
@@ -156,15 +153,7 @@ function show(task) {
   shown.draft.resume();
   shown.item = new Item(task, shown.rating, () => keep());
   takeSeconds(); // what passed before is not this item's
-  say("error");
-  say("feedback");
-  at("practice").hidden = !task.training;
-  at("keep").hidden = task.revises === null;
-  at("skip-open").hidden = task.revises !== null;
-  at("submit-words").textContent = task.revises === null ? t("Submit") : t("Change");
-  if (task.revises !== null) at("receipt").textContent = "";
-  page().classList.remove("busy", "told");
-  view("work");
+  drawTask(task);
   shown.item.draw();
   drawnItem(shown.item);
   if (!page().querySelector("dialog[open]")) at("prompt").focus({ preventScroll: true }); // reading begins there
@@ -221,14 +210,8 @@ function stored(entry, response) {
   const { receipt, next } = entry.path === "skips" ? { receipt: null, next: response } : response;
   const was = sent.get(entry.key);
   sent.delete(entry.key);
-  const waits = outbox.entries.length > 0;
-  if (entry.path === "skips") {
-    last = null; // an Undo beside it would seem to be of the skip
-    at("receipt").textContent = waits ? t("Saving…") : t("Skipped ✓");
-  } else {
-    last = receipt.feedback ? null : receipt.answer;
-    at("receipt").textContent = waits ? t("Saving…") : receipt.surplus ? t("Saved ✓ (late)") : t("Saved ✓");
-  }
+  last = receipt && !receipt.feedback ? receipt.answer : null; // an Undo beside a skip would seem to be of the skip
+  drawReceipt(receipt, outbox.entries.length > 0);
   if (receipt?.feedback && was && was === shown) {
     mode = "feedback";
     drawFeedback(receipt.feedback);
@@ -247,17 +230,16 @@ function refused(entry, problem) {
   if (was) {
     if (shown !== was) putBack();
     show(was.task);
-    say("error", t("Not saved. {why}", { why: problem.message }), " ", link(t("Go on without it"), giveUp));
+    drawRefused(problem, giveUp);
   } else {
-    const words = t("An answer from before was not saved. {why}", { why: problem.message });
-    say("banner", words, " ", link(t("All right"), () => say("banner")));
+    drawRefused(problem);
     if (mode === "wait" && !outbox.entries.length) fetchNext();
   }
 }
 
 // The outbox can't send for now; null: it can again.
 function trouble(problem) {
-  drawTrouble(problem, loginPage());
+  drawTrouble(problem);
   if (problem) at("receipt").textContent = "";
 }
 
@@ -369,11 +351,8 @@ async function optedOut() {
 }
 
 function stuck(problem) {
-  if (!(problem instanceof Problem)) console.error(problem);
   shown = null;
-  at("stuck-text").textContent = problem.message;
-  view("stuck");
-  if (problem.rule === "signed-out") location.assign(loginPage());
+  drawStuck(problem);
 }
 
 // --- keys ---
@@ -421,14 +400,4 @@ async function begin(found) {
   start();
 }
 
-const drawn = () => document.querySelector("#concord");
-if (drawn()) {
-  begin(drawn());
-} else {
-  const watcher = new MutationObserver(() => {
-    if (!drawn()) return;
-    watcher.disconnect();
-    begin(drawn());
-  });
-  watcher.observe(document, { childList: true, subtree: true });
-}
+whenDrawn(begin);
