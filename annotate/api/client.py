@@ -26,7 +26,8 @@ from pydantic import BaseModel
 from annotate.api.account import Me
 from annotate.api.items import AnswerOut, AnswerPage, ImportedOut, ItemOut, ItemPage
 from annotate.api.projects import GuidelinesOut, ProjectOut, ProjectPage
-from annotate.api.work import DraftOut, NextOut, OwnAnswer, OwnAnswers, SubmittedOut, Task
+from annotate.api.tasks import DraftOut, Task
+from annotate.api.work import NextOut, OwnAnswer, OwnAnswers, SubmittedOut
 from preferences.errors import BadInput
 from preferences.files import read_json, whole_folder
 

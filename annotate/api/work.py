@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from annotate.api.problems import PROBLEMS
 from annotate.api.progress import items_left
-from annotate.api.render import to_html, turns_to_html
+from annotate.api.render import to_html
 from annotate.api.security import AnyAsker
 from annotate.api.shapes import LARGEST_ID, Id, Strict
+from annotate.api.tasks import DraftOut, EditedOut, Found, GivenOut, SpanOut, Task, draw_task, find_task
 from annotate.services import drafts
 from annotate.services.answers import (
     Feedback,
@@ -30,7 +30,6 @@ from annotate.services.answers import (
 )
 from annotate.services.assignment import (
     LEASE_SECONDS,
-    Given,
     blocked_tags,
     done_by,
     given_to,
@@ -39,10 +38,9 @@ from annotate.services.assignment import (
     renew,
     skip,
 )
-from annotate.services.masks import mask_names
-from annotate.services.projects import Dimension, comes_first
+from annotate.services.projects import comes_first
 from annotate.services.rights import Right
-from annotate.store.tables import Draft, Item, Member, Project
+from annotate.store.tables import Member, Project
 
 router = APIRouter(prefix="/api/v1/projects/{project_id}", tags=["rating"], responses=PROBLEMS)
 LONGEST_TEXT = 20_000  # characters of a rationale, an edit or a marked passage
@@ -50,72 +48,8 @@ LONGEST_RESPONSE = 100_000_000  # characters, more than an import takes
 EXCERPT = 200  # characters of a prompt in a list
 AnId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 Key = Annotated[str, Field(min_length=8, max_length=80, description="the same for every try of one submission")]
-Why = Literal["nothing-left", "project-closed", "not-qualified", "guidelines-first", "consent-first"]
+Why = Literal["nothing-left", "arena", "project-closed", "not-qualified", "guidelines-first", "consent-first"]
 FlagName = Literal["unsafe", "broken", "pii", "cannot-judge", "all-bad"]
-
-
-class Turn(BaseModel):
-    role: str
-    html: str
-
-
-class EditedOut(BaseModel):
-    response: int = Field(description="which one, from 0, as shown")
-    text: str
-
-
-class SpanOut(BaseModel):
-    """A marked passage: characters of the visible text of a response, which counts from 0 as shown."""
-
-    response: int
-    start: int
-    end: int
-    text: str
-    mark: Literal["good", "bad"]
-
-
-class GivenOut(BaseModel):
-    """An answer as its rater sees it, in the order shown."""
-
-    ranks: list[int]
-    strength: int | None
-    ratings: dict[str, list[float]] | None
-    flags: list[str]
-    spans: list[SpanOut]
-    rationale: str | None
-    edited: EditedOut | None
-
-
-class Asks(BaseModel):
-    """What the project asks for beyond the ranking."""
-
-    dimensions: list[Dimension]
-    all_bad: bool
-    rationale: Literal["off", "optional", "required"]
-    edit: bool
-    spans: bool
-
-
-class DraftOut(BaseModel):
-    version: int
-    body: dict[str, Any]
-
-
-class Task(BaseModel):
-    """An item as one rater sees it: responses in this rater's own order."""
-
-    assignment: int
-    prompt: list[Turn]
-    responses: list[list[Turn]]
-    texts: list[str] | None = Field(description="the source of each response's last turn, where it may be rewritten")
-    strength: bool = Field(description="whether to ask how much better the best is")
-    asks: Asks
-    training: bool = Field(description="whether it trains the rater, who hears afterwards what is right")
-    lease_seconds: float = Field(description="how long it is kept for this rater; drafts and `renew` lengthen it")
-    draft: DraftOut | None = Field(description="what this rater has filled in and not submitted")
-    warnings: list[str] = Field(description="content warnings")
-    revises: int | None = Field(default=None, description="the answer that this one would supersede")
-    given: GivenOut | None = Field(default=None, description="that answer")
 
 
 class Progress(BaseModel):
@@ -301,8 +235,8 @@ def reopen_answer(project_id: Id, answer_id: Id, asker: AnyAsker) -> Task:
     with asker.reads(project_id, Right.RATE) as (session, member):
         given, stored = reopen(session, member, answer_id)
         before = in_shown_order(given.shown, stored.answer, stored.text)
-        found = _found(session, session.get_one(Project, member.project_id), given)
-    task = _task(found)
+        found = find_task(session, session.get_one(Project, member.project_id), given)
+    task = draw_task(found)
     edited = EditedOut(response=before.edited[0], text=before.edited[1]) if before.edited else None
     task.given = GivenOut(
         ranks=before.ranks,
@@ -353,17 +287,8 @@ def read_draft(project_id: Id, assignment_id: Id, asker: AnyAsker) -> DraftOut:
 # --- drawing, outside of the transaction, which would keep the other raters waiting -------------------------------
 
 
-class _Found(NamedTuple):
-    given: Given
-    prompt: list[dict[str, Any]]
-    responses: list[dict[str, Any]]
-    draft: tuple[int, dict[str, Any]] | None
-    warnings: list[str]
-    project: Project
-
-
 class _Following(NamedTuple):
-    found: _Found | None
+    found: Found | None
     why: Why | None
     progress: Progress
 
@@ -375,50 +300,22 @@ def _next(session: Session, member: Member, project: Project, holding: list[int]
     done, ended = done_by(session, member, blocked)
     if given is not None:
         left = items_left(session, project, blocked, ended)
-        return _Following(_found(session, project, given), None, Progress(done=done, total=done + left))
+        return _Following(find_task(session, project, given), None, Progress(done=done, total=done + left))
     why: Why = "nothing-left"
     if first is not None:
         why = cast(Why, first.rule)
     elif project.closed_at is not None:
         why = "project-closed"
+    elif project.arena:
+        why = "arena"
     elif project.qualify and member.qualified_at is None:
         why = "not-qualified"
     return _Following(None, why, Progress(done=done, total=done + len(set(holding))))
 
 
-def _found(session: Session, project: Project, given: Given) -> _Found:
-    query = (
-        select(Item.prompt, Item.responses, Item.tags, Draft.version, Draft.body)
-        .outerjoin(Draft, Draft.assignment_id == given.assignment)
-        .where(Item.id == given.item)
-    )
-    prompt, responses, tags, version, body = session.execute(query).one()
-    warnings = [project.warnings[tag] for tag in tags if tag in project.warnings]
-    draft = None if version is None else (version, body)
-    return _Found(given, prompt, responses, draft, warnings, project)
-
-
 def _drawn(following: _Following) -> NextOut:
-    task = _task(following.found) if following.found else None
+    task = draw_task(following.found) if following.found else None
     return NextOut(task=task, why=following.why, progress=following.progress)
-
-
-def _task(found: _Found) -> Task:
-    given, project = found.given, found.project
-    responses = [found.responses[index]["messages"] for index in given.shown]
-    texts = [mask_names(messages[-1]["content"], project.mask)[0] for messages in responses] if project.edit else None
-    return Task(
-        assignment=given.assignment,
-        prompt=[Turn(**turn) for turn in turns_to_html(found.prompt)],
-        responses=[[Turn(**turn) for turn in turns_to_html(messages, project.mask)] for messages in responses],
-        texts=texts,
-        strength=project.strength,
-        asks=Asks.model_validate(project, from_attributes=True),
-        training=given.purpose == "training",
-        lease_seconds=LEASE_SECONDS,
-        draft=DraftOut(version=found.draft[0], body=found.draft[1]) if found.draft else None,
-        warnings=found.warnings,
-    )
 
 
 def _receipt(receipt: Receipt) -> ReceiptOut:

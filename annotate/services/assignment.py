@@ -65,9 +65,10 @@ def next_assignment(
         if _lease(session, given, now):
             return given
     if trains:
-        given = None if is_trained(session, member, project) else _give_gold(session, member, project, "training", now)
-        if given is not None or not end_of_training(session, member, project):
-            return given
+        trained = is_trained(session, member, project)
+        practice = None if trained else _give_gold(session, member, project, "training", now)
+        if practice is not None or not end_of_training(session, member, project):
+            return practice
     free = _free_slots(member, project, now).limit(1).with_for_update(skip_locked=True, of=Slot)
     found = session.execute(free).first()
     if found is None:

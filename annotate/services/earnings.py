@@ -48,4 +48,4 @@ def _done(session: Session, which: object) -> dict[int, Done]:
         .where(which, Answer.kind != "imported", newest)  # type: ignore[arg-type]
         .group_by(Answer.member_id)
     )
-    return {member: Done(count, float(seconds)) for member, count, seconds in session.execute(query)}
+    return {member: Done(count, float(seconds or 0.0)) for member, count, seconds in session.execute(query)}

@@ -45,7 +45,7 @@ def questions_of(
     query = select(Question, Item, Member).join(Item, Item.id == Question.item_id)
     query = query.join(Member, Member.id == Question.member_id)
     query = query.where(Item.project_id == project_id, Question.id > after).order_by(Question.id).limit(limit)
-    return [tuple(row) for row in session.execute(query)]
+    return [(question, item, who) for question, item, who in session.execute(query)]
 
 
 def reply(session: Session, project_id: int, question_id: int, text: str, *, by: Member) -> None:
