@@ -27,10 +27,10 @@ export class Panel {
     if (!asks.spans) listenNoMore();
     at("panel").inert = false;
     at("responses").classList.remove("rewriting");
-    for (const [id, key] of [["all-bad", "X"], ["board-open", "K"], ["panel-open", "P"]]) {
+    for (const [id, key] of [["all-bad", "X"], ["board-open", "K"], ["board-fold", "K"], ["panel-open", "P"]]) {
       at(id).onclick = (event) => {
         this.act(key);
-        if (event.detail) at(id).blur(); // clicked: Enter means submit again
+        if (event.detail && document.activeElement === at(id)) at(id).blur(); // clicked: Enter means submit again
       };
     }
     narrow.onchange = () => this.refresh();
@@ -71,8 +71,12 @@ export class Panel {
     const { item } = this;
     const open = (this.open || narrow.matches) && this.asked.length > 0;
     const board = this.board !== null && this.boardOpen;
-    at("panel").hidden = item.covered || !(open || board);
-    at("board").hidden = !board;
+    const foldedBoard = this.board !== null && narrow.matches; // on a phone its button is here, and not in the last line
+    at("panel").hidden = item.covered || !(open || board || foldedBoard);
+    at("board").hidden = !board && !foldedBoard;
+    at("board-body").hidden = !board;
+    at("board-fold").textContent = board ? "−" : "+";
+    at("board-fold").setAttribute("aria-expanded", board);
     const parts = { ratings: this.ratings, why: this.rationale, rewrite: this.rewrite, marks: this.marks };
     for (const [id, part] of Object.entries(parts)) at(id).hidden = !part || !open;
     for (const part of [this.board, ...this.asked]) part?.refresh();

@@ -25,9 +25,10 @@ export class Board {
     at("board").scrollIntoView({ block: "nearest" });
   }
 
-  // If the focus is on the board, it goes to what a digit ranks next.
+  // If the focus is on the board, it goes to what a digit ranks next, if there is such a one.
   follow() {
-    if (at("board").contains(document.activeElement)) this.cards[this.item.response].focus();
+    if (!at("board").contains(document.activeElement) || !this.item.current?.startsWith("rank-")) return;
+    this.cards[this.item.response].focus();
   }
 
   refresh() {
@@ -49,7 +50,11 @@ export class Board {
     }
     at("board").classList.toggle("picking", this.picked !== null);
     this.rows.at(-1).hidden = !rating.ranks.includes(null) && this.drag === null;
-    if (focused && focused !== document.activeElement) focused.focus();
+    if (focused && focused !== document.activeElement) {
+      this.staying = true; // it has only moved with its card
+      focused.focus();
+      this.staying = false;
+    }
   }
 
   #rowOf(rank) {
@@ -68,7 +73,7 @@ export class Board {
     const card = element("button", "", "board-card");
     card.type = "button";
     card.dataset.index = index;
-    const words = element("span", "", "words");
+    const words = element("span", "", "first-words");
     words.append(element("bdi", firstWords(at("responses").children[index])));
     card.append(element("span", letter(index), "letter"), words);
     card.addEventListener("pointerdown", (event) => this.#grab(event, index));
@@ -82,7 +87,7 @@ export class Board {
 
   // Digits rank the card in focus.
   #at(index) {
-    if (this.item.current === `rank-${index}`) return;
+    if (this.staying || this.item.current === `rank-${index}`) return;
     this.item.chosen = `rank-${index}`;
     this.item.refresh();
   }
@@ -173,8 +178,7 @@ export class Board {
     const now = this.item.rating.ranks[index] ?? last + 1;
     const then = Math.min(last + 1, Math.max(1, now + step));
     this.#put(index, then > last ? null : then);
-    this.cards[index].focus();
-    this.#at(index);
+    if (this.item.rating.ranks.includes(null)) this.#at(index); // else digits go on to what comes after the ranks
   }
 }
 
