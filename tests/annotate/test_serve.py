@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from annotate.api.render import to_html
 from tests.annotate.conftest import PASSWORD, Annotate, Server, Visitor
 
 HOSTILE = (
@@ -335,31 +334,3 @@ def test_a_killed_server_loses_no_acknowledged_answer(annotate: Annotate) -> Non
         running.process.wait()
     report = annotate.json("report", "p")
     assert (report["answers"], report["slots"]) == (1, {"all": 3, "filled": 1})
-
-
-@pytest.mark.parametrize(
-    ("text", "html"),
-    [
-        ("**bold** `code`", "<p><strong>bold</strong> <code>code</code></p>\n"),
-        ("<b onclick=x>hi</b>", "<p>&lt;b onclick=x&gt;hi&lt;/b&gt;</p>\n"),
-        ("```python\n<i>\n```", "<pre><code>&lt;i&gt;\n</code></pre>\n"),
-        ("[x](javascript:alert(1))", "<p>[x](javascript:alert(1))</p>\n"),
-        (
-            "[x](https://a.example)",
-            '<p><a href="https://a.example" target="_blank" rel="noopener noreferrer nofollow">x</a></p>\n',
-        ),
-        ("<!-- note -->", "<p>&lt;!-- note --&gt;</p>\n"),
-        ("line one\nline two", "<p>line one<br>\nline two</p>\n"),
-    ],
-)
-def test_markdown(text: str, html: str) -> None:
-    assert to_html(text) == html
-
-
-def test_markdown_drops_nothing_that_is_nested() -> None:
-    lists = "\n".join("  " * depth + f"- item {depth}" for depth in range(30))
-    assert "item 29" in to_html(lists) and "deep" in to_html("> " * 40 + "deep")
-
-
-def test_no_image_is_loaded() -> None:
-    assert "<img" not in to_html("![cat](https://a.example/cat.png)") and "cat" in to_html("![cat](https://a.example)")
