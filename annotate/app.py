@@ -9,10 +9,12 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from annotate.api import account, items, operation, people, projects, questions, webhooks, work
+from annotate.api import account, arena, items, operation, people, projects, questions, steer, webhooks, work
+from annotate.api.live import Arena
 from annotate.api.problems import handle_problems
 from annotate.api.words import LANGUAGES
 from annotate.services.delivery import Courier
+from annotate.services.endpoints import Endpoint
 from annotate.services.secrets import secret_from_environment, signing_key
 from annotate.store.database import THREADS, Database
 from annotate.web import account as account_page
@@ -28,7 +30,9 @@ ROUTERS = (
     projects.router,
     items.router,
     work.router,
+    arena.router,
     questions.router,
+    steer.router,
     webhooks.router,
     operation.router,
     links.router,
@@ -39,14 +43,24 @@ STOP_SECONDS = 10  # for requests that are under way when the server is told to 
 
 
 @asynccontextmanager
-async def _few_threads(_app: FastAPI) -> AsyncIterator[None]:
-    """No more threads than the database has connections."""
+async def _few_threads(app: FastAPI) -> AsyncIterator[None]:
+    """No more threads than the database has connections. When it ends, so do the chats that are being answered."""
     current_default_thread_limiter().total_tokens = THREADS
     yield
+    await app.state.arena.close()
 
 
-def build_app(database: Database, *, pages: bool = True, metrics_token: str | None = None) -> FastAPI:
-    """The whole application on one database; without `pages` nothing of Gradio, which takes seconds to import."""
+def build_app(
+    database: Database,
+    *,
+    pages: bool = True,
+    metrics_token: str | None = None,
+    models: dict[str, Endpoint] | None = None,
+) -> FastAPI:
+    """The whole application on one database; without `pages` nothing of Gradio, which takes seconds to import.
+
+    `models` are those that raters of arena projects may chat with.
+    """
     app = FastAPI(
         title="Concord annotate",
         docs_url=None,
@@ -56,6 +70,7 @@ def build_app(database: Database, *, pages: bool = True, metrics_token: str | No
         redirect_slashes=False,  # such a redirect would name the host that the request says it is for
     )
     app.state.database = database
+    app.state.arena = Arena(database, models or {})
     app.state.openid = openid.provider_from_environment()
     app.state.metrics, app.state.metrics_token = operation.Metrics(), metrics_token
     with database.read() as session:
@@ -82,6 +97,7 @@ def serve_forever(
     pages: bool = True,
     logs: str = "text",
     webhooks_to_private_addresses: bool = False,
+    models: dict[str, Endpoint] | None = None,
 ) -> None:
     """Serve on a listening socket until SIGTERM or Ctrl-C; prints the address when the pages are ready.
 
@@ -91,7 +107,8 @@ def serve_forever(
     log_to_stderr(as_json=logs == "json")
     with database.write() as session:
         signing_key(session)  # so that all others can read it
-    app = build_app(database, pages=pages, metrics_token=secret_from_environment("ANNOTATE_METRICS_TOKEN"))
+    token = secret_from_environment("ANNOTATE_METRICS_TOKEN")
+    app = build_app(database, pages=pages, metrics_token=token, models=models)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -26,15 +26,31 @@ from preferences.errors import BadInput
     is_flag=True,
     help="Let owners send webhooks to this machine and its network, not only to the public internet.",
 )
+@click.option(
+    "--models",
+    metavar="FILE",
+    help="A YAML file of models that raters of arena projects chat with; docs/arena.md says what is in it.",
+)
 @database_option
 def serve(
-    host: str, port: int, api_only: bool, logs: str, webhooks_to_private_addresses: bool, database: str | None
+    host: str,
+    port: int,
+    api_only: bool,
+    logs: str,
+    webhooks_to_private_addresses: bool,
+    models: str | None,
+    database: str | None,
 ) -> None:
     """Serve the pages of all projects in the database: raters rank, owners watch.
 
     SIGTERM or Ctrl-C stops it; what is under way may finish first. docs/operation.md tells how to run it for long.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or else it would be a failure, not an end
+    known = None
+    if models is not None:
+        from annotate.services.endpoints import read_endpoints
+
+        known = read_endpoints(models)
     with contextlib.suppress(KeyboardInterrupt), use_database(database) as db, _listen(host, port) as listener:
         from annotate.app import serve_forever
 
@@ -44,6 +60,7 @@ def serve(
             pages=not api_only,
             logs=logs,
             webhooks_to_private_addresses=webhooks_to_private_addresses,
+            models=known,
         )
 
 

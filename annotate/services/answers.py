@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from sqlalchemy import exists, insert, select
+from sqlalchemy import case, exists, insert, select
 from sqlalchemy.orm import Session, aliased
 
 from annotate.services.assignment import Given, end, given_to, lock_member, take_slot
@@ -15,7 +15,7 @@ from annotate.services.projects import note
 from annotate.services.refusals import Refused
 from annotate.services.webhooks import announce
 from annotate.store.tables import Answer as AnswerRow
-from annotate.store.tables import AnswerText, Assignment, Item, Member, Project
+from annotate.store.tables import AnswerText, Assignment, Chat, Item, Member, Project
 from preferences.contract import Answer, Edit, Span, check_answer
 
 UNDO_SECONDS = 15 * 60.0
@@ -72,7 +72,7 @@ def submit(
     if row.state == "skipped":
         raise Refused("already-skipped", "You have skipped this item; reload the page to get the next one.")
     if stored:
-        _check_revision(stored, revises, now)
+        _check_revision(session, stored, revises, now)
         if project.closed_at is not None:
             raise Refused("project-closed", "The project is closed, so your answer stays as it is.")
     elif revises is not None:
@@ -128,7 +128,7 @@ def reopen(session: Session, member: Member, answer_id: int, *, now: float | Non
     answer = session.get(AnswerRow, answer_id)
     if answer is None or answer.member_id != member.id or answer.kind == "imported":
         raise Refused("not-found", "You have given no such answer.")
-    _check_revision(_revisions(session, answer.item_id, member.id), answer_id, now)
+    _check_revision(session, _revisions(session, answer.item_id, member.id), answer_id, now)
     query = select(Assignment.id, Assignment.item_id, Assignment.purpose, Assignment.shown)
     row = session.execute(query.where(Assignment.item_id == answer.item_id, Assignment.member_id == member.id)).one()
     return Given(*row), GivenAnswer(answer, session.get(AnswerText, answer_id), member)
@@ -137,10 +137,14 @@ def reopen(session: Session, member: Member, answer_id: int, *, now: float | Non
 def own_answers(
     session: Session, member: Member, *, before: int | None, limit: int
 ) -> list[tuple[AnswerRow, float, list[dict[str, Any]]]]:
-    """A rater's standing answers, when each item was first answered, and its prompt; newest first, below `before`."""
+    """A rater's standing answers, when each item was first answered, and its prompt; newest first, below `before`.
+
+    The time is 0 for a vote of the arena, which nothing can change: its rater has seen which model is which.
+    """
     first, newer = aliased(AnswerRow), aliased(AnswerRow)
+    revealed = exists().where(Chat.item_id == AnswerRow.item_id)
     query = (
-        select(AnswerRow, first.submitted_at, Item.prompt)
+        select(AnswerRow, case((revealed, 0.0), else_=first.submitted_at), Item.prompt)
         .join(Item, Item.id == AnswerRow.item_id)
         .join(first, (first.item_id == AnswerRow.item_id) & (first.member_id == AnswerRow.member_id))
         .where(first.revision == 1, AnswerRow.member_id == member.id, AnswerRow.kind != "imported")
@@ -290,7 +294,7 @@ def _stored_before(
     return Receipt(row.id, row.revision, row.kind == "surplus", row.submitted_at or 0.0, row.shown or [], feedback)
 
 
-def _check_revision(stored: Sequence[AnswerRow], revises: int | None, now: float) -> None:
+def _check_revision(session: Session, stored: Sequence[AnswerRow], revises: int | None, now: float) -> None:
     newest = stored[-1]
     if revises is None:
         raise Refused("already-answered", "You have answered this item, and that answer stands.", answer=newest.id)
@@ -298,6 +302,8 @@ def _check_revision(stored: Sequence[AnswerRow], revises: int | None, now: float
         raise Refused("wrong-revision", "Another answer of yours stands by now; reload the page.", answer=newest.id)
     if newest.kind == "training":
         raise Refused("undo-too-late", "You have seen what is right, so this practice answer stays as it is.")
+    if session.scalar(select(exists().where(Chat.item_id == newest.item_id))):
+        raise Refused("revealed", "You have seen which model is which, so this vote stays as it is.")
     if not can_revise(newest, stored[0].submitted_at or 0.0, now):
         raise Refused("undo-too-late", f"An answer can be changed for {UNDO_SECONDS / 60:.0f} minutes only.")
 

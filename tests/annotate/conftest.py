@@ -1,5 +1,6 @@
 """The `annotate` command through its real entry point, small projects, and one running server."""
 
+import atexit
 import json
 import os
 import re
@@ -11,8 +12,9 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,21 @@ import httpx
 import pytest
 from sqlalchemy import URL, create_engine, make_url, text
 
+from tests.annotate.forks import Forks
+
 COMMAND = str(Path(sys.executable).parent / "annotate")
 PASSWORD = "correct horse battery"
 
 PAIR = {"id": "pair", "prompt": "What is 2 + 2?", "responses": ["It is 4.", "It is 5."]}
 FOUR = {"id": "four", "prompt": "Say a number.", "responses": ["one", "two", "three", "four"]}
+
+
+@cache
+def forks() -> Forks:
+    """Where commands run, for all tests."""
+    started = Forks()
+    atexit.register(started.end)
+    return started
 
 
 class Annotate:
@@ -36,8 +48,8 @@ class Annotate:
 
     def __call__(self, *words: str, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]:
         data = stdin.encode() if isinstance(stdin, str) else stdin
-        done = subprocess.run([COMMAND, *words], cwd=self.folder, env=self.environment, input=data, capture_output=True)
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        code, out, err = forks().run(list(words), self.folder, self.environment, data)
+        return subprocess.CompletedProcess([COMMAND, *words], code, out.decode(), err.decode())
 
     def ok(self, *words: str, stdin: str = "") -> str:
         done = self(*words, stdin=stdin)
@@ -68,10 +80,15 @@ class Annotate:
         self.ok("people", "add", project, login, "--password-file", "-", *options, stdin=PASSWORD)
 
     @contextmanager
-    def served(self, *, api_only: bool = False, port: int = 0) -> Iterator["Server"]:
-        """`annotate serve` until the block ends, on a free port if none is given; it starts sooner without pages."""
+    def served(
+        self, *, api_only: bool = False, port: int = 0, options: Sequence[str] = (), said: list[str] | None = None
+    ) -> Iterator["Server"]:
+        """`annotate serve` until the block ends, on a free port if none is given; it starts sooner without pages.
+
+        `said` is a list that gets the lines of its output.
+        """
         process = subprocess.Popen(
-            [COMMAND, "serve", "--port", str(port), *(["--api-only"] if api_only else [])],
+            [COMMAND, "serve", "--port", str(port), *(["--api-only"] if api_only else []), *options],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -79,7 +96,8 @@ class Annotate:
             text=True,
         )
         assert process.stdout is not None
-        lines = [process.stdout.readline()]
+        lines = [] if said is None else said
+        lines.append(process.stdout.readline())
         found = re.search(r"http://\S+", lines[0])
         assert found, lines[0] + process.stdout.read()
         drain = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
