@@ -5,7 +5,7 @@ A *preferences folder* is what `annotate export` writes and `align` reads; docs/
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -236,6 +236,15 @@ class PreferencesFolder(NamedTuple):
     demonstrations: list[Demonstration]
     manifest: dict[str, Any]
 
+    def files(self) -> dict[str, Sequence[BaseModel]]:
+        """The rows of each file, by its name without `.jsonl`."""
+        splits = {split: self.pairs.get(split, []) for split in SPLITS}
+        return {**splits, "ties": self.ties, "rankings": self.rankings, "sft": self.demonstrations}
+
+    def counts(self) -> dict[str, int]:
+        """How many rows each file has, as the manifest says it."""
+        return {name: len(rows) for name, rows in self.files().items()}
+
 
 _FILES: dict[str, type[BaseModel]] = {
     **{f"{split}.jsonl": Pair for split in SPLITS},
@@ -250,20 +259,13 @@ def write_preferences(path: str | Path, folder: PreferencesFolder) -> dict[str, 
 
     Equal rows make equal bytes: nothing of the time or the machine is written.
     """
-    rows: dict[str, Iterable[BaseModel]] = {
-        **{f"{split}.jsonl": folder.pairs.get(split, []) for split in SPLITS},
-        "ties.jsonl": folder.ties,
-        "rankings.jsonl": folder.rankings,
-        "sft.jsonl": folder.demonstrations,
-    }
     with whole_folder(path) as temporary:
-        counts, hashes = {}, {}
-        for name, values in rows.items():
-            lines = [value.model_dump(mode="json") for value in values]
-            write_jsonl(temporary / name, lines)
-            counts[name.removesuffix(".jsonl")] = len(lines)
-            hashes[name] = sha256_file(temporary / name)
-        manifest = {**folder.manifest, "format": FORMAT, "counts": counts, "sha256": hashes}
+        hashes = {}
+        for name, rows in folder.files().items():
+            file = temporary / f"{name}.jsonl"
+            write_jsonl(file, [row.model_dump(mode="json") for row in rows])
+            hashes[file.name] = sha256_file(file)
+        manifest = {**folder.manifest, "format": FORMAT, "counts": folder.counts(), "sha256": hashes}
         write_text(temporary / "manifest.json", _pretty(manifest))
         write_text(temporary / "README.md", dataset_card(manifest))
     return manifest

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from annotate.api.problems import PROBLEMS
-from annotate.api.projects import version_of
-from annotate.api.security import AnyAsker
+from annotate.api.security import AnyAsker, Asker
 from annotate.api.shapes import LARGEST_ID, After, Id, Limit, Strict
+from annotate.api.versions import say_version, version_of
 from annotate.services import items as service
 from annotate.services.exchange import import_items
 from annotate.services.export import export_preferences, settle_splits
@@ -142,7 +142,7 @@ def item(project_id: Id, item_id: Id, asker: AnyAsker, response: Response) -> It
     """One item."""
     with asker.reads(project_id, Right.REVIEW) as (session, member):
         out = _item(service.item_of(session, project_id, item_id), asker.may(member, Right.MANAGE))
-    response.headers["ETag"] = f'"{out.version}"'
+    say_version(response, out.version)
     return out
 
 
@@ -158,7 +158,7 @@ def change(
     """Change how urgent an item is, or how many answers it wants."""
     with asker.writes(project_id, Right.MANAGE) as (session, member):
         out = _item(service.change_item(session, project_id, item_id, body, version_of(if_match), by=member), True)
-    response.headers["ETag"] = f'"{out.version}"'
+    say_version(response, out.version)
     return out
 
 
@@ -201,11 +201,9 @@ def export(body: ExportIn, asker: AnyAsker) -> Response:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "preferences"
         with asker.writes(body.projects[0], Right.EXPORT) as (session, _):
-            for number in body.projects:
-                require(session, asker.person_id, number, Right.EXPORT)
-            settle_splits(session, *_projects(session, body.projects), person=asker.person_id)
+            settle_splits(session, *_exported(session, asker, body.projects), person=asker.person_id)
         with asker.reads(body.projects[0], Right.EXPORT) as (session, _):
-            rows = export_preferences(session, *_projects(session, body.projects))
+            rows = export_preferences(session, *_exported(session, asker, body.projects))
         write_preferences(folder, rows)
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -215,7 +213,10 @@ def export(body: ExportIn, asker: AnyAsker) -> Response:
     return Response(packed.getvalue(), media_type="application/zip", headers=headers)
 
 
-def _projects(session: Session, numbers: list[int]) -> list[Project]:
+def _exported(session: Session, asker: Asker, numbers: list[int]) -> list[Project]:
+    """The projects, if in this transaction the asker may export each of them. Raises Refused."""
+    for number in numbers:
+        require(session, asker.person_id, number, Right.EXPORT)
     return [session.get_one(Project, number) for number in numbers]
 
 

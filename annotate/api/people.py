@@ -6,9 +6,9 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, Field
 
 from annotate.api.problems import PROBLEMS
-from annotate.api.projects import version_of
 from annotate.api.security import AnyAsker
 from annotate.api.shapes import After, Id, Limit, Strict
+from annotate.api.versions import say_version, version_of
 from annotate.services import links, members, privacy
 from annotate.services.links import NewLink
 from annotate.services.members import Known, MemberChange, Role
@@ -99,7 +99,7 @@ def person(project_id: Id, member_id: Id, asker: AnyAsker, response: Response) -
     """One of them."""
     with asker.reads(project_id, Right.PEOPLE) as (session, _):
         out = _out(members.member_of(session, project_id, member_id))
-    response.headers["ETag"] = f'"{out.version}"'
+    say_version(response, out.version)
     return out
 
 
@@ -116,7 +116,7 @@ def change_person(
     with asker.writes(project_id, Right.PEOPLE) as (session, by):
         known = members.change_member(session, project_id, member_id, body, version_of(if_match), by=by)
         out = _out(known)
-    response.headers["ETag"] = f'"{out.version}"'
+    say_version(response, out.version)
     return out
 
 

@@ -9,6 +9,7 @@ from annotate.api.problems import PROBLEMS
 from annotate.api.render import to_html
 from annotate.api.security import AnyAsker
 from annotate.api.shapes import LARGEST_ID, Id, Strict
+from annotate.api.versions import say_version, version_of
 from annotate.services import projects as service
 from annotate.services.people import create_own_project
 from annotate.services.projects import (
@@ -21,7 +22,7 @@ from annotate.services.projects import (
     note,
 )
 from annotate.services.refusals import Refused
-from annotate.services.report import project_report
+from annotate.services.report import agreement_report, project_report
 from annotate.services.rights import Right
 from annotate.store.tables import Project
 
@@ -70,7 +71,9 @@ class GuidelinesOut(BaseModel):
     version: int | None = Field(description="null where the project has no guidelines")
     html: str
     read: bool
+    before_html: str | None = Field(description="what this rater read before, where it has changed since")
     consent_html: str | None = Field(description="what this rater must agree to before anything else")
+    consent_hash: str | None = Field(description="of that text; agreeing brings it back")
     consented: bool
     warnings: dict[str, str] = Field(description="content warnings by tag, which a rater may opt out of")
     opted_out: list[str]
@@ -96,6 +99,7 @@ class ReadIn(Strict):
 
 class ConsentIn(Strict):
     agreed: Literal[True]
+    consent_hash: Annotated[str, Field(max_length=64, description="as `guidelines` gave it, with the text")]
 
 
 class OptOutIn(Strict):
@@ -109,7 +113,7 @@ def projects(
     limit: Annotated[int, Field(ge=1, le=200)] = 50,
 ) -> ProjectPage:
     """The projects that the asker reviews or owns, by id."""
-    if asker.rights == {Right.RATE}:
+    if asker.rights is not None and asker.rights <= {Right.RATE}:  # an export begins with a project's name, too
         raise Refused("forbidden", "This token carries no right to anything but rating.")
     with asker.database.read() as session:
         rows = service.reviewed_projects(session, asker.person_id, after=after, limit=limit + 1)
@@ -125,7 +129,7 @@ def create(body: ProjectNew, asker: AnyAsker, response: Response) -> ProjectOut:
     with asker.database.write() as session:
         project = create_own_project(session, asker.person_id, body.name, body.guidelines, body)
         out = _out(project, "owner", guideline_version(session, project.id))
-    response.headers["ETag"] = f'"{out.version}"'
+    say_version(response, out.version)
     return out
 
 
@@ -135,7 +139,7 @@ def one(project_id: Id, asker: AnyAsker, response: Response) -> ProjectOut:
     with asker.reads(project_id, Right.REVIEW) as (session, member):
         project = session.get_one(Project, project_id)
         out = _out(project, member.role, guideline_version(session, project_id))
-    response.headers["ETag"] = f'"{out.version}"'
+    say_version(response, out.version)
     return out
 
 
@@ -151,7 +155,7 @@ def change(
     with asker.writes(project_id, Right.MANAGE) as (session, member):
         project = service.change_project(session, project_id, body, version_of(if_match), by=member)
         out = _out(project, member.role, guideline_version(session, project_id))
-    response.headers["ETag"] = f'"{out.version}"'
+    say_version(response, out.version)
     return out
 
 
@@ -177,11 +181,16 @@ def guidelines(project_id: Id, asker: AnyAsker) -> GuidelinesOut:
     with asker.reads(project_id, Right.RATE) as (session, member):
         guideline = current_guideline(session, member.project_id)
         project = session.get_one(Project, project_id)
+        before = None
+        if guideline is not None and member.guideline not in (None, guideline.version):
+            before = service.guideline_of(session, project_id, member.guideline).text
     return GuidelinesOut(
         version=guideline.version if guideline else None,
         html=to_html(guideline.text) if guideline else "",
         read=guideline is None or member.guideline == guideline.version,
+        before_html=to_html(before) if before else None,
         consent_html=to_html(project.consent) if project.consent else None,
+        consent_hash=consent_hash(project),
         consented=not project.consent or member.consent_hash == consent_hash(project),
         warnings=project.warnings,
         opted_out=member.opted_out,
@@ -201,9 +210,9 @@ def guidelines_read(project_id: Id, body: ReadIn, asker: AnyAsker) -> GuidelineV
 
 @router.post("/{project_id}/consent", status_code=204)
 def consent(project_id: Id, body: ConsentIn, asker: AnyAsker) -> None:
-    """Say that this rater agrees to the project's consent text as it is now."""
+    """Say that this rater agrees to the project's consent text, which must be the one that they have read."""
     with asker.writes(project_id, Right.RATE) as (session, member):
-        service.give_consent(session, member)
+        service.give_consent(session, member, body.consent_hash)
 
 
 @router.put("/{project_id}/opt-out", status_code=204)
@@ -224,18 +233,7 @@ def report(project_id: Id, asker: AnyAsker) -> dict[str, Any]:
 def agreement(project_id: Id, asker: AnyAsker) -> dict[str, Any]:
     """The part of the report on how well raters agree."""
     with asker.reads(project_id, Right.REVIEW) as (session, _):
-        facts = project_report(session, session.get_one(Project, project_id), names=False)
-    return {key: facts[key] for key in ("format", "items", "answers", "raters", "agreement")}
-
-
-def version_of(if_match: str | None) -> int:
-    """The version that an If-Match header names. Raises Refused without one."""
-    if if_match is None:
-        raise Refused("version-needed", 'Say which version you change, in the header If-Match, as in If-Match: "3".')
-    number = if_match.strip().removeprefix("W/").strip('"')
-    if not (number.isascii() and number.isdigit() and len(number) < 10):
-        raise Refused("bad-input", f'If-Match: {if_match[:40]!r} is no version; give the ETag, as in "3".')
-    return int(number)
+        return agreement_report(session, session.get_one(Project, project_id))
 
 
 def _out(project: Project, role: str, guideline: int | None) -> ProjectOut:

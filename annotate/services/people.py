@@ -177,13 +177,18 @@ def create_own_project(
     session: Session, person_id: int, name: str, guidelines: str | None, settings: ProjectSettings
 ) -> Project:
     """Make a project that this person owns. Raises Refused unless they own another one already."""
+    may_create_projects(session, person_id)
+    settings = ProjectSettings(**settings.model_dump(include=set(ProjectSettings.model_fields)))
+    project = create_project(session, name, guidelines=guidelines, settings=settings, person=person_id)
+    give_part(session, project.id, session.get_one(Person, person_id), role="owner")
+    return project
+
+
+def may_create_projects(session: Session, person_id: int) -> None:
+    """Raises Refused unless the person owns a project."""
     owned = select(Member).where(Member.person_id == person_id, Member.role == "owner", Member.removed_at.is_(None))
     if session.scalars(owned.limit(1)).first() is None:
         raise Refused("forbidden", "Only who owns a project may make another one; ask whoever runs this server.")
-    settings = ProjectSettings(**settings.model_dump(include=set(ProjectSettings.model_fields)))
-    project = create_project(session, name, guidelines=guidelines, settings=settings)
-    give_part(session, project.id, session.get_one(Person, person_id), role="owner")
-    return project
 
 
 def find_person(session: Session, login: str) -> Person:
@@ -260,11 +265,15 @@ def start_login(session: Session, person: Person) -> str:
             expires_at=now + LOGIN_SECONDS,
         )
     )
+    note(session, "signed in", project=None, person=person.id)
     return token
 
 
 def end_login(session: Session, token: str) -> None:
-    session.execute(delete(Login).where(Login.token_hash == _token_hash(token)))
+    """End the login session that has this token, if there is one."""
+    ended = delete(Login).where(Login.token_hash == _token_hash(token)).returning(Login.person_id)
+    if (person := session.scalar(ended)) is not None:
+        note(session, "signed out", project=None, person=person)
 
 
 def set_language(session: Session, person_id: int, language: str | None) -> None:

@@ -81,8 +81,13 @@ class ProjectChange(Adjustable):
     closed: bool = False
 
 
-def create_project(session: Session, name: str, *, guidelines: str | None, settings: ProjectSettings) -> Project:
-    """Make a project; `guidelines` is Markdown. Raises BadInput for what does not fit, and for a known name."""
+def create_project(
+    session: Session, name: str, *, guidelines: str | None, settings: ProjectSettings, person: int | None = None
+) -> Project:
+    """Make a project; `guidelines` is Markdown, `person` the id of who makes it, None at the command line.
+
+    Raises BadInput for what does not fit, and for a known name.
+    """
     name = name.strip()
     if not name or len(name) > 100 or not name.isprintable():
         raise BadInput(f"project name {name!r}: give 1 to 100 printable characters")
@@ -99,7 +104,7 @@ def create_project(session: Session, name: str, *, guidelines: str | None, setti
     session.flush()
     if guidelines is not None:
         session.add(Guideline(project_id=project.id, version=1, text=guidelines))
-    note(session, "project created", project=project.id)
+    note(session, "project created", project=project.id, person=person)
     return project
 
 
@@ -191,10 +196,12 @@ def consent_hash(project: Project) -> str | None:
     return hashlib.sha256(project.consent.encode()).hexdigest() if project.consent else None
 
 
-def give_consent(session: Session, member: Member) -> None:
-    """The member agrees to the consent text as it is now."""
+def give_consent(session: Session, member: Member, text: str) -> None:
+    """The member agrees to the consent text with the hash `text`. Raises Refused if it is another one by now."""
     project = session.get_one(Project, member.project_id)
-    member.consent_hash, member.consented_at = consent_hash(project), time.time()
+    if text != consent_hash(project):
+        raise Refused("consent-first", "The text has changed; read what you are asked to agree to again.")
+    member.consent_hash, member.consented_at = text, time.time()
     note(session, "consented", project=project.id, member=member.id, text=member.consent_hash)
 
 

@@ -99,22 +99,21 @@ def edited_rows(ranking: Ranking, trust: Mapping[str, float], mask: Sequence[str
     Not where the ranking has a pair of these two texts already: the rewritten one is another response, or another
     rater wrote the same.
     """
-    responses = {_content(response) for response in ranking.responses}
-    seen: set[tuple[str, str]] = set()
+    written: list[tuple[list[Message], list[Message]]] = []
     for answer in ranking.answers:
         chosen = _rewritten(ranking, answer, mask)
         if answer.edited is None or chosen is None:
             continue
         number = answer.edited.response
-        texts = _content(chosen), _content(ranking.responses[number])
-        if texts[0] in responses or texts in seen:
+        pair = chosen, ranking.responses[number]
+        if chosen in ranking.responses or pair in written:
             continue
-        seen.add(texts)
+        written.append(pair)
         model = ranking.models[number] if ranking.models else None
         yield Pair(
             prompt=ranking.prompt,
-            chosen=chosen,
-            rejected=ranking.responses[number],
+            chosen=pair[0],
+            rejected=pair[1],
             preference=1.0,
             strength=None,
             weight=trust[answer.rater],

@@ -4,6 +4,7 @@ A route without a row fails `test_every_route_has_a_row`, which names it. Rows a
 owner of another project, token): the token is of somebody who may, and carries only rights that don't matter here.
 """
 
+import hashlib
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ def all_get(status: int) -> Row:
     return status, status, status, status, status, status
 
 
+CONSENT = {"agreed": True, "consent_hash": hashlib.sha256(b"Agree?").hexdigest()}
 HOOK = {"url": "https://a.example/", "events": ["answer.stored"]}
 P = "/api/v1/projects/{project_id}"
 ROWS: dict[str, tuple[Row, Any]] = {  # method and path: (statuses, JSON body)
@@ -64,13 +66,14 @@ ROWS: dict[str, tuple[Row, Any]] = {  # method and path: (statuses, JSON body)
     "GET /api/v1/me/personal-data": ((401, 200, 200, 200, 200, 403), None),
     "GET /api/v1/projects": ((401, 200, 200, 200, 200, 200), None),
     "POST /api/v1/projects": ((401, 403, 403, 201, 201, 403), {"name": "by {role}"}),
+    "POST /api/v1/projects/preview": ((401, 403, 403, 200, 200, 403), {"lines": "no item", "mask": ["Ada"]}),
     f"GET {P}": (reviews(), None),
     f"PATCH {P}": (owns(), {"overlap": 3}),
     f"POST {P}/guidelines": (owns(201), {"text": "Be fair."}),
     f"GET {P}/guidelines": (rates(), None),
     f"GET {P}/guidelines/{{version}}": (reviews(), None),
     f"POST {P}/guidelines/read": (rates(), {"version": 1}),
-    f"POST {P}/consent": (rates(204), {"agreed": True}),
+    f"POST {P}/consent": (rates(204), CONSENT),
     f"PUT {P}/opt-out": (rates(204), {"tags": ["sad"]}),
     f"GET {P}/report": (reviews(), None),
     f"GET {P}/agreement": (reviews(), None),
@@ -78,7 +81,11 @@ ROWS: dict[str, tuple[Row, Any]] = {  # method and path: (statuses, JSON body)
     f"POST {P}/items": (owns(), {"id": "new", "prompt": "New?", "responses": ["a", "b"]}),
     f"GET {P}/items/{{item_id}}": (reviews(), None),
     f"PATCH {P}/items/{{item_id}}": (owns(), {"priority": 2.0}),
+    f"GET {P}/contested": (reviews(), None),
+    f"GET {P}/items/{{item_id}}/decision": (reviews(), None),
+    f"PUT {P}/items/{{item_id}}/decision": (reviews(), {"ranks": [1, 2], "strength": -1, "rationale": "Because."}),
     f"GET {P}/answers": (reviews(), None),
+    f"GET {P}/exports/preview": (owns(), None),
     "POST /api/v1/exports": (owns(), {"projects": [1]}),
     f"GET {P}/mine": (rates(), None),
     f"POST {P}/questions": (rates(201), {"assignment": "{assignment_id}", "text": "How is this meant?"}),
@@ -152,6 +159,7 @@ NOT_AUDITED = {
     f"POST {P}/assignments/{{assignment_id}}/renew",
     f"PUT {P}/assignments/{{assignment_id}}/draft",
     f"POST {P}/answers/{{answer_id}}/reopen",  # only shows
+    "POST /api/v1/projects/preview",  # only shows
     f"POST {P}/questions/read",
 }
 
@@ -230,7 +238,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
             assert answer.status_code < 300, answer.text
             return answer.json() if answer.content else None
 
-        anna("POST", "/consent", {"agreed": True})
+        anna("POST", "/consent", CONSENT)
         anna("POST", "/guidelines/read", {"version": 1})
         first = anna("POST", "/next", {})["task"]["assignment"]
         stored = anna("POST", "/answers", {"assignment": first, "key": "the first", "ranks": [1, 2]})
@@ -250,7 +258,7 @@ def says_who(scene: Scene, role: str, row: str) -> dict[str, str]:
         return scene.headers[role]
     if row in ROWS and ROWS[row][0] in (rates(), rates(201), rates(204)):
         return scene.tokens["rate"]
-    return scene.tokens["export" if row.endswith("/exports") else "any"]
+    return scene.tokens["export" if "/exports" in row else "any"]
 
 
 def filled(value: Any, numbers: dict[str, str]) -> Any:
