@@ -388,7 +388,7 @@ async function begin(found) {
     "mine-open": openMine, "keys-open": openKeys, "question-open": () => askOwner(shown.task.assignment),
   };
   for (const [id, act] of Object.entries(clicks)) at(id).addEventListener("click", () => act());
-  at("view-menu").replaceWith(viewMenu({ before: remember }));
+  at("view-menu").replaceWith(viewMenu({ before: remember, more: [...at("view-menu").children] }));
   setUpReading();
   listenToKeys(() => ({ view: page().dataset.view, mode, item: shown?.item ?? null }), ACTS);
   watchPresence();
