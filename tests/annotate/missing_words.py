@@ -29,7 +29,7 @@ _CALL = re.compile(r"(?<![\w$])(?:t|tn|later)\(")
 
 
 def used() -> dict[str, str]:
-    """Every sentence -> a file in which it stands."""
+    """Every sentence -> the last of the files in which it stands."""
     found: dict[str, str] = {"English": "annotate/languages"}
     found |= dict.fromkeys((title for _, title in RULES.values()), "services/refusals.py")
     found |= dict.fromkeys(WORDS.values(), "services/rights.py")

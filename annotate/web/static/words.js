@@ -86,6 +86,8 @@ export function translate(root) {
   for (const [mark, attribute] of Object.entries(attributes)) {
     for (const one of select(root, mark)) one.setAttribute(attribute, t(one.getAttribute(attribute) ?? ""));
   }
+  root.lang = language;
+  root.dir = document.documentElement.dir; // Gradio's box around it says ltr
   delete document.documentElement.dataset.unspoken;
 }
 
