@@ -7,12 +7,12 @@
 import { redrawDiffers, setUpDiffers } from "./rate-differ.js";
 import { announce, at, element, page } from "./rate-dom.js";
 import { store } from "./rate-outbox.js";
+import { bodyOf } from "./text.js";
 import { later, t } from "./words.js";
 
 const ROLES = { user: later("User"), assistant: later("Assistant"), system: later("System"), tool: later("Tool") };
 const TALKS = ["user", "assistant"]; // whose turns are open; the others' are folded
-// Each of these runs in the direction of its own text. Code runs from left to right, whatever is around it.
-const BLOCKS = "p, li, ul, ol, dl, h1, h2, h3, h4, h5, h6, blockquote, table, th, td, summary";
+const MOST_COPIED = 100; // blocks of code that get a button
 const TOGETHER = "concord:together";
 
 // --- turns ---
@@ -21,19 +21,12 @@ const TOGETHER = "concord:together";
 export function drawTurns(box, messages, named) {
   box.classList.toggle("chat", named);
   box.replaceChildren(...messages.map((message) => drawTurn(message, named)));
-  for (const pre of box.querySelectorAll("pre")) addCodeTools(pre);
+  for (const pre of [...box.querySelectorAll("pre:not(.piece)")].slice(0, MOST_COPIED)) addCodeTools(pre);
   sizes.observe(box);
 }
 
 function drawTurn({ role, html }, named) {
-  const body = element("div", "", "body");
-  body.innerHTML = html;
-  for (const block of [body, ...body.querySelectorAll(BLOCKS)]) {
-    block.dir = "auto"; // which passes over what has a direction of its own: so fix it before those within get theirs
-    block.dir = block.matches(":dir(rtl)") ? "rtl" : "ltr";
-  }
-  for (const code of body.querySelectorAll("pre, code")) code.dir = "ltr";
-  for (const one of body.querySelectorAll("a")) one.title = one.href;
+  const body = bodyOf(html);
   const who = t(ROLES[role] ?? ROLES.tool);
   const folded = named && !TALKS.includes(role);
   const turn = element(folded ? "details" : "div", "", `turn ${TALKS.includes(role) ? role : "aside"}`);

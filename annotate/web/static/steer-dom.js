@@ -1,6 +1,7 @@
 // Small things for the owner's and the reviewer's page: elements, tables, dialogs, words for numbers and times.
 // Whatever comes from outside goes in as text, or as HTML that the server has cleaned.
 
+import { bodyOf } from "./text.js";
 import * as words from "./words.js";
 import { t } from "./words.js";
 
@@ -20,12 +21,7 @@ export function make(what, given = {}, ...children) {
   return made;
 }
 
-// What the server has rendered and cleaned.
-export function rendered(html, what = "div.body") {
-  const box = make(what, { dir: "auto" });
-  box.innerHTML = html;
-  return box;
-}
+export const rendered = bodyOf; // what the server has rendered and cleaned
 
 export const button = (said, onclick, kind = "quiet", more = {}) =>
   make(`button.${kind}`, { type: "button", onclick, ...more }, said);
@@ -171,7 +167,7 @@ const shown = (words) => (value, ...rest) =>
   value === null || value === undefined || Number.isNaN(value) ? "–" : words(value, ...rest);
 
 export const count = shown((value) => words.n(value, 0));
-export const decimal = shown((value, digits = 2) => words.n(value, digits));
+export const decimal = shown((value, digits = 2) => words.n(Math.abs(value) < 0.5 * 10 ** -digits ? 0 : value, digits)); // no -0
 export const percent = shown(words.percent);
 export const money = shown(words.money);
 export const when = shown(words.when);
