@@ -1,4 +1,4 @@
-"""The `annotate` command through its real entry point, small projects, and one running server."""
+"""The `annotate` command as a process of its own, small projects, and one running server."""
 
 import atexit
 import json
