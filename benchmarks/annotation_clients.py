@@ -277,10 +277,16 @@ def _annotate(*words: str) -> None:
 
 
 @contextmanager
-def served(where: str, *, before: str = "", log: Any = None) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`annotate serve --api-only` on a free port; `before` is Python that is run first in its process."""
+def served(
+    where: str, *, before: str = "", pages: bool = False, more: tuple[str, ...] = (), log: Any = None
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`annotate serve` on a free port, without `pages` --api-only; `before` is Python that its process runs first.
+
+    `more` are further options.
+    """
     code = f"{before}\nfrom annotate.cli import main; main()"
-    command = [sys.executable, "-P", "-c", code, "serve", "--port", "0", "--api-only", "--database", where]
+    command = [sys.executable, "-P", "-c", code, "serve", "--port", "0", "--database", where]
+    command += [*([] if pages else ["--api-only"]), *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()

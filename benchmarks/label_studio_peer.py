@@ -1,4 +1,4 @@
-"""Label Studio's community edition for annotation_load.py: installed once, started afresh, and asked over HTTP.
+"""Label Studio's community edition beside ours: installed once, started afresh, and asked over HTTP.
 
 It runs as `pip install label-studio` and `label-studio start` give it: its own server, its embedded SQLite database.
 Every rater is a user with a token of their own, on one keep-alive connection, like Concord's raters.
@@ -25,6 +25,14 @@ VERSION = "1.23.2"
 TOKEN = "benchmark-token-of-rater-{}"
 CONFIG = """<View><Text name="prompt" value="$prompt"/><Pairwise name="pw" toName="a,b"/>
 <Text name="a" value="$a"/><Text name="b" value="$b"/></View>"""
+# The tag Pairwise has no hotkeys. So for work by keyboard: the seven steps of our scale, each with a hotkey.
+STEPS = ("A much better", "A clearly", "A slightly", "Same", "B slightly", "B clearly", "B much better")
+BY_KEYBOARD = f"""<View><Text name="prompt" value="$prompt"/>
+<View style="display: grid; grid-template-columns: 1fr 1fr; gap: 1em">
+<Text name="a" value="$a"/><Text name="b" value="$b"/></View>
+<Choices name="better" toName="prompt" choice="single-radio" showInline="true">
+{"".join(f'<Choice value="{step}" hotkey="{key}"/>' for key, step in enumerate(STEPS, 1))}</Choices></View>"""
+OWNER = ("owner@example.com", "correct horse battery")
 # People are made by its own models: through its sign-up form each one costs a password hash on either side.
 PEOPLE = """
 import sys, label_studio.server as server
@@ -59,8 +67,13 @@ def python() -> Path | None:
 
 
 @contextmanager
-def served(folder: Path, raters: int, items: list[dict[str, Any]], overlap: int) -> Iterator[tuple[str, int]]:
-    """Label Studio with a project of these items and these many raters: (address, process id)."""
+def served(
+    folder: Path, raters: int, items: list[dict[str, Any]], overlap: int, configs: tuple[str, ...] = (CONFIG,)
+) -> Iterator[tuple[str, int]]:
+    """Label Studio with these many raters and, for each labelling config, a project of these items, numbered from 1.
+
+    Gives (address, process id).
+    """
     interpreter = python()
     assert interpreter is not None
     folder.mkdir()
@@ -70,13 +83,13 @@ def served(folder: Path, raters: int, items: list[dict[str, Any]], overlap: int)
     quiet = {"SENTRY_DSN": "", "FRONTEND_SENTRY_DSN": "", "COLLECT_ANALYTICS": "False", "LATEST_VERSION_CHECK": "False"}
     environment = {**os.environ, **quiet, "LABEL_STUDIO_BASE_DATA_DIR": str(folder)}
     command = [str(interpreter.parent / "label-studio"), "start", "--no-browser", "--port", str(port)]
-    command += ["--username", "owner@example.com", "--password", "correct horse battery", "--enable-legacy-api-token"]
+    command += ["--username", OWNER[0], "--password", OWNER[1], "--enable-legacy-api-token"]
     command += ["--user-token", TOKEN.format("owner"), "--internal-host", "127.0.0.1"]
     url = f"http://127.0.0.1:{port}"
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
-            asyncio.run(_prepare(url, items, overlap))
+            asyncio.run(_prepare(url, items, overlap, configs))
             people = [str(interpreter), "-c", PEOPLE, str(raters), TOKEN]
             subprocess.run(people, env=environment, stdout=log, stderr=log, check=True)
             yield url, process.pid
@@ -89,9 +102,8 @@ def served(folder: Path, raters: int, items: list[dict[str, Any]], overlap: int)
                 process.wait()
 
 
-async def _prepare(url: str, items: list[dict[str, Any]], overlap: int) -> None:
-    http = Connection(url, timeout=600)
-    http.headers["Authorization"] = f"Token {TOKEN.format('owner')}"
+async def _prepare(url: str, items: list[dict[str, Any]], overlap: int, configs: tuple[str, ...]) -> None:
+    http = owner(url)
     patience = time.monotonic() + 300  # its first start runs hundreds of migrations
     while True:
         try:
@@ -101,15 +113,22 @@ async def _prepare(url: str, items: list[dict[str, Any]], overlap: int) -> None:
             if time.monotonic() > patience:
                 sys.exit("Label Studio does not answer")
             await asyncio.sleep(0.5)
-    settings = {"title": "benchmark", "label_config": CONFIG, "maximum_annotations": overlap}
-    project = (await http.json("POST", "/api/projects/", settings))["id"]
-    assert project == 1
     tasks = [
         {"data": {"prompt": item["prompt"], "a": item["responses"][0], "b": item["responses"][1]}} for item in items
     ]
-    for start in range(0, len(tasks), 500):
-        await http.json("POST", f"/api/projects/{project}/import", tasks[start : start + 500])
+    for number, config in enumerate(configs, 1):
+        settings = {"title": "benchmark", "label_config": config, "maximum_annotations": overlap}
+        project = (await http.json("POST", "/api/projects/", settings))["id"]
+        assert project == number
+        for start in range(0, len(tasks), 500):
+            await http.json("POST", f"/api/projects/{project}/import", tasks[start : start + 500])
     http.close()
+
+
+def owner(url: str) -> Connection:
+    http = Connection(url, timeout=600)
+    http.headers["Authorization"] = f"Token {TOKEN.format('owner')}"
+    return http
 
 
 class Rater:
