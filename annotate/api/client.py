@@ -168,7 +168,8 @@ class Client:
         self._json("POST", f"/projects/{project}/guidelines/read", {"version": version})
 
     def consent(self, project: int) -> None:
-        self._json("POST", f"/projects/{project}/consent", {"agreed": True})
+        text = self.guidelines(project).consent_hash
+        self._json("POST", f"/projects/{project}/consent", {"agreed": True, "consent_hash": text})
 
     def opt_out(self, project: int, tags: Collection[str]) -> None:
         self._json("PUT", f"/projects/{project}/opt-out", {"tags": list(tags)})

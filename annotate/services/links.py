@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from annotate.services.members import member_of, owned_projects, part_elsewhere
+from annotate.services.members import lock_owners, member_of, owned_projects, part_elsewhere
 from annotate.services.people import check_login, give_part, new_person, set_password
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
@@ -37,6 +37,7 @@ def invite(
     session: Session, project_id: int, *, role: str, skills: list[str], hours: float, by: Member | None
 ) -> NewLink:
     """Make a link with which one person may join the project."""
+    lock_owners(session, project_id, by)
     made = _make(session, "join", project_id, role=role, skills=skills, hours=hours, person_id=None)
     note(session, "invited", project=project_id, member=by.id if by else None, link=made.link.id, role=role)
     return made
@@ -65,6 +66,7 @@ def password_link(session: Session, project_id: int, member_id: int, *, hours: f
     Raises Refused "part-elsewhere" where the person has, or had, a part in a project that `by` does not own: the owner
     could enter there with it.
     """
+    lock_owners(session, project_id, by)
     member = member_of(session, project_id, member_id).member
     if member.person_id is None:
         raise Refused("bad-input", "This rater has no login, so there is no password to set.")

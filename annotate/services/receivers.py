@@ -35,6 +35,7 @@ def add_webhook(session: Session, project_id: int, url: str, events: Sequence[st
 def remove_webhook(session: Session, project_id: int, webhook_id: int, *, by: Member) -> None:
     """Tell this address nothing any more, not even what waits. Raises Refused "not-found"."""
     hook = find_webhook(session, project_id, webhook_id)
+    session.refresh(hook, with_for_update=True)  # what is being told just now is told first
     session.execute(delete(Delivery).where(Delivery.webhook_id == hook.id))
     session.delete(hook)
     note(session, "webhook removed", project=project_id, member=by.id, webhook=hook.id)

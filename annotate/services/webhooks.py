@@ -17,7 +17,8 @@ Event = Literal["answer.stored", "item.skipped", "project.changed", "export.made
 
 def announce(session: Session, project_id: int, event: Event, **body: Any) -> None:
     """Write one delivery for each webhook of the project that wants the event, in the caller's transaction."""
-    hooks = session.execute(select(Webhook.id, Webhook.events).where(Webhook.project_id == project_id)).all()
+    query = select(Webhook.id, Webhook.events).where(Webhook.project_id == project_id)
+    hooks = session.execute(query.with_for_update(read=True, key_share=True)).all()  # none is removed meanwhile
     now = time.time()
     rows = [
         {"webhook_id": hook, "event": event, "body": body, "created_at": now, "attempts": 0, "next_at": now}

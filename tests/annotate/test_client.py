@@ -152,7 +152,11 @@ def test_guidelines_that_change_in_mid_answer_cost_no_answer(campaign: Annotate)
         olga.change_project(olga.project("p"), consent="May we keep your answers?")
         skipped = anna.skip(1, task.assignment, "broken")
         assert (skipped.task, skipped.why) == (None, "consent-first")
-        assert not anna.guidelines(1).consented
+        seen = anna.guidelines(1)
+        assert not seen.consented
+        olga.change_project(olga.project("p"), consent="May we keep your answers for ever?")
+        with pytest.raises(ProblemError, match="text has changed"):
+            anna._json("POST", "/projects/1/consent", {"agreed": True, "consent_hash": seen.consent_hash})
         anna.consent(1)
         assert anna.guidelines(1).consented and anna.next(1).task is not None
         assert [answer.guideline for answer in olga.answers(1)] == [1]

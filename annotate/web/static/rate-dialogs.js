@@ -29,7 +29,7 @@ async function pass(call, optedOut) {
     at("consent-text").focus();
     await click("agree");
     view("loading");
-    await call("POST", "consent", { agreed: true });
+    await call("POST", "consent", { agreed: true, consent_hash: facts.consent_hash });
   }
   optOuts.drawIn("guidelines-warnings");
   tellChange(facts);
