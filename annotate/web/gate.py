@@ -24,12 +24,12 @@ from annotate.store.database import Database
 from annotate.web.plain import message_page
 
 LONGEST_BODY = 1_000_000  # bytes of a request
-LONGEST_IMPORT = 64_000_000  # bytes of one that adds items, which is read only from who may
-_IMPORT = re.compile(r"/api/v1/projects/\d+/items")
+LONGEST_IMPORT = 64_000_000  # bytes of one that adds items or looks at them first, which is read only from who may
+_IMPORT = re.compile(r"/api/v1/projects/(\d+/items|preview)")
 
 
 # The pages that Gradio draws, and the role that somebody must have in some project to see them.
-PAGES = {"/rate": "rater", "/owner": "owner", "/review": "reviewer"}
+PAGES = {"/rate": "rater", "/arena": "rater", "/owner": "owner", "/review": "reviewer"}
 _FOR = {
     "rater": later("It is for raters, and you are none in any project."),
     "owner": later("It is for owners, and you are none in any project."),

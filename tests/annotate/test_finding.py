@@ -1,4 +1,4 @@
-"""Finding items and answers over the API, as owners and reviewers do; and reading the guidelines as they were written."""
+"""Finding items and answers over the API, as owners and reviewers do; and guidelines as they were written."""
 
 from collections.abc import Iterator
 

@@ -74,7 +74,8 @@ export function progressPicture(width, perDay, finish) {
   }
   let said = t("No answer yet.");
   if (days.length) said = t("Answers so far: {all} of {goal}.", { all, goal });
-  if (end) said = t("Answers so far: {all} of {goal}. At {rate} a day the last one comes on {day}.", { all, goal, rate: finish.per_day, day: day(end) });
+  if (days.length) said += " " + t("Bars: the answers of a day, {most} at most. Line: all up to then.", { most });
+  if (end) said = t("Answers so far: {all} of {goal}. At {rate} a day the last one comes on {day}. Bars: the answers of a day, {most} at most. Line: all up to then.", { all, goal, rate: finish.per_day, day: day(end), most });
   const numbers = table(t("Answers of each day"), [
     { key: "day", label: t("Day"), cell: (one) => day(one.day) },
     { key: "answers", label: t("Answers"), number: true, cell: (one) => n(one.answers, 0) },

@@ -3,7 +3,7 @@
 import { dotPicture } from "./charts.js";
 import { radios } from "./rate-dom.js";
 import { inWords, letter, single } from "./rate-rating.js";
-import { area, button, duration, field, make, note, number, percent, turns, when } from "./steer-dom.js";
+import { area, button, field, make, note, number, turns, when } from "./steer-dom.js";
 import { flagWords } from "./steer-overview.js";
 import { t } from "./words.js";
 
@@ -128,8 +128,8 @@ function decided(body, here, path, view) {
     "div.votes",
     {},
     make("section.panel", {}, make("h2", { tabindex: "-1" }, t("Your decision")), make("p", {}, verdict(view, view.decided)), view.decided.rationale ? make("p", { dir: "auto" }, view.decided.rationale) : null, again),
-    make("section.panel", {}, make("h2", {}, t("What raters said")), picture(view), make("ul.said-by", {}, view.votes.map((vote) => voted(view, vote)))),
-    view.others?.length ? make("section.panel", {}, make("h2", {}, t("What others decided")), make("ul.said-by", {}, view.others.map((other) => voted(view, other)))) : null,
+    make("section.panel", {}, make("h2", {}, t("What raters said")), picture(view), make("ul.said-by", {}, view.votes.map((vote) => voted(here, view, vote)))),
+    view.others?.length ? make("section.panel", {}, make("h2", {}, t("What others decided")), make("ul.said-by", {}, view.others.map((other) => voted(here, view, other)))) : null,
   );
 }
 
@@ -152,7 +152,7 @@ function picture(view) {
   return dotPicture(wide, t("How often each one is the best"), best.map((one) => `${one.label}: ${one.count}`).join(", "), best);
 }
 
-function voted(view, vote) {
+function voted(here, view, vote) {
   const more = [
     vote.flags?.length ? make("p.badges", {}, vote.flags.map((flag) => make("span.badge.warn", {}, flagWords()[flag] ?? flag))) : null,
     vote.ratings ? make("p.soft", {}, Object.entries(vote.ratings).map(([name, steps]) => `${name}: ${steps.map((step, index) => `${letter(index)} ${step}`).join(", ")}`).join(" · ")) : null,
@@ -160,11 +160,10 @@ function voted(view, vote) {
     ...(vote.spans ?? []).map((span) => make("p.span", {}, make(`mark.${span.mark === "good" ? "good" : "bad"}`, { dir: "auto" }, span.text), " ", make("small.soft", {}, span.mark === "good" ? t("good, in {letter}", { letter: letter(span.response) }) : t("bad, in {letter}", { letter: letter(span.response) })))),
     vote.edited ? make("details", {}, make("summary", {}, t("Rewrote {letter}", { letter: letter(vote.edited.response) })), make("pre.edited", { dir: "auto" }, vote.edited.text)) : null,
   ];
-  const time = vote.seconds ? make("small.soft", {}, " · ", duration(vote.seconds)) : null;
-  const who = make("b", { dir: "auto" }, vote.rater ?? vote.by ?? "");
-  const reliable = vote.reliability !== undefined && vote.reliability !== null ? make("small.soft", {}, " · ", t("reliability {share}", { share: percent(vote.reliability) })) : null;
+  const who = vote.rater ? make("a", { href: here.to("raters", vote.rater) }, vote.rater) : make("b", {}, vote.by);
   const moment = vote.at ? make("small.soft", {}, " · ", when(vote.at)) : null;
-  return make("li", {}, make("p", {}, who, ": ", verdict(view, vote), time, reliable, moment), more);
+  const stands = vote.stands ? make("span.badge", {}, t("stands")) : null;
+  return make("li", {}, make("p", {}, who, ": ", verdict(view, vote), moment, " ", stands), more);
 }
 
 // --- how urgent it is, and how many answers it wants ---

@@ -1,7 +1,7 @@
 // Small things for the owner's and the reviewer's page: elements, tables, dialogs, words for numbers and times.
 // Whatever comes from outside goes in as text, or as HTML that the server has cleaned.
 
-import { bodyOf } from "./text.js";
+import { bodyOf, tame } from "./text.js";
 import * as words from "./words.js";
 import { t } from "./words.js";
 
@@ -17,7 +17,7 @@ export function make(what, given = {}, ...children) {
     else if (name in made && !/^(aria|data)-|^(list|form)$/.test(name)) made[name] = value;
     else if (value !== false) made.setAttribute(name, value === true ? "" : value);
   }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false).map(tame));
   return made;
 }
 

@@ -1,6 +1,6 @@
 // What an export holds, and the export itself.
 
-import { button, count, make, note, percent, table } from "./steer-dom.js";
+import { button, count, make, note, percent } from "./steer-dom.js";
 import { save } from "./steer-pay.js";
 import { t } from "./words.js";
 
@@ -9,12 +9,12 @@ export async function draw(box, here) {
   const found = await here.api("GET", "exports/preview");
   const said = make("p", { role: "status" });
   const go = button(t("Download the zip"), load, "primary");
-  const names = { pairs: t("pairs"), ties: t("ties"), rankings: t("rankings"), sft: t("demonstrations"), train: t("for training"), validation: t("for validation"), test: t("for tests") };
-  const tiles = Object.entries(found.counts).filter(([, value]) => typeof value === "number");
+  const names = { pairs: t("pairs"), ties: t("ties"), rankings: t("rankings"), sft: t("demonstrations"), edited: t("pairs from rewritten responses"), train: t("for training"), validation: t("for validation"), test: t("for tests") };
+  const tiles = Object.keys(names).filter((name) => found.counts[name] || ["pairs", "rankings"].includes(name));
   box.append(
-    make("div.tiles", {}, tiles.map(([name, value]) => make("div.tile", {}, make("b", {}, count(value)), make("span", {}, names[name] ?? name)))),
-    ...(found.warnings ?? []).map((words) => make("p.alert.mild", {}, words)),
-    leftOut(found.left_out),
+    make("div.tiles", {}, tiles.map((name) => make("div.tile", {}, make("b", {}, count(found.counts[name] ?? 0)), make("span", {}, names[name])))),
+    found.warnings.length ? make("ul.alert.mild", {}, found.warnings.map((words) => make("li", {}, words))) : "",
+    found.left_out ? note(t("Left out: {n}", { n: found.left_out })) : "",
     make("div.buttons", {}, go, said),
     found.rows.length ? make("h2", {}, t("The first pairs")) : "",
     ...found.rows.map(pair),
@@ -32,18 +32,6 @@ export async function draw(box, here) {
     }
     go.disabled = false;
   }
-}
-
-function leftOut(found) {
-  if (!found || (Array.isArray(found) && !found.length)) return "";
-  if (typeof found === "number") return note(t("Left out: {n}", { n: found }));
-  const rows = Array.isArray(found) ? found : Object.entries(found).filter(([, times]) => times);
-  if (!rows.length) return "";
-  const columns = [
-    { key: "what", label: t("Left out"), cell: ([what]) => String(what) },
-    { key: "count", label: t("How many"), number: true, cell: ([, times]) => count(times) },
-  ];
-  return table(t("Left out"), columns, rows);
 }
 
 // Text as it stands in the file: nothing is rendered here.

@@ -4,14 +4,14 @@
 import { count, make, newId, rendered, turns } from "./steer-dom.js";
 import { t } from "./words.js";
 
-const LOOKED_AT = 700000; // characters that are sent for the preview
+const LOOKED_AT = 8000000; // characters that are sent for the preview
 
 // {node, text(), look()}: `show(lines)` asks the server for a preview, `changed()` hears of another file.
 export function filePicker({ show, changed = () => {} }) {
   let text = "";
   let name = "";
   const found = make("div.found", { "aria-live": "polite" });
-  const chooser = make("input", { type: "file", accept: ".jsonl,.ndjson,.json,.txt", id: newId("file"), onchange: () => take(chooser.files[0]) });
+  const chooser = make("input", { type: "file", accept: ".jsonl,.ndjson,.json,.txt", className: "unseen", id: newId("file"), onchange: () => take(chooser.files[0]) });
   const words = make("span", {}, t("Choose a .jsonl file, or drop it here"));
   const zone = make(
     "label.drop",
@@ -36,6 +36,7 @@ export function filePicker({ show, changed = () => {} }) {
     if (!file) return;
     name = file.name;
     text = await file.text();
+    chooser.value = ""; // so that the same file, once it is mended, is a choice again
     words.textContent = t("{name} – choose another", { name });
     await look();
     changed();

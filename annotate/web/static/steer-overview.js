@@ -34,10 +34,8 @@ function parts(report, here, width) {
     make(
       "div.pictures",
       { "data-key": "pictures" },
-      panel(report.per_day && progressPicture(width, report.per_day, report.finish)),
-      panel(alphaPicture(width, alpha, interval)),
-      panel(...perRater(report, here)),
-      panel(...masked(report), ...flags(report)),
+      make("div.column", {}, panel(progressPicture(width, report.per_day, report.finish)), panel(...perRater(report, here))),
+      make("div.column", {}, panel(alphaPicture(width, alpha, interval)), panel(...flags(report), ...masked(report))),
     ),
   ];
 }

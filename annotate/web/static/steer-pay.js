@@ -5,7 +5,7 @@ import { payFields } from "./steer-form.js";
 import { t } from "./words.js";
 
 export async function draw(box, here) {
-  const body = make("div");
+  const body = make("div.list");
   box.append(make("h1", {}, t("Pay")), rate(here), body);
   const report = await here.api("GET", "report");
   const people = report.people.filter((one) => one.paid);

@@ -87,7 +87,7 @@ function invited(open, here) {
 const sorting = { key: "rater", down: false };
 
 function list(people, here) {
-  const box = make("div");
+  const box = make("div.list");
   const said = make("p.alert", { role: "alert", hidden: true });
   const redraw = () => box.replaceChildren(table(t("Who is in the project"), columns, people, { state: sorting, redraw, rowKey: (one) => one.pseudonym }), said);
   const role = (one) => {

@@ -38,10 +38,13 @@ export async function actions(here, pseudonym) {
       said.hidden = false;
     }
   }
-  const change = (body) => attempt(async () => {
-    member = await changeMember(here, member, body);
-    draw();
-  });
+
+  function change(body) {
+    return attempt(async () => {
+      member = await changeMember(here, member, body);
+      draw();
+    });
+  }
 
   function draw() {
     const facts = [
@@ -65,7 +68,6 @@ export async function actions(here, pseudonym) {
   }
 
   function admission() {
-    if (!here.project.qualify) return null;
     return member.qualified_at
       ? button(t("Send back to practice"), () => change({ qualified: false }))
       : button(t("Admit to real items"), () => change({ qualified: true }));

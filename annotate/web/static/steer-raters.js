@@ -10,7 +10,7 @@ const sorting = { key: "answers", down: true };
 
 export async function draw(box, here) {
   if (here.rest[0]) return one(box, here, here.rest[0]);
-  const body = make("div");
+  const body = make("div.list");
   box.append(make("h1", {}, t("Raters")), body);
   let report = null;
   const redraw = () => fill(body, list(report, here, redraw));
@@ -79,7 +79,8 @@ async function one(box, here, pseudonym) {
   const person = report.people.find((known) => known.pseudonym === pseudonym);
   const back = make("a.back", { href: here.to("raters") }, t("All raters"));
   if (!person) return box.append(back, make("h1", {}, t("Nobody is here")), note(t("There is no such rater in this project.")));
-  const tile = (number, label) => make("div.tile", {}, make("b", {}, number), make("span", {}, label));
+  const tile = (number, label, more = null) => make("div.tile", {}, make("b", {}, number), make("span", {}, label), more && make("small", {}, more));
+  const line = (found, key) => found && make("span", { title: "" }, share(found, key).firstChild);
   box.append(
     back,
     make("h1", { dir: "auto" }, person.rater),
@@ -91,8 +92,8 @@ async function one(box, here, pseudonym) {
       tile(count(person.answers), t("answers")),
       tile(duration(person.median_seconds), t("median time")),
       tile(percent(person.gold_accuracy), t("of the checks right")),
-      tile(person.agreement ? share(person.agreement, "value") : "–", t("sides with the others")),
-      tile(person.position_bias ? share(person.position_bias, "first") : "–", t("prefers what is shown first")),
+      tile(percent(person.agreement?.value), t("sides with the others"), line(person.agreement, "value")),
+      tile(percent(person.position_bias?.first), t("prefers what is shown first"), line(person.position_bias, "first")),
       tile(decimal(person.reliability), t("reliability, as exports weigh")),
     ),
   );

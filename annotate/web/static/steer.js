@@ -67,12 +67,13 @@ async function open(moved) {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [first = "", id = "", name = "overview", ...rest] = path.split("/").map(decodeURIComponent);
   const box = make("section.part", { "aria-busy": "true" });
+  let here = {};
   const loading = setTimeout(() => mine === turn && at("content").replaceChildren(make("p.soft", {}, t("Loading…"))), 300);
   try {
     me ??= await whoAmI();
     at("login").textContent = me.login;
     at("to-rate").hidden = !me.projects.some((one) => one.role === "rater");
-    const here = { me, rest, query: new URLSearchParams(query), call, go, say, again: () => open(false), every: () => {} };
+    here = { me, rest, query: new URLSearchParams(query), call, go, say, again: () => open(false), every: () => {} };
     let part = projects;
     if (first === "new") part = create;
     if (first === "projects" && id) {
@@ -87,7 +88,9 @@ async function open(moved) {
     at("content").replaceChildren(box);
     if (moved) arrive(box);
   } catch (problem) {
-    if (mine === turn) trouble(problem);
+    if (mine !== turn) return;
+    if (here.project) frame(here, name);
+    trouble(problem);
   } finally {
     clearTimeout(loading);
   }
