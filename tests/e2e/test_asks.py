@@ -205,10 +205,11 @@ def test_a_finger_drags_on_the_board(
         touch("touchStart", (x, y))
         for step in range(1, 7):
             touch("touchMove", (x + (to_x - x) * step / 6, y + (to_y - y) * step / 6))
-        phone.screenshot(path=screenshots / "board-touch.png")
+            phone.wait_for_timeout(20)  # no finger is faster: Chromium takes what is for a fling, and no tap after it
         touch("touchEnd")
+    phone.screenshot(path=screenshots / "board-touch.png")
+    phone.wait_for_timeout(600)
     phone.get_by_role("radio", name="clearly better").tap()
-    phone.screenshot(path=screenshots / "board-touched.png")
     phone.locator("#submit").tap()
     phone.get_by_role("heading", name="All done").wait_for()
     [answer] = stored(house, login)
@@ -250,6 +251,17 @@ def test_nine_responses_keep_every_key(page: Any, server: Server, house: House, 
     page.get_by_role("heading", name="All done").wait_for()
     [answer] = stored(house, login)
     assert answer["ranks"] == [9 - order.index(f"text {n}") for n in range(9)] and answer["flags"] == ["broken"]
+
+
+def test_keys_of_other_layouts(page: Any, server: Server, house: House, begin: Callable) -> None:
+    """An Arabic layout writes an Arabic letter for F, a French one é for 2: keys are known by their place."""
+    login = house.project("asks-layouts", pair())
+    begin(page, server.url, login)
+    strike = "([key, code]) => document.body.dispatchEvent(new KeyboardEvent('keydown', {key, code, bubbles: true}))"
+    page.evaluate(strike, ["é", "Digit2"])
+    assert page.locator("#scale :checked").get_attribute("value") == "-2"
+    page.evaluate(strike, ["ب", "KeyF"])
+    page.locator("#flag[open]").wait_for()
 
 
 # --- ratings ------------------------------------------------------------------------------------------------------

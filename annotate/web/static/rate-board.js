@@ -2,6 +2,7 @@
 // and click the row; or move the one in focus with the arrow keys. It gives what the rank keys give.
 
 import { announce, at, element, page } from "./rate-dom.js";
+import { keyOf } from "./rate-keys.js";
 import { letter } from "./rate-rating.js";
 import { t } from "./words.js";
 
@@ -159,14 +160,15 @@ export class Board {
   #keydown(event) {
     const index = this.cards.indexOf(event.target);
     if (index < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+    const key = keyOf(event);
     const rtl = getComputedStyle(page()).direction === "rtl";
     const moves = { ArrowUp: -1, ArrowDown: 1 };
     const steps = { ArrowLeft: rtl ? 1 : -1, ArrowRight: rtl ? -1 : 1 };
-    if (event.key in moves) this.#shift(index, moves[event.key]);
-    else if (event.key in steps) this.cards[(index + steps[event.key] + this.cards.length) % this.cards.length].focus();
-    else if (/^[1-9]$/.test(event.key)) this.item.digit(Number(event.key)) && this.follow();
-    else if (event.key === "Enter") at("submit").click();
-    else if (event.key === "Escape" && this.picked !== null) (this.picked = null), this.refresh();
+    if (key in moves) this.#shift(index, moves[key]);
+    else if (key in steps) this.cards[(index + steps[key] + this.cards.length) % this.cards.length].focus();
+    else if (/^[1-9]$/.test(key)) this.item.digit(Number(key)) && this.follow();
+    else if (key === "Enter") at("submit").click();
+    else if (key === "Escape" && this.picked !== null) (this.picked = null), this.refresh();
     else return;
     event.preventDefault();
     event.stopPropagation();

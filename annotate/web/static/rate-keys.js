@@ -17,6 +17,16 @@ export function singleKeys() {
 
 export const useSingleKeys = (on) => store(SWITCH, on ? null : "off");
 
+// Letters and digits as this page means them: where a layout writes other signs (Arabic, Greek, French digits), a key is
+// known by its place.
+export function keyOf({ key, code, shiftKey }) {
+  if (key.length !== 1) return key;
+  if (/[a-z0-9]/i.test(key)) return key.toUpperCase();
+  const [, digit, letter] = /^(?:Digit(\d)|Key([A-Z]))$/.exec(code) ?? [];
+  if (digit && !shiftKey) return digit;
+  return letter && key > "~" ? letter : key;
+}
+
 // `now()` tells {view, mode, item}; `acts` has what keys do in each view: {key: act}, and for the item enter, leave.
 export function listenToKeys(now, acts) {
   document.addEventListener("keydown", (event) => keydown(event, now(), acts));
@@ -25,7 +35,7 @@ export function listenToKeys(now, acts) {
 function keydown(event, { view, mode, item }, { enter, leave, work, reading, anywhere }) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.repeat) return;
   if (event.defaultPrevented || page().querySelector("dialog[open]")) return;
-  const key = event.key.length === 1 ? event.key.toUpperCase() : event.key;
+  const key = keyOf(event);
   const { target } = event;
   const working = view === "work" && item !== null;
   const radio = target.matches("input[type=radio]");

@@ -3,6 +3,7 @@
 // text of its `.body`s, one after the other.
 
 import { announce, at, element, page } from "./rate-dom.js";
+import { keyOf } from "./rate-keys.js";
 import { paint, rangeOf, unitsBefore, visible } from "./rate-places.js";
 import { letter } from "./rate-rating.js";
 import { t } from "./words.js";
@@ -165,7 +166,7 @@ export class Marks {
 
   #keydown(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || !this.chosen) return;
-    const key = event.key.length === 1 ? event.key.toUpperCase() : event.key;
+    const key = keyOf(event);
     const rtl = getComputedStyle(this.#text(this.chosen.response).querySelector(".body")).direction === "rtl";
     const move = {
       ArrowLeft: ["word", rtl ? 1 : -1], ArrowRight: ["word", rtl ? -1 : 1], ArrowUp: ["sentence", -1], ArrowDown: ["sentence", 1],
