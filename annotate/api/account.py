@@ -41,6 +41,7 @@ class Part(BaseModel):
     name: str
     role: Literal["rater", "reviewer", "owner"]
     simulated: bool
+    arena: bool = Field(description="whether raters chat with models here, at `/arena/`, and are given no items")
 
 
 class Me(BaseModel):
@@ -102,7 +103,13 @@ def me(asker: AnyAsker, request: Request, response: Response) -> Me:
         parts = memberships(session, asker.person_id)
         projects = [
             Part.model_validate(
-                {"id": project.id, "name": project.name, "role": member.role, "simulated": project.simulated}
+                {
+                    "id": project.id,
+                    "name": project.name,
+                    "role": member.role,
+                    "simulated": project.simulated,
+                    "arena": bool(project.arena),
+                }
             )
             for member, project in parts
         ]

@@ -5,7 +5,9 @@ to the API and not through Gradio's queue. gr.HTML evaluates its value as a temp
 never a word of anybody else's.
 """
 
+import json
 import os
+from html import escape
 
 # Before Gradio is imported: it phones home unless told not to.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -14,10 +16,12 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 from fastapi import FastAPI, Request
 
+from annotate.api.words import languages
 from annotate.web.gate import PAGES
 from annotate.web.plain import STATIC
 
-FILES = {"/rate": "rate", "/owner": "steer", "/review": "steer"}  # the name of its .html, .js and .css
+# The name of a page's .html, .js and .css.
+FILES = {"/rate": "rate", "/arena": "arena", "/owner": "steer", "/review": "steer"}
 
 
 def mount_pages(app: FastAPI) -> None:
@@ -62,7 +66,8 @@ def _head(name: str) -> str:
 
     own = sorted(STATIC.glob(f"{name}*.css"), key=lambda path: path.stem)
     sheets = ["concord.css", *(["text.css"] if (STATIC / "text.css").exists() else []), *(path.name for path in own)]
-    head = f'<link rel="icon" href="{stamp("icon.svg")}"><script src="{stamp("look-first.js")}"></script>'
+    spoken = f'<meta name="concord-languages" content="{escape(json.dumps(languages(), ensure_ascii=False))}">'
+    head = spoken + f'<link rel="icon" href="{stamp("icon.svg")}"><script src="{stamp("look-first.js")}"></script>'
     head += "".join(f'<link rel="stylesheet" href="{stamp(sheet)}">' for sheet in sheets)
     return (
         head

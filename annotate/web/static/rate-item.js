@@ -9,11 +9,11 @@ import { ALL_BAD, LETTERS, asksOf, bestOf, inWords, letter, listed, single } fro
 import { drawTurns, foldPrompt } from "./rate-read.js";
 import { later, t } from "./words.js";
 
-const SCALE = [
+export const SCALE = [
   [-3, later("A much better")], [-2, later("A clearly")], [-1, later("A slightly")], [0, later("Same")],
   [1, later("B slightly")], [2, later("B clearly")], [3, later("B much better")],
 ];
-const PLAIN_SCALE = [[-1, later("A better")], [0, later("Same")], [1, later("B better")]];
+export const PLAIN_SCALE = [[-1, later("A better")], [0, later("Same")], [1, later("B better")]];
 const STRENGTH = [[1, later("slightly better")], [2, later("clearly better")], [3, later("much better")]];
 // What an answer to a pair said.
 export function pairInWords(ranks, strength) {

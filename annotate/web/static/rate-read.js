@@ -168,9 +168,10 @@ const sizes = new ResizeObserver(() => arrange());
 
 function arrange() {
   if (page().dataset.view !== "work") return;
+  for (const box of page().querySelectorAll(".work .text")) placeCodeTools(box);
+  if (!at("prompt")) return; // the arena's page has texts, too, and no items
   foldPrompt();
   foldResponses();
-  for (const box of page().querySelectorAll(".work .text")) placeCodeTools(box);
   at("together").hidden = cards().map(textOf).filter(overflows).length < 2;
 }
 

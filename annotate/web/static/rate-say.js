@@ -4,6 +4,7 @@ import { at, element, link, page, say, view } from "./rate-dom.js";
 import { inWords } from "./rate-rating.js";
 import { drawTurns } from "./rate-read.js";
 import { Problem } from "./rate-server.js";
+import { tame } from "./text.js";
 import { duration, later, money, t } from "./words.js";
 
 let most = 0; // an older response may come after a newer one
@@ -22,7 +23,7 @@ export function drawHead({ login, projects }, project) {
   at("login").textContent = login;
   at("to-owner").hidden = !projects.some((one) => one.role === "owner");
   if (!project) return;
-  page().querySelector(".name").textContent = project.name;
+  page().querySelector(".name").textContent = tame(project.name);
   document.title = `${project.name} – Concord`;
   at("simulated").hidden = !project.simulated;
 }
@@ -69,6 +70,7 @@ const ENDS = {
   "not-qualified": [
     later("No more practice"), later("You have seen all of the practice items. The owner of the project will be in touch."),
   ],
+  arena: [later("Here you chat with two models"), later("You don't know which they are, and say which one is better.")],
   done: [later("All done"), later("You have answered all that there is for you. Thank you!")],
   nothing: [later("Nothing here yet"), later("There is nothing to rate for you yet. Come back later.")],
 };
@@ -77,6 +79,7 @@ export function drawEnd(why, done) {
   const [title, words] = ENDS[why] ?? ENDS[done ? "done" : "nothing"];
   at("done-title").textContent = t(title);
   at("done-text").textContent = t(words);
+  if (why === "arena") at("done-text").append(" ", link(t("Go to the arena"), `/arena/${location.search}`));
   at("done-sum").hidden = true; // it comes from the server
   say("done-notice");
 }
