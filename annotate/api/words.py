@@ -47,7 +47,7 @@ def later(sentence: str) -> str:
 
 def say(language: str, sentence: str, **values: object) -> str:
     """A sentence of the code in a language, with its values put in."""
-    return put(sentences(language).get(sentence, sentence), values)
+    return put(sentences(language).get(sentence) or sentence, values)
 
 
 def put(sentence: str, values: Mapping[str, object]) -> str:

@@ -34,7 +34,7 @@ def server(shared_annotate: Annotate) -> Server:
 
 
 def test_five_languages() -> None:
-    assert set(languages()) == {"en", "ar", "de", "es", "zh"}
+    assert set(languages()) >= {"en", "ar", "de", "es", "zh"}
     assert languages()["ar"] == "العربية" and next(iter(languages())) == "en"
 
 

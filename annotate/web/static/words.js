@@ -63,7 +63,7 @@ export function t(sentence, values = {}) {
 
 // The same as a list of strings and nodes, for append(): values may be elements, such as a link within the sentence.
 export function tn(sentence, values = {}) {
-  const parts = (sentences[sentence] ?? sentence).split(PLACE);
+  const parts = (sentences[sentence] || sentence).split(PLACE);
   return parts.map((part, index) => (index % 2 ? value(part, values) : part)).filter((part) => part !== "");
 }
 
