@@ -196,3 +196,242 @@ def test_axe_finds_nothing_where_a_project_is_chosen(
     sign_in(page, server.url, login)
     page.locator("#concord[data-view=choose]").wait_for()
     assert axe(page) == []
+
+
+# --- by keyboard, by ear ---
+
+# Everything that is announced, in order, with what gets the focus: as "says …" and "focus …".
+LISTEN = """() => {
+  window.heard = [];
+  const hear = (text) => text.trim() && window.heard.push("says " + text.trim().replace(/\\s+/g, " "));
+  for (const region of document.querySelectorAll("[role=status], [role=alert]")) {
+    let before = "";
+    new MutationObserver(() => {
+      const now = region.checkVisibility() || region.id === "told" ? region.textContent : "";
+      if (now !== before) hear(now);
+      before = now;
+    }).observe(region, { childList: true, subtree: true, characterData: true, attributes: true });
+  }
+}"""
+
+
+def stop(page: Any) -> str:
+    """What a screen reader says of what has the focus: role and name, from the accessibility tree."""
+    session = page.context.new_cdp_session(page)
+    handle = session.send("Runtime.evaluate", {"expression": "document.activeElement"})["result"]["objectId"]
+    node = session.send("Accessibility.getPartialAXTree", {"objectId": handle, "fetchRelatives": False})["nodes"][0]
+    session.detach()
+    return f"focus {node['role']['value']} {node.get('name', {}).get('value', '')}".strip()
+
+
+def heard(page: Any) -> list[str]:
+    page.wait_for_timeout(150)
+    return page.evaluate("window.heard.splice(0)")
+
+
+def test_what_somebody_hears_who_answers_one_item(page: Any, server: Server, pairs: str, begin: Callable) -> None:
+    """docs/accessibility.md tells this to people: change both."""
+    begin(page, server.url, pairs)
+    page.locator("#count").get_by_text("0 of 3").wait_for()
+    page.evaluate(LISTEN)
+    assert stop(page) == "focus region Prompt"
+    assert page.locator("#prompt").inner_text() == "First?"
+    told = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        told.append(stop(page))
+    assert told == [
+        "focus button What differs D",
+        "focus region Text of response A",
+        "focus region Text of response B",
+        "focus radio 1 A much better",
+    ]
+    group = page.locator("#scale").aria_snapshot()
+    assert 'radiogroup "Which response is better?"' in group and group.count("radio") == 8
+    assert heard(page) == []
+    page.keyboard.press("2")
+    assert heard(page) == ["says A clearly. Enter submits."]
+    page.keyboard.press("Enter")
+    page.locator("#prompt").get_by_text("Second?").wait_for()
+    page.get_by_text("Saved ✓").wait_for()
+    assert heard(page) == ["says Saving…", "says 1 of 3", "says Saved ✓"]
+    assert stop(page) == "focus region Prompt"  # reading begins anew, at the next item
+
+    page.keyboard.press("Enter")  # too early
+    assert heard(page) == ["says Which one is better? Keys 1 to 7 choose."]
+    page.keyboard.press("u")
+    page.locator("#prompt").get_by_text("First?").wait_for()
+    assert stop(page) == "focus region Prompt"
+    assert "You are changing this answer" in page.locator("#hint").inner_text()
+
+
+def test_the_whole_page_by_tab(page: Any, server: Server, house: House, login: str, begin: Callable) -> None:
+    """Focus goes from top to bottom, shows where it is, is never hidden behind what sticks, and nothing holds it."""
+    begin(page, server.url, house.project(login, RICH[1], *three_pairs(), guidelines=None))
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 800})
+        page.evaluate("document.activeElement.blur()")
+        seen: list[str] = []
+        while len(seen) < 80:
+            page.keyboard.press("Tab")
+            here = stop(page)
+            if here in seen[:1] or here == "focus none" or "RootWebArea" in here:
+                break
+            seen.append(here)
+            shown = page.evaluate(SHOWN)
+            assert shown["outline"] >= 2, here
+            assert shown["visible"], here
+        names = " / ".join(seen)
+        assert len(seen) < 80 and "button My answers" in names and "button Submit Enter" in names
+        assert names.index("My answers") < names.index("Prompt") < names.index("Text of response A") < names.index("Submit")
+        assert names.index("Text of response A") < names.index("Text of response D")
+
+
+# How wide the outline of the focus is, and whether its place is in view and on top of all else.
+SHOWN = """() => {
+  const at = document.activeElement;
+  const boxes = [at, at.closest("label"), at.closest(".prompt, .response")].filter(Boolean);
+  const width = (box) => {
+    const { outlineStyle, outlineWidth } = getComputedStyle(box);
+    return outlineStyle === "none" ? 0 : parseFloat(outlineWidth);
+  };
+  const { left, top, width: w, height: h } = at.getBoundingClientRect();
+  const points = [[0.5, 0.5], [0.2, 0.2], [0.8, 0.2], [0.5, 0.02], [0.2, 0.8]];
+  const seen = points.some(([x, y]) => {
+    const hit = document.elementFromPoint(left + x * w, top + y * h);
+    return hit && boxes.some((box) => box.contains(hit) || hit.contains(at));
+  });
+  return { outline: Math.max(...boxes.map(width)), visible: seen };
+}"""
+
+
+def test_keys_that_write_a_character_can_be_switched_off(page: Any, server: Server, pairs: str, begin: Callable) -> None:
+    begin(page, server.url, pairs)
+    page.keyboard.press("?")
+    page.get_by_label("Use keys that write a character").uncheck()
+    page.keyboard.press("Escape")
+    for key in "2sfuhgq?":
+        page.keyboard.press(key)
+    assert page.locator("dialog[open]").count() == 0 and page.locator("#scale input:checked").count() == 0
+    page.get_by_role("radio", name="A clearly").check()
+    page.keyboard.press("Enter")
+    page.get_by_text("Saved ✓").wait_for()
+    page.reload()
+    page.locator("#concord[data-view=work]").wait_for()
+    page.locator(".view-menu summary").click()
+    page.get_by_role("button", name="Keys").click()
+    assert not page.get_by_label("Use keys that write a character").is_checked()
+    page.get_by_label("Use keys that write a character").check()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.keyboard.press("5")
+    assert page.locator("#scale input:checked").count() == 1
+
+
+# --- zoomed, small, large, quiet, in other colours, by touch ---
+
+WIDE = """() => {
+  const page = document.querySelector("#concord") ?? document.documentElement;
+  const over = Math.max(page.scrollWidth - page.clientWidth, document.documentElement.scrollWidth - innerWidth);
+  if (over <= 0) return null;
+  const wide = [...page.querySelectorAll("*")].filter((one) =>
+    one.checkVisibility() && one.getBoundingClientRect().right > innerWidth + 1 && !one.closest("pre, table, .text"));
+  return over + " px: " + wide.slice(0, 3).map((one) => one.outerHTML.slice(0, 100)).join(" | ");
+}"""
+
+
+@pytest.mark.parametrize(("width", "size"), [(360, 1), (320, 1), (360, 1.5), (640, 1), (1280, 1.5)])
+def test_nothing_is_wider_than_the_screen(
+    page: Any, server: Server, everything: str, sign_in: Callable, width: int, size: float
+) -> None:
+    """At 320 and 360 px, at 200% zoom of a 1280 px window, and with the largest text."""
+    page.set_viewport_size({"width": width, "height": 740})
+    page.add_init_script(f"localStorage.setItem('concord:text-size', '{size}')")
+    found = {view: wide for view in views(page, server, everything, sign_in) if (wide := page.evaluate(WIDE))}
+    for path in ("/account", "/login"):
+        page.goto(server.url + path)
+        if wide := page.evaluate(WIDE):
+            found[path] = wide
+    assert found == {}
+
+
+def test_what_a_finger_touches_is_large_enough(
+    browser: Any, server: Server, everything: str, sign_in: Callable
+) -> None:
+    """44 px by touch, but for links within sentences; 24 px, by axe's rule, with a mouse."""
+    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    found = {}
+    for view in views(page, server, everything, sign_in):
+        small = page.evaluate(
+            """() => [...document.querySelectorAll("#concord :is(button, summary, select, label:has(input))")]
+              .filter((one) => one.checkVisibility({ visibilityProperty: true }))
+              .map((one) => [one.outerHTML.slice(0, 90), one.getBoundingClientRect()])
+              .filter(([, box]) => box.width > 0 && (box.height < 43.5 || box.width < 30))
+              .map(([html, box]) => `${Math.round(box.width)}x${Math.round(box.height)} ${html}`)"""
+        )
+        if small:
+            found[view] = small
+    context.close()
+    assert found == {}
+
+
+def test_nothing_moves_for_who_wants_less_motion(page: Any, server: Server, pairs: str, begin: Callable) -> None:
+    moving = """() => [...document.querySelectorAll("#concord, #concord *")].filter((one) => {
+      const { transitionDuration, animationName } = getComputedStyle(one);
+      return parseFloat(transitionDuration) > 0 || animationName !== "none";
+    }).length"""
+    page.emulate_media(reduced_motion="reduce")
+    begin(page, server.url, pairs)
+    assert page.evaluate(moving) == 0
+    page.emulate_media(reduced_motion="no-preference")
+    assert page.evaluate(moving) > 0
+
+
+def test_forced_colours_show_what_is_chosen(page: Any, server: Server, pairs: str, begin: Callable) -> None:
+    """Where the system takes our grounds away, what is chosen still stands out from what is not."""
+    page.emulate_media(forced_colors="active")
+    begin(page, server.url, pairs)
+    page.keyboard.press("2")
+    styles = page.evaluate(
+        """() => [...document.querySelectorAll("#scale label")].map((one) => {
+          const style = getComputedStyle(one);
+          return [style.backgroundColor, style.color].join(" ");
+        })"""
+    )
+    assert styles[1] != styles[0] and len(set(styles)) == 2
+    best = page.locator(".response.best").evaluate("one => getComputedStyle(one).outlineStyle")
+    assert best != "none"
+
+
+# --- light, dark, large: chosen and kept ---
+
+
+def test_colours_and_text_size_are_kept(page: Any, server: Server, pairs: str, begin: Callable) -> None:
+    ground = "getComputedStyle(document.querySelector('#concord')).backgroundColor"
+    page.emulate_media(color_scheme="light")
+    begin(page, server.url, pairs)
+    light = page.evaluate(ground)
+    page.locator(".view-menu summary").click()
+    page.get_by_role("radio", name="Dark").check()
+    dark = page.evaluate(ground)
+    assert dark != light and page.evaluate("document.body.classList.contains('dark')")
+    small = page.locator("#prompt").evaluate("one => parseFloat(getComputedStyle(one).fontSize)")
+    page.get_by_role("button", name="Larger text").click()
+    page.get_by_role("button", name="Larger text").click()
+    assert page.locator(".view-menu .size").inner_text() == "130%"
+    page.reload()
+    page.locator("#concord[data-view=work]").wait_for()
+    assert page.evaluate(ground) == dark
+    large = page.locator("#prompt").evaluate("one => parseFloat(getComputedStyle(one).fontSize)")
+    assert large == pytest.approx(1.3 * small, rel=0.01)
+    page.goto(server.url + "/account")  # and on the plain pages
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.goto(server.url + "/rate/")
+    page.locator("#concord[data-view=work]").wait_for()
+    page.locator(".view-menu summary").click()
+    page.get_by_role("radio", name="As the system").check()
+    assert page.evaluate(ground) == light
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("document.body.classList.contains('dark')")
+    assert page.evaluate(ground) == dark
