@@ -20,7 +20,7 @@ export class Vote {
     at("all-bad").hidden = !chat.all_bad;
     at("why").hidden = chat.rationale === "off";
     at("rationale").value = given.rationale;
-    at("rationale-label").textContent = chat.rationale === "required" ? t("Why? (needed)") : t("Why? (if you like)");
+    at("rationale-label").textContent = chat.rationale === "required" ? t("Why? (required)") : t("Why? (if you like)");
     at("rationale").oninput = () => this.#give(() => (given.rationale = at("rationale").value));
     at("all-bad").onclick = () => this.toggleBad();
   }
