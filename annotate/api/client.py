@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from annotate.api.account import Me
 from annotate.api.items import AnswerOut, AnswerPage, ImportedOut, ItemOut, ItemPage
 from annotate.api.projects import GuidelinesOut, ProjectOut, ProjectPage
+from annotate.api.steer import ContestedOut, ContestedPage, DecisionOut, ExportPreview, PreviewOut
 from annotate.api.tasks import DraftOut, Task
 from annotate.api.work import NextOut, OwnAnswer, OwnAnswers, SubmittedOut
 from preferences.errors import BadInput
@@ -146,6 +147,33 @@ class Client:
 
     def agreement(self, project: int) -> dict[str, Any]:
         return self._json("GET", f"/projects/{project}/agreement")
+
+    def contested(self, project: int) -> Iterator[ContestedOut]:
+        """The items that somebody should look at, most contested first, what is decided last."""
+        after: int | None = 0
+        while after is not None:
+            page = self._get(ContestedPage, f"/projects/{project}/contested", after=after, limit=200)
+            yield from page.items
+            after = page.after
+
+    def decision(self, project: int, item: int) -> DecisionOut:
+        """An item to decide about; the raters' votes are in it only after one's own decision."""
+        return self._get(DecisionOut, f"/projects/{project}/items/{item}/decision")
+
+    def decide(
+        self, project: int, item: int, ranks: list[int], *, strength: int | None = None, rationale: str | None = None
+    ) -> DecisionOut:
+        """Decide, in the order in which `decision` shows the responses."""
+        body = {"ranks": ranks, "strength": strength, "rationale": rationale}
+        return self._ask(DecisionOut, "PUT", f"/projects/{project}/items/{item}/decision", body)
+
+    def preview_items(self, lines: str, mask: Collection[str] = ()) -> PreviewOut:
+        """What an import of these lines would bring; nothing is stored."""
+        return self._ask(PreviewOut, "POST", "/projects/preview", {"lines": lines, "mask": list(mask)})
+
+    def preview_export(self, project: int) -> ExportPreview:
+        """What an export would hold now; nothing is stored, and no split is chosen."""
+        return self._get(ExportPreview, f"/projects/{project}/exports/preview")
 
     def export(self, projects: Collection[int], folder: str | Path) -> dict[str, Any]:
         """Write the preferences of projects to a folder, in place of what is there. Returns the manifest."""

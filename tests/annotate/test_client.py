@@ -80,6 +80,17 @@ def test_a_whole_campaign_over_http(campaign: Annotate) -> None:
         assert "anna" not in json.dumps(report) and "anna" in json.dumps(olga.report(project.id))
         assert rita.agreement(project.id)["answers"] == 1
 
+        assert [(one.item, one.flags) for one in rita.contested(project.id)] == [(2, {"cannot-judge": 1})]
+        blind = rita.decision(project.id, answer.item)
+        assert blind.votes is None
+        decided = rita.decide(project.id, answer.item, [1, 2], strength=-3, rationale="Clear.")
+        assert decided.decided is not None and decided.decided.stands and decided.votes is not None
+        assert decided.votes[0].rater == answer.rater and decided.responses == blind.responses
+        look = olga.preview_export(project.id)
+        assert look.counts["rankings"] == 1 and look.rows[0]["preference"] == 1.0 and look.rows[0]["strength"] == 3.0
+        seen = olga.preview_items("".join(json.dumps(row) + "\n" for row in ITEMS))
+        assert (seen.count, len(seen.items), seen.problem) == (12, 5, None)
+
         first, *_ = olga.items(project.id)
         assert olga.change_item(project.id, first, overlap=3, priority=2.5).version == 2
         with pytest.raises(ProblemError) as problem:
