@@ -130,6 +130,8 @@ export function listChoices() {
   fill("skip-reasons", "radio", REASONS);
   fill("flag-list", "checkbox", FLAGS);
   at("keys-close").addEventListener("click", () => at("keys").close());
+  at("guidelines-open").addEventListener("click", openGuidelines);
+  at("guidelines-close").addEventListener("click", () => at("guidelines").close());
   for (const id of ["skip", "flag"]) {
     at(id).addEventListener("keydown", (event) => choose(event, at(id)));
     at(id).querySelector("[data-cancel]").addEventListener("click", () => at(id).close("cancel"));

@@ -21,6 +21,7 @@ export function pairInWords(ranks, strength) {
   return t((strength === null ? PLAIN_SCALE : SCALE).find(([step]) => step === value)[1]);
 }
 
+const PAUSE = 500; // ms
 const said = (options) => options.map(([value, words]) => [value, t(words)]);
 
 export class Item {
@@ -34,6 +35,7 @@ export class Item {
     this.last = null; // what was given last
     this.covered = task.warnings.length > 0;
     this.frozen = false; // submitted: nothing changes any more
+    this.since = performance.now();
   }
 
   draw() {
@@ -172,8 +174,9 @@ export class Item {
     announce(this.#hint()[0]);
   }
 
-  // Submit was tried too early: show and say what is missing.
+  // Submit was tried too early: show and say what is missing. Not just after it was drawn: that was meant for the one before.
   point() {
+    if (performance.now() - this.since < PAUSE) return;
     const [words, keys] = this.#hint();
     at("hint").classList.add("asked");
     announce(words + keys);

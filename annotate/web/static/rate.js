@@ -337,11 +337,6 @@ async function flag() {
   item.refresh();
 }
 
-function renew() {
-  if (mode !== "rate" || !shown || document.hidden) return;
-  shown.draft.renew(lastSeen());
-}
-
 // The rater wants to see other things than before: what was given by the old wishes is asked for anew.
 async function optedOut() {
   ahead = [];
@@ -384,7 +379,6 @@ async function begin(found) {
   const clicks = {
     submit: enter, retry: start, "look-again": start, undo, "done-undo": undo, keep: leaveAsItWas,
     uncover: enter, "skip-open": () => mode === "rate" && skip(), "flag-open": () => mode === "rate" && flag(),
-    "guidelines-open": openGuidelines, "guidelines-close": () => at("guidelines").close(),
     "mine-open": openMine, "keys-open": openKeys, "question-open": () => askOwner(shown.task.assignment),
   };
   for (const [id, act] of Object.entries(clicks)) at(id).addEventListener("click", () => act());
@@ -396,7 +390,7 @@ async function begin(found) {
   for (const sign of ["visibilitychange", "pagehide"]) addEventListener(sign, leave);
   for (const sign of ["online", "focus", "visibilitychange"]) addEventListener(sign, () => outbox?.wake());
   addEventListener("online", () => page().dataset.view === "stuck" && start());
-  setInterval(renew, 30000);
+  setInterval(() => mode === "rate" && !document.hidden && shown?.draft.renew(lastSeen()), 30000);
   start();
 }
 
