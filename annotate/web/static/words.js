@@ -118,12 +118,14 @@ export function money(amount, currency) {
   }
 }
 
+const DATE = { day: "numeric", month: "short", year: "numeric" }; // in words: "2/3" is two days, and runs awry in Arabic
+
 // A moment (Unix time) as date and time.
 export const when = (seconds) =>
-  format(Intl.DateTimeFormat, { dateStyle: "medium", timeStyle: "short" }).format(1000 * seconds);
+  format(Intl.DateTimeFormat, { ...DATE, hour: "numeric", minute: "2-digit" }).format(1000 * seconds);
 
 // A date without a time, as the API writes it: "2026-11-22".
-export const day = (iso) => format(Intl.DateTimeFormat, { dateStyle: "medium", timeZone: "UTC" }).format(new Date(iso));
+export const day = (iso) => format(Intl.DateTimeFormat, { ...DATE, timeZone: "UTC" }).format(new Date(iso));
 
 const STEPS = [["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60]];
 
