@@ -98,7 +98,7 @@ def choose_language(
 
 def _page(request: Request, next: str, error: str = "", status: int = 200, login: str = "") -> HTMLResponse:
     focus_login, focus_password = ("", " autofocus") if login else (" autofocus", "")
-    # Sent to this very address, so that browsers keep what stands behind its #, the part of the page that was asked for.
+    # Sent to this very address, so that browsers keep what stands behind its #, the part of a page that was asked for.
     body = f"""<h1>{told(request, "Sign in")}</h1>
 {alert(request, error)}<form method="post">
 {hidden(next=local(next))}

@@ -43,6 +43,8 @@ class Steered:
                 add_person(session, project, login, role=role, name=None, password=PASSWORD)
             import_items(session, project, records, "items.jsonl")
             self.id = project.id
+        rows = house.run("SELECT id FROM items WHERE project_id = ? ORDER BY id", self.id)
+        self.items = [number for (number,) in rows]
 
     def rate(self, rater: int, best: str, *, times: int = 1000, **more: Any) -> Visitor:
         """Let a rater prefer what says `best`, clearly, until nothing is left; every answer takes 30 seconds."""
@@ -274,7 +276,8 @@ def test_pay_is_what_a_hand_calculates(page: Any, server: Server, steered: Calla
             const { csv } = await import("/static/steer-pay.js");
             const person = (rater, name) => ({ rater, name, pseudonym: "p", paid: 1, active_seconds: 1, cost: 1 });
             const cost = { answers: 1, active_seconds: 1, amount: 1, currency: "EUR" };
-            return csv({ cost }, ["=1+1", "+cmd", "-2+3", "@x", "\\tx", 'a "b", c'].map((rater) => person(rater, "=x")));
+            const names = ["=1+1", "+cmd", "-2+3", "@x", "\\tx", 'a "b", c'];
+            return csv({ cost }, names.map((rater) => person(rater, "=x")));
         }"""
     )
     cells = [row[:2] for row in csv.reader(io.StringIO(made))][1:-1]

@@ -128,7 +128,7 @@ export function alphaWords(value, interval) {
   if (interval[0] >= 0.8) return t("{value}, between {low} and {high}: raters agree well, 0.8 is what reliable data has.", given);
   if (interval[1] < 0.667) return t("{value}, between {low} and {high}: raters agree too little to rely on; look at contested items and at the guidelines.", given);
   if (value >= 0.667) return t("{value}, between {low} and {high}: enough for tentative conclusions.", given);
-  return t("{value}, between {low} and {high}: can't be told yet from too little agreement; more answers narrow it.", given);
+  return t("{value}, between {low} and {high}: too few answers to tell whether raters agree enough.", given);
 }
 
 // A share with its interval on a short line from 0 to 1, with a mark for what would be even. For cells of tables.

@@ -118,7 +118,7 @@ function chips(label, names, choose) {
 
 // Markdown on one side, on the other what raters will see, as the server renders it.
 export function withPreview(label, control, showMarkdown, hint = "") {
-  const shown = make("div.preview.text", { "aria-label": t("Preview"), role: "region", tabindex: "0" });
+  const shown = make("div.preview.text", { "aria-label": t("Preview: {what}", { what: label }), role: "region", tabindex: "0" });
   let waiting = 0;
   const show = async () => {
     const text = control.value;

@@ -28,13 +28,13 @@ function list(report, here, redraw) {
   const most = Math.max(1, ...raters.map((one) => one.answers));
   const columns = [
     { key: "rater", label: t("Rater"), sort: (one) => one.rater, cell: (one) => make("a", { href: here.to("raters", one.pseudonym), dir: "auto" }, one.rater) },
+    { key: "notes", label: t("Look at"), cell: (one) => make("span.badges", {}, warnings(one)) },
     { key: "answers", label: t("Answers"), number: true, sort: (one) => one.answers, cell: (one) => bar(one.answers / most, count(one.answers)) },
     { key: "seconds", label: t("Median time"), number: true, sort: (one) => one.median_seconds, cell: (one) => duration(one.median_seconds) },
     { key: "gold", label: t("Checks right"), number: true, sort: (one) => one.gold_accuracy, cell: (one) => percent(one.gold_accuracy) },
     { key: "agreement", label: t("Sides with the others"), sort: (one) => one.agreement?.value, cell: (one) => share(one.agreement, "value") },
     { key: "first", label: t("Prefers what is shown first"), sort: (one) => one.position_bias?.first, cell: (one) => share(one.position_bias, "first") },
     { key: "skipped", label: t("Skipped"), number: true, sort: (one) => one.skipped, cell: (one) => count(one.skipped) },
-    { key: "notes", label: t("Look at"), cell: (one) => make("span.badges", {}, warnings(one)) },
   ];
   return [
     table(t("Raters"), columns, raters, { state: sorting, redraw, rowKey: (one) => one.pseudonym }),
