@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 from annotate.api import limits
 from annotate.app import build_app
+from annotate.services.endpoints import Endpoint
 from annotate.services.exchange import import_items
 from annotate.services.links import invite, password_link
 from annotate.services.people import add_person, start_login, visitor
@@ -27,7 +28,7 @@ from annotate.services.rights import Right
 from annotate.services.tokens import make_token
 from annotate.store.access import Link, Login, Token
 from annotate.store.database import open_database
-from annotate.store.tables import Answer, Assignment, Member, Person
+from annotate.store.tables import Answer, Assignment, Chat, Member, Person
 from annotate.web import plain
 from preferences.contract import Item
 
@@ -101,6 +102,11 @@ ROWS: dict[str, tuple[Row, Any]] = {  # method and path: (statuses, JSON body)
     f"POST {P}/assignments/{{assignment_id}}/renew": (rates(), None),
     f"PUT {P}/assignments/{{assignment_id}}/draft": (rates(), {"body": {"why": "x"}, "version": 1}),
     f"GET {P}/assignments/{{assignment_id}}/draft": (rates(), None),
+    f"POST {P}/chats": (rates(), {"fresh": True}),
+    f"GET {P}/chats/{{chat_id}}": (rates(), None),
+    f"POST {P}/chats/{{chat_id}}/turns": (rates(), {"turn": 1, "text": "And then?"}),
+    f"POST {P}/chats/{{chat_id}}/stop": (rates(), None),
+    f"POST {P}/chats/{{chat_id}}/vote": (rates(), {"key": "a new key", "strength": -1}),
     f"GET {P}/people": (owns(), None),
     f"GET {P}/people/{{member_id}}": (owns(), None),
     f"PATCH {P}/people/{{member_id}}": (owns(), {"removed": True}),
@@ -144,6 +150,10 @@ PAGES: dict[str, Row] = {  # what Gradio draws; test_security.py has what else G
     "GET /rate/": (303, 200, 403, 403, 403, 303),
     "GET /rate/theme.css": (401, 200, 403, 403, 403, 401),
     "POST /rate/gradio_api/run/predict": (401, 404, 403, 403, 403, 401),
+    "GET /arena": (303, 307, 403, 403, 403, 303),
+    "GET /arena/": (303, 200, 403, 403, 403, 303),
+    "GET /arena/theme.css": (401, 200, 403, 403, 403, 401),
+    "POST /arena/gradio_api/run/predict": (401, 404, 403, 403, 403, 401),
     "GET /owner": (303, 403, 403, 307, 307, 303),
     "GET /owner/": (303, 403, 403, 200, 200, 303),
     "GET /owner/theme.css": (401, 403, 403, 200, 200, 401),
@@ -161,7 +171,10 @@ NOT_AUDITED = {
     f"POST {P}/answers/{{answer_id}}/reopen",  # only shows
     "POST /api/v1/projects/preview",  # only shows
     f"POST {P}/questions/read",
+    f"POST {P}/chats/{{chat_id}}/stop",  # the turn is
 }
+AWAY = "http://127.0.0.1:1/v1/chat/completions"
+MODELS = {name: Endpoint(name, AWAY, {}, None, None) for name in ("model-a", "model-b")}
 
 
 class Scene(NamedTuple):
@@ -179,7 +192,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     database = open_database(str(path), create=True)
     logins = {"rater": "anna", "reviewer": "rita", "owner": "olga"}
     with database.write() as session:
-        settings = ProjectSettings(consent="Agree?", warnings={"sad": "Sad."}, gold_rate=0.0)
+        settings = ProjectSettings(consent="Agree?", warnings={"sad": "Sad."}, gold_rate=0.0, arena=[*MODELS])
         project = create_project(session, "p", guidelines="Be fair.", settings=settings)
         settings = ProjectSettings()
         elsewhere = create_project(session, "q", guidelines=None, settings=settings)
@@ -214,6 +227,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
             assert number is not None
             _, bearer = make_token(session, number, name, [right], None)
             bearers[name] = {"Authorization": f"Bearer {bearer}"}
+        turn = {"user": "Hello", "replies": ["One.", "Two."]}
+        at = {"project_id": project.id, "member_id": people["rater"].id, "created_at": 1.0, "updated_at": 1.0}
+        chat = Chat(**at, models=[*MODELS], turns=[turn])
+        session.add(chat)
         hook = add_webhook(session, project.id, HOOK["url"], HOOK["events"], by=people["owner"])
         join = invite(session, project.id, role="rater", skills=[], hours=1.0, by=people["owner"])
         reset = password_link(session, project.id, people["rater"].id, hours=1.0, by=people["owner"])
@@ -226,6 +243,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
             "token_id": session.query(Token).filter_by(person_id=people["owner"].person_id).first().id,
             "session_id": session.query(Login).filter_by(person_id=people["owner"].person_id).all()[-1].id,
             "item_id": 1,
+            "chat_id": chat.id,
             "version": 1,
             "join": join.path.rsplit("/", 1)[1],
             "password": reset.path.rsplit("/", 1)[1],
@@ -299,7 +317,7 @@ def test_who_may_do_what(row: str, scene: Scene, tmp_path: Path) -> None:
     statuses, body = ROWS[row]
     url = template.format_map(scene.numbers)
     got = {}
-    with TestClient(build_app(database, pages=False), follow_redirects=False) as client:
+    with TestClient(build_app(database, pages=False, models=MODELS), follow_redirects=False) as client:
         for role in sorted(ROLES, key=lambda role: statuses[ROLES.index(role)] < 300):  # who is refused goes first
             before, audited = state(path)
             own = dict(says_who(scene, role, row))

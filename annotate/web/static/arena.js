@@ -266,7 +266,7 @@ function refresh() {
 function grow() {
   const box = at("words");
   box.style.height = "auto";
-  box.style.height = `${Math.min(box.scrollHeight + 2, innerHeight / 3)}px`;
+  if (box.value) box.style.height = `${Math.min(box.scrollHeight + 2, innerHeight / 3)}px`; // else one line
 }
 
 // --- what is filled in, kept in this browser ---
