@@ -166,3 +166,52 @@ def test_a_page_without_its_language_file_is_english(failure: str, speaking, ser
     assert page.locator("#submit-words").inner_text() == "Submit"
     assert page.locator("html").get_attribute("lang") == "en"
     page.unroute_all(behavior="ignoreErrors")
+
+
+WRITTEN = """async () => {
+  const words = await import("/static/words.js");
+  await words.speak();
+  return [
+    words.n(1234567.891), words.n(-0.5), words.percent(0.874), words.money(1234.5, "EUR"), words.money(3, "no such"),
+    words.day("2026-11-22"), words.duration(4.25), words.duration(59.6), words.duration(95), words.duration(3900),
+    words.duration(3599.7), words.ago(Date.now() / 1000 - 190),
+    words.t("{done} of {total}", { done: 1234, total: "<b>" }),
+    words.t("No such sentence {at} all", {}), words.tn("Undo").length,
+  ].map((one) => String(one).replace(/[\u00a0\u202f]/g, " ").replace(/[\u200e\u200f]/g, ""));
+}"""
+
+
+@pytest.mark.parametrize(
+    "language, written",
+    [
+        (
+            "en-US",
+            "1,234,567.89;-0.5;87%;€1,234.50;3 no such;Nov 22, 2026;4.3 sec;1 min;1 min 35 sec;1 hr 5 min;1 hr;"
+            "3 minutes ago;1,234 of <b>;No such sentence {at} all;1",
+        ),
+        (
+            "de-DE",
+            "1.234.567,89;-0,5;87 %;1.234,50 €;3 no such;22. Nov. 2026;4,3 Sek.;1 Min.;1 Min. 35 Sek.;1 Std. 5 Min.;"
+            "1 Std.;vor 3 Minuten;1.234 von <b>;No such sentence {at} all;1",
+        ),
+        (
+            "ar-EG",
+            "1,234,567.89;-0.5;87%;1,234.50 €;3 no such;22 نوفمبر 2026;4.3 ث;1 د;1 د 35 ث;1 س 5 د;1 س;"
+            "قبل 3 دقائق;1,234 من <b>;No such sentence {at} all;1",
+        ),
+    ],
+)
+def test_numbers_dates_and_money(language: str, written: str, speaking, server) -> None:
+    """As the language writes them; Arabic with the digits of the number keys."""
+    page = speaking(language)
+    page.goto(server.url + "/login")
+    page.evaluate(
+        """names => {
+      document.querySelector("meta[name=concord-languages]")?.remove();
+      const meta = document.createElement("meta");
+      Object.assign(meta, { name: "concord-languages", content: JSON.stringify(names) });
+      document.head.append(meta);
+    }""",
+        languages(),
+    )
+    assert page.evaluate(WRITTEN) == written.split(";")
