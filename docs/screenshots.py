@@ -32,7 +32,7 @@ from screenshots_world import World
 IMAGES = Path(__file__).parent / "images"
 COLOURS = 128  # of a picture's palette; screens of text need few
 FLAGS = ["--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-color-profile=srgb"]
-HEIGHTS = {1440: 900, 768: 1024, 360: 740}
+HEIGHTS = {1440: 900, 768: 1024, 360: 740}  # of the window, by its width in CSS pixels
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,36 @@ def rate(*keys: str, ready: str = "", at: str = "#concord[data-view=work]") -> C
     return act
 
 
-def rank(page: Any, world: World, *then: str) -> None:
-    """Rank three or four responses, and say how clearly."""
-    rate("2", "4", "1", "3", "2", *then)(page, world)
+def prefer(text: str, *, clearly: int = 2) -> Callable[[Any, World], None]:
+    """Say that the response with this text is better: 1 slightly, 2 clearly, 3 much."""
+
+    def act(page: Any, world: World) -> None:
+        rate()(page, world)
+        first = text in page.locator(".response").first.inner_text()
+        page.keyboard.press(str(4 - clearly if first else 4 + clearly))
+        page.wait_for_timeout(250)
+
+    return act
+
+
+def rank(page: Any, world: World) -> None:
+    """Rank the haikus, and say how clearly."""
+    rate()(page, world)
+    ranks = {"pigeons": "1", "plum": "2", "boring": "3", "Here is": "4"}
+    for shown in page.locator(".response .body").all_inner_texts():
+        page.keyboard.press(next(rank for word, rank in ranks.items() if word in shown))
+    page.keyboard.press("1")
+    page.wait_for_timeout(250)
 
 
 def in_depth(page: Any, world: World) -> None:
     """A pair with everything that a project can ask for, half filled in."""
-    rate("2")(page, world)
+    prefer("casefold")(page, world)
     for dimension, step in ((0, 3), (1, 4), (2, 2)):
         steps = page.locator("#dimensions fieldset, #dimensions [role=radiogroup]").nth(dimension).get_by_role("radio")
         if steps.count() > step:
             steps.nth(step).check(force=True)
-    page.locator("#rationale").fill("A is right about case and punctuation, and says why.")
+    page.locator("#rationale").fill("It is right about case and punctuation, and says why.")
     page.locator("#rationale").blur()
 
 
@@ -152,12 +169,12 @@ def reviewer(_: World) -> str:
 PAIR = rater("Helpful answers", 5)
 GUIDES = {
     "login": Shot(partial(plain, "/login"), height=620),
-    "rate-pair": Shot(rate("2"), PAIR),
+    "rate-pair": Shot(prefer("casefold"), PAIR),
     "rate-four": Shot(rank, rater("Short texts")),
     "rate-asks": Shot(in_depth, rater("Helpful answers, in depth")),
-    "rate-phone": Shot(rate("3"), rater("Helpful answers", 9), width=360, height=780),
-    "rate-dark": Shot(rate("6"), rater("Helpful answers", 7), dark=True),
-    "rate-arabic": Shot(rate("6"), rater("إجابات مفيدة", language="ar")),
+    "rate-phone": Shot(prefer("vindauga", clearly=1), rater("Helpful answers", 15), width=360, height=780),
+    "rate-dark": Shot(prefer("Build"), rater("Helpful answers", 7), dark=True),
+    "rate-arabic": Shot(prefer("المقادير"), rater("إجابات مفيدة", language="ar")),
     "rate-practice": Shot(practice, rater("With practice"), height=760),
     "rate-mine": Shot(rate("h", ready="#mine[open]"), rater("Helpful answers", 8)),
     "owner-overview": Shot(partial(steer, "overview"), owner, height=1000),
