@@ -42,6 +42,12 @@ def options_of_raters(command: Any) -> Any:
             click.option(
                 "--mask", multiple=True, metavar="NAME", help="A name to hide in responses, such as a model's."
             ),
+            click.option(
+                "--arena",
+                multiple=True,
+                metavar="MODEL",
+                help="Raters chat with two of these models, which `annotate serve --models` knows, and rate no items.",
+            ),
             click.option("--pay", metavar="AMOUNT CURRENCY/PER", help="What raters earn, as in '12.50 EUR/hour'."),
             click.option("--skill", "skills", multiple=True, metavar="TAG", help="Only raters with this skill get it."),
             click.option("--warning", "warnings", multiple=True, metavar="TAG=TEXT", help="A content warning."),
@@ -78,7 +84,8 @@ def create(name: str, guidelines: str | None, database: str | None, as_json: boo
             "overlap": settings.overlap,
             "simulated": settings.simulated,
         }
-    say(facts, as_json, f"project {made.name!r} made in {db.name}; next: annotate import {shlex.quote(made.name)} FILE")
+    follows = "serve --models FILE" if settings.arena else f"import {shlex.quote(made.name)} FILE"
+    say(facts, as_json, f"project {made.name!r} made in {db.name}; next: annotate {follows}")
 
 
 @project.command("set")
@@ -91,7 +98,7 @@ def set_(name: str, database: str | None, as_json: bool, **given: Any) -> None:
     """Change what is given of project NAME, and nothing else.
 
     --overlap is of items imported from then on. Raters must agree to a changed consent anew. --skill, --warning,
-    --dimension and --mask replace all that were there; --skill '' takes them away.
+    --dimension, --mask and --arena replace all that were there; --skill '' takes them away.
     """
     from annotate.services.projects import ProjectChange, change_project, find_project
 

@@ -25,6 +25,12 @@ def _different(dimensions: "list[Dimension]") -> "list[Dimension]":
     return dimensions
 
 
+def _two_or_none(models: list[str]) -> list[str]:
+    if len(set(models)) < len(models) or len(models) == 1:
+        raise ValueError("an arena takes two models or more, each once")
+    return models
+
+
 class Dimension(BaseModel):
     """What each response is rated on, in steps from 1; `anchors` are the words of each step, "" for none."""
 
@@ -63,7 +69,7 @@ class Adjustable(BaseModel):
     mask: list[Name] = Field(default=[], max_length=200)
     practice: Annotated[int, Field(ge=0, le=1000)] = 3
     pay: Pay | None = None
-    arena: list[Name] = Field(default=[], max_length=100)
+    arena: Annotated[list[Name], Field(max_length=100), AfterValidator(_two_or_none)] = []
 
 
 class ProjectSettings(Adjustable):

@@ -321,7 +321,8 @@ def test_a_project_without_models_says_so(scene: Callable[..., Scene], tmp_path:
 def test_consent_guidelines_and_closing_hold_here_too(scene: Callable[..., Scene]) -> None:
     here = scene(consent="Agree?")
     assert rule(here.anna.post("/chats")) == (409, "consent-first")
-    here.anna.post("/consent", agreed=True)
+    text = here.anna.get("/guidelines")["consent_hash"]
+    here.anna.post("/consent", agreed=True, consent_hash=text)
     chat = here.anna.chat()
     with here.database.write() as session:
         session.get_one(Project, here.project).closed_at = 1.0
@@ -659,6 +660,14 @@ def test_the_key_goes_to_its_endpoint_and_nowhere_else(
     for secret in (KEY, world.url, "OPERATORS_KEY"):
         assert secret not in log and secret not in heard.text and secret.encode() not in stored
     assert "private question" not in log and "One." not in log
+
+
+def test_a_project_is_made_at_the_command_line(annotate: Annotate) -> None:
+    assert "--arena" in annotate.refuses("project", "create", "p", "--arena", "one")
+    assert "each once" in annotate.refuses("project", "create", "p", "--arena", "one", "--arena", "one")
+    assert "next: annotate serve --models" in annotate.ok("project", "create", "p", "--arena", "one", "--arena", "two")
+    annotate.ok("project", "set", "p", "--arena", "two", "--arena", "three")
+    assert "from the beginning or never" in annotate.refuses("project", "set", "p", "--arena", "")
 
 
 # --- what comes of it -----------------------------------------------------------------------------------------------
