@@ -1,5 +1,7 @@
 // Small things for the page's document. Whatever comes from outside goes in as text.
 
+import { tame } from "./text.js";
+
 let root;
 
 export const page = () => root;
@@ -24,7 +26,7 @@ export function whenDrawn(begin) {
 
 export function element(tag, text = "", className = "") {
   const made = document.createElement(tag);
-  made.textContent = text;
+  made.textContent = tame(text);
   made.className = className;
   return made;
 }
