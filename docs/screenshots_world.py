@@ -17,7 +17,7 @@ from annotate.services.answers import submit
 from annotate.services.assignment import next_assignment
 from annotate.services.decisions import decide
 from annotate.services.exchange import import_items
-from annotate.services.people import give_part, new_person, set_language, start_login
+from annotate.services.people import give_part, new_person, start_login
 from annotate.services.projects import ProjectSettings, create_project, find_project
 from annotate.services.questions import ask, reply
 from annotate.store.database import Database, open_database
@@ -83,17 +83,14 @@ class World:
             member = give_part(session, find_project(session, project).id, person, role=role)
             member.guideline = 1
 
-    def rater(self, project: str, *, answered: int = 0, language: str | None = None, read: bool = True) -> str:
+    def rater(self, project: str, *, answered: int = 0, read: bool = True) -> str:
         """The login of somebody new, who has answered so many items of the project."""
         login = VISITORS[self.visitors % len(VISITORS)] + str(self.visitors // len(VISITORS) or "")
         self.visitors += 1
         self.member(project, login)
         with self.database.write() as session:
-            person = session.query(Person).filter_by(login=login).one()
-            if language:
-                set_language(session, person.id, language)
             if not read:
-                session.query(Member).filter_by(person_id=person.id).one().guideline = None
+                session.query(Member).join(Person).filter(Person.login == login).one().guideline = None
         for number in range(answered):
             self.answer(project, login, 0.9, 20.0, now=time.time() - 60 * (answered - number))
         return login
@@ -124,7 +121,7 @@ class World:
             if item.gold is not None:
                 better, clear = (0 if item.gold[0] <= item.gold[1] else 1), 3 if len(set(item.gold)) > 1 else 0
             count = len(given.shown)
-            right = dice.random() < (skill if clear > 1 else 0.5 + (skill - 0.5) * (0.7 if clear else 0.1))
+            right = dice.random() < (skill if clear > 1 else 0.5 + (skill - 0.5) * (0.9 if clear else 0.1))
             chosen = better if right else 1 - better
             if dice.random() < left:
                 chosen = given.shown[0]
@@ -157,7 +154,7 @@ class World:
         moments = []
         for one in WORDS["people"]:
             for day in range(DAYS):
-                at_work = self.dice.randint(0, 5) if day % 7 < 5 else self.dice.randint(0, 1)
+                at_work = self.dice.randint(0, 6) if day % 7 < 5 else self.dice.randint(0, 1)
                 begin = today - (DAYS - 1 - day) * 86400 + self.dice.uniform(0, 7200)
                 moments += [(begin + 90 * number, one["login"]) for number in range(at_work)]
         people = {one["login"]: one for one in WORDS["people"]}
