@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.annotate.conftest import Annotate, Server, Visitor
+from annotate.services.people import add_person
+from annotate.services.projects import find_project
+from tests.annotate.conftest import PASSWORD, Annotate, Server, Visitor
 from tests.e2e.conftest import House, three_pairs
 
 pytestmark = pytest.mark.browser
@@ -411,3 +413,123 @@ def test_a_rater_who_reads_for_long_keeps_the_item(page: Any, server: Server, pa
     assert lengthened.value.json()["lease_seconds"] > 600
     page.clock.run_for(60_000)
     assert len(renewed) == 1
+
+def test_a_login_that_ends_in_mid_answer_loses_no_draft(
+    page: Any, server: Server, house: House, pairs: str, begin: Callable, sign_in: Callable
+) -> None:
+    begin(page, server.url, pairs)
+    page.context.clear_cookies()
+    page.keyboard.press("6")  # the draft is what hears of it first
+    page.get_by_text("You are signed out. What you have done is kept").wait_for()
+    page.get_by_role("link", name="Sign in again").click()
+    page.get_by_label("Login").wait_for()
+    sign_in(page, page.url, pairs)
+    sees(page, "First?")
+    assert page.locator(CHOSEN).inner_text().endswith("B clearly")
+    page.keyboard.press("Enter")
+    page.get_by_text("Saved ✓").wait_for()
+    assert [row["item"] for row in house.answers(pairs)] == ["i0"]
+
+
+def test_three_tabs_at_once(page: Any, server: Server, house: House, pairs: str, begin: Callable) -> None:
+    """The same item in three tabs is answered once; each other tab says so, and goes on."""
+    tabs = [page, page.context.new_page(), page.context.new_page()]
+    begin(page, server.url, pairs)
+    for tab in tabs[1:]:
+        tab.goto(server.url + "/rate/")
+        sees(tab, "First?")
+    for tab, key in zip(tabs, "246", strict=True):
+        tab.keyboard.press(key)
+    for tab in tabs:
+        tab.keyboard.press("Enter")
+    page.get_by_text("Saved ✓").wait_for()
+    for tab in tabs[1:]:
+        tab.get_by_text("Not saved. You have answered this item, and that answer stands.").wait_for()
+        sees(tab, "First?")
+        assert tab.locator("#scale input:checked").count() == 1
+        tab.get_by_role("link", name="Go on without it").click()
+        sees(tab, "Second?")
+    given = house.answers(pairs)
+    assert [(row["item"], row["revision"]) for row in given] == [("i0", 1)] and given[0]["strength"] in (-2, 2)
+    for tab in tabs[1:]:
+        tab.close()
+
+
+def test_the_back_button_loses_nothing(page: Any, server: Server, house: House, pairs: str, begin: Callable) -> None:
+    begin(page, server.url, pairs)
+    rate(page, "2")
+    sees(page, "Second?")
+    page.get_by_text("Saved ✓").wait_for()
+    page.keyboard.press("6")
+    page.goto(server.url + "/account")
+    page.go_back()
+    sees(page, "Second?")
+    assert page.locator(CHOSEN).inner_text().endswith("B clearly")
+    assert page.locator("#count").inner_text().startswith("1 of")
+    page.keyboard.press("Enter")
+    sees(page, "Third?")
+    page.get_by_text("Saved ✓").wait_for()
+    assert [row["item"] for row in house.answers(pairs)] == ["i0", "i1"]
+
+
+def test_a_double_click_and_a_held_key_submit_once(
+    page: Any, server: Server, house: House, pairs: str, begin: Callable
+) -> None:
+    begin(page, server.url, pairs)
+    page.get_by_role("radio", name="A clearly").click()
+    page.locator("#submit").dblclick()
+    sees(page, "Second?")
+    page.get_by_text("Saved ✓").wait_for()
+    page.keyboard.press("4")
+    for _ in range(4):
+        page.keyboard.down("Enter")  # a key that is held repeats
+    page.keyboard.up("Enter")
+    sees(page, "Third?")
+    page.locator("#count").get_by_text("2 of").wait_for()
+    assert page.locator("#scale input:checked").count() == 0
+    assert [row["item"] for row in house.answers(pairs)] == ["i0", "i1"]
+
+
+def test_two_raters_and_one_place_for_an_answer(
+    page: Any, browser: Any, server: Server, house: House, begin: Callable, sign_in: Callable
+) -> None:
+    """Two are never given the same place; the one who comes too late is told, and both answers are kept."""
+    first = house.project("two-raters", {"prompt": "Only one?", "responses": ["one", "two"]})
+    with house.database.write() as session:
+        project = find_project(session, first)
+        add_person(session, project, "second-rater", role="rater", name=None, password=PASSWORD)
+    begin(page, server.url, first)
+    sees(page, "Only one?")
+    context = browser.new_context()
+    other = context.new_page()
+    sign_in(other, server.url, "second-rater")
+    other.get_by_role("heading", name="Nothing here yet").wait_for()
+
+    mine = "item_id IN (SELECT id FROM items WHERE prompt LIKE '%Only one?%')"
+    house.run(f"UPDATE slots SET leased_until = 1.0 WHERE {mine}")  # the first one has gone to lunch
+    other.locator("#look-again").click()
+    sees(other, "Only one?")
+    rate(other, "2")
+    other.get_by_role("heading", name="All done").wait_for()
+    rate(page, "6")
+    page.get_by_role("heading", name="All done").wait_for()
+    page.locator("#done-sum").wait_for()
+    kinds = house.run(f"SELECT kind FROM answers WHERE {mine}")
+    assert sorted(kinds) == [("rated",), ("surplus",)]
+    context.close()
+
+
+def test_an_answer_on_a_phone(browser: Any, server: Server, house: House, pairs: str, begin: Callable) -> None:
+    """By touch alone, on a small screen: nothing is hidden, nothing is wider than the screen."""
+    context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    phone = context.new_page()
+    begin(phone, server.url, pairs)
+    for prompt in ("First?", "Second?", "Third?"):
+        sees(phone, prompt)
+        assert phone.locator(".response").last.bounding_box()["x"] < 20  # one below the other
+        phone.locator("#scale label").nth(5).tap()
+        phone.locator("#submit").tap()
+    phone.get_by_role("heading", name="All done").wait_for()
+    assert len(house.answers(pairs)) == 3
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 360
+    context.close()
