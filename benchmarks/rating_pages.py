@@ -20,6 +20,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -131,6 +132,8 @@ def main() -> None:
     if chromium is None:
         sys.exit("no Chromium: install Debian's `chromium`, or say where one is in $CHROMIUM")
 
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, signal.default_int_handler)  # stopped half-way, it ends the servers that it has started
     runs: list[Run] = []
     began, busy, own = time.perf_counter(), clients.busy_seconds(), clients.cpu_seconds(os.getpid())
     with tempfile.TemporaryDirectory() as name:
@@ -233,7 +236,7 @@ def drive(run: Run, page: Any, options: argparse.Namespace, *, submit: str = "En
         while not _choose(run, page, by_mouse):
             run.again += 1
             if time.monotonic() > end:
-                return run
+                sys.exit(f"{run.page}: no choice is taken")
         page.keyboard.press(submit)
         run.presses += 1 + submit.count("+")
         page.wait_for_function("bench.pressed === null", polling=5)
