@@ -50,6 +50,19 @@ def page(browser) -> Iterator:
     assert trouble == []
 
 
+@pytest.fixture
+def phone(browser: Any) -> Iterator[Any]:
+    """A page on a screen of 360 px that is touched."""
+    context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    context.set_default_timeout(15000)
+    page = context.new_page()
+    trouble: list[str] = []
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    yield page
+    context.close()
+    assert trouble == []
+
+
 @pytest.fixture(scope="session")
 def shared_annotate(tmp_path_factory: pytest.TempPathFactory) -> Annotate:
     """The folder and the database of the one server."""

@@ -174,9 +174,9 @@ export class Item {
     announce(this.#hint()[0]);
   }
 
-  // Submit was tried too early: show and say what is missing. Not just after it was drawn: that was meant for the one before.
+  // Submit was tried too early: show and say what is missing. A second Enter, meant for the item before, is passed over.
   point() {
-    if (performance.now() - this.since < PAUSE) return;
+    if (this.last === null && performance.now() - this.since < PAUSE) return;
     const [words, keys] = this.#hint();
     at("hint").classList.add("asked");
     announce(words + keys);
