@@ -137,11 +137,11 @@ def _page(request: Request, visitor: Visitor, *, error: str = "", done: str = ""
     boxes = "".join(
         f'<label class="check"><input type="checkbox" name="right" value="{right}">{right}</label>' for right in Right
     )
-    parts = [f"<li>{say(PARTS[role], project=f'<bdi>{escape(name)}</bdi>')}</li>" for name, role in parts]
+    said = [f"<li>{say(PARTS[role], project=f'<bdi>{escape(name)}</bdi>')}</li>" for name, role in parts]
     header = '<code dir="ltr">Authorization: Bearer …</code>'
     body = f"""<div class="wide"><h1>{escape(visitor.login)}</h1>
 {alert(request, error)}{f'<p class="done" role="status">{say(done)}</p>' if done else ""}{_made(request, token)}
-{f"<ul>{''.join(parts)}</ul>" if parts else f"<p>{say('You are in no project.')}</p>"}
+{f"<ul>{''.join(said)}</ul>" if said else f"<p>{say('You are in no project.')}</p>"}
 <p><a href="/">{say("Go to your page")}</a> ·
 <a href="/api/v1/me/personal-data" download="personal-data.json">{say("Download all that is stored about you")}</a></p>
 <h2>{say("Password")}</h2>
