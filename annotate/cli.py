@@ -121,7 +121,7 @@ def export(
 
 
 def _export_from_database(database: str | None, projects: tuple[str, ...], folder: Path) -> dict[str, Any]:
-    from annotate.services.exchange import export_preferences, settle_splits
+    from annotate.services.export import export_preferences, settle_splits
     from annotate.services.projects import find_project
     from preferences.contract import write_preferences
 
