@@ -48,8 +48,8 @@ LOOK = """() => {
 
     // Of rendered text: no element that does something, no attribute that makes one do so, nothing that floats.
     const harmless = new Set(`P BR HR H1 H2 H3 H4 H5 H6 STRONG EM S CODE PRE BLOCKQUOTE UL OL LI TABLE THEAD TBODY
-        TR TH TD A SPAN math mi mn mo mtext mspace mrow mfrac msqrt mroot msub msup msubsup munder mover munderover mtable
-        mtr mtd mstyle mphantom menclose`.split(/\\s+/));
+        TR TH TD A SPAN math mi mn mo mtext mspace mrow mfrac msqrt mroot msub msup msubsup munder mover munderover
+        mtable mtr mtd mstyle mphantom menclose`.split(/\\s+/));
     const known = new Set(`class href target rel title start dir data-length data-language alttext display mathvariant
         stretchy fence separator accent movablelimits form minsize maxsize width linethickness displaystyle scriptlevel
         columnalign notation`.split(/\\s+/));
@@ -99,7 +99,7 @@ LOOK = """() => {
         const hit = document.elementFromPoint(x, y);
         const its = [control, ...(control.labels ?? [])].some((one) => one.contains(hit));
         if (hit && (its || hit.contains(control))) reached += 1;
-        else if (!hit || hit.closest(".body, .text, td, li")) said(`${hit?.outerHTML?.slice(0, 99)} lies over`, control);
+        else if (!hit || hit.closest(".body, .text, td, li")) said(`${hit?.outerHTML?.slice(0, 99)} lies over`, control)
     }
     if (!reached) said("no control was reached", document.title);
 
