@@ -414,6 +414,7 @@ def test_a_rater_who_reads_for_long_keeps_the_item(page: Any, server: Server, pa
     page.clock.run_for(60_000)
     assert len(renewed) == 1
 
+
 def test_a_login_that_ends_in_mid_answer_loses_no_draft(
     page: Any, server: Server, house: House, pairs: str, begin: Callable, sign_in: Callable
 ) -> None:
