@@ -20,8 +20,11 @@ PEOPLE = {"rita": "reviewer", "rob": "reviewer", "olga": "owner", "anna": "rater
 class House:
     """Project p with `items`, everybody of PEOPLE, and a client that asks as one of them."""
 
-    def __init__(self, folder: Path, *items: dict[str, Any], **settings: Any) -> None:
-        self.database: Database = open_database(str(folder / "house.db"), create=True)
+    def __init__(self, where: Path | str, *items: dict[str, Any], **settings: Any) -> None:
+        """`where` is a folder for its database, or the URL of an empty one."""
+        self.database: Database = open_database(
+            where if isinstance(where, str) else str(where / "house.db"), create=True
+        )
         self.headers: dict[str, dict[str, str]] = {}
         self.pseudonyms: dict[str, str] = {}
         with self.database.write() as session:

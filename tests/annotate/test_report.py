@@ -1,6 +1,7 @@
 """What the report says: pace and forecast, cost, masks, what stands out in single raters; and to whom."""
 
 import time
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,25 @@ def test_the_agreement_alone_is_the_reports(house: House) -> None:
     }
     with house.database.read() as session:
         assert agreement_report(session, find_project(session, "p"))["raters"] == 2
+
+
+def test_the_same_on_postgresql(tmp_path: Path, new_database: Callable[[], str]) -> None:
+    """The queries of report, contested items, decisions and previews, on both databases."""
+    told = []
+    for where in (tmp_path, new_database()):
+        rows = [item(f"i{number}", [1, 2], [2, 1], overlap=2) for number in range(6)]
+        house = House(where, *rows, item("gold", gold=[1, 2]), pay=PAY, gold_rate=0.0, mask=["i1"])
+        house.rate("anna", 3, seconds=30.0)
+        house.ask("rita", "PUT", "/items/2/decision", {"ranks": [1, 2]})
+        facts = report(house)
+        pages = [house.ask("rita", "GET", "/contested"), house.ask("rita", "GET", "/agreement")]
+        pages[0]["items"].sort(key=lambda row: row["item"])
+        look = house.ask("olga", "GET", "/exports/preview")
+        told.append([facts["cost"], facts["per_day"], facts["masked"], look["counts"], look["warnings"]])
+        told[-1].append([(row["item"], row["answers"], row["decided"]) for row in pages[0]["items"]])
+        assert pages[1]["answers"] == 15 and look["counts"]["rankings"] == 6
+        house.database.engine.dispose()
+    assert told[0] == told[1]
 
 
 def test_ten_thousand_items_with_three_answers_take_two_seconds(tmp_path: Path) -> None:
