@@ -159,8 +159,8 @@ class Ratings {
   #dimension({ name, anchors }, number) {
     const { item } = this;
     const box = element("div", "", "dimension");
-    const title = element("h4", name);
-    title.dir = "auto";
+    const title = element("h4");
+    title.append(element("bdi", name));
     const steps = element("ol", "", "anchors");
     anchors.forEach((words, index) => {
       if (!words) return;

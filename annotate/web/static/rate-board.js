@@ -74,8 +74,8 @@ export class Board {
     const card = element("button", "", "board-card");
     card.type = "button";
     card.dataset.index = index;
-    const words = element("span", "", "first-words");
-    words.append(element("bdi", firstWords(at("responses").children[index])));
+    const words = element("span", firstWords(at("responses").children[index]), "first-words");
+    words.dir = "auto"; // what is too long is cut off at the end of its own script
     card.append(element("span", letter(index), "letter"), words);
     card.addEventListener("pointerdown", (event) => this.#grab(event, index));
     card.addEventListener("pointermove", (event) => this.#move(event));
