@@ -20,7 +20,7 @@ from tests.annotate.conftest import PASSWORD, Annotate, Server, Visitor
 
 ROOT = Path(__file__).parents[2]
 HASH = "the-hash-of-olgas-page"
-INSIDERS = {"/rate": "anna", "/owner": "olga", "/review": "rita"}
+INSIDERS = {"/rate": "anna", "/arena": "anna", "/owner": "olga", "/review": "rita"}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_what_gradio_brings_beside_the_page_is_closed(server: Server, signed_in:
 
 @pytest.fixture(scope="module")
 def signed_in(server: Server) -> dict[str, Visitor]:
-    return {login: server.visitor(login) for login in INSIDERS.values()}
+    return {login: server.visitor(login) for login in set(INSIDERS.values())}
 
 
 def test_the_page_and_its_files_are_for_its_people(server: Server, signed_in: dict[str, Visitor]) -> None:
