@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The model of the demo: SmolLM2-135M-Instruct from a wheel, or any hub name or folder: make demo MODEL=...
 MODEL ?=
 
-.PHONY: help install demo serve-demo test test-all check browser format clean
+.PHONY: help install demo serve-demo test test-all check browser screenshots format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -47,6 +47,9 @@ browser: .venv/installed ## have a Chromium for the browser tests; without one t
 	  else \
 	    $(BIN)/playwright install chromium; \
 	  fi || echo "no Chromium could be had; the browser tests will be skipped"
+
+screenshots: .venv/installed browser ## take the pictures of docs/images anew
+	$(BIN)/python docs/screenshots.py
 
 clean: ## remove .venv and what the demo made
 	rm -rf .venv demo/out

@@ -47,9 +47,11 @@ class World:
         self.dice = random.Random("pictures")
         self.truth: dict[str, tuple[int, int]] = {}  # item: the better response, and how clearly
         self.visitors = 0
-        everyday = [*WORDS["pairs"], *_short()]
+        short = _short()
+        checks = [{**one, "gold": [1, 2] if one["better"] == 0 else [2, 1]} for one in short[-6:]]
+        everyday = [*WORDS["pairs"], *short[:-6], *checks]
         self.project("Everyday questions", everyday, overlap=5, mask=["GPT-4"], pay=_pay(15.0), gold=True)
-        first = [*_short()[:5], *WORDS["pairs"]]
+        first = [*short[:5], *WORDS["pairs"]]
         self.project("Helpful answers", first, overlap=1000, practice=0, pay=_pay(15.0), mask=["GPT-4"])
         self.project("إجابات مفيدة", [*WORDS["arabic"], *WORDS["pairs"]], overlap=1000, practice=0)
         self.project("Short texts", WORDS["fours"], overlap=1000, practice=0)
@@ -119,7 +121,7 @@ class World:
             item = session.get_one(ItemRow, given.item)
             better, clear = self.truth.get(item.key, (0, 2))
             if item.gold is not None:
-                better, clear = (0 if item.gold[0] <= item.gold[1] else 1), 3 if len(set(item.gold)) > 1 else 0
+                better, clear = (0 if item.gold[0] <= item.gold[1] else 1), 3
             count = len(given.shown)
             right = dice.random() < (skill if clear > 1 else 0.5 + (skill - 0.5) * (0.9 if clear else 0.1))
             chosen = better if right else 1 - better
@@ -128,7 +130,7 @@ class World:
             strength = dice.choice((1, 2, 2, 3) if right and clear > 1 else (1, 1, 2))
             if count > 2:
                 ranks = [1 + (place != chosen) + (place > 1) for place in range(count)]
-            elif clear == 0 and dice.random() < 0.3:
+            elif (item.gold or [1, 2]) == [1, 1] or (clear == 0 and dice.random() < 0.3):
                 ranks, strength = [1, 1], 0
             else:
                 ranks = [1, 2] if chosen == 0 else [2, 1]
