@@ -15,7 +15,7 @@ from tests.e2e.conftest import House
 from tests.endpoints import HTML, TINY, Outside, align_serve, outside
 
 pytestmark = pytest.mark.browser
-LONG = "say:" + "Many words that take their time to be shown. " * 40
+LONG = "say:" + "Many words that take their time to be shown. " * 12
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +65,19 @@ def say(page: Any, text: str) -> None:
     page.keyboard.press("Enter")
 
 
+def faults(page: Any) -> list[str]:
+    """What axe finds."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing").Axe()
+    standards = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = axe.run(page, options={"runOnly": {"type": "tag", "values": standards}}).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:120]} {node['failureSummary'][:200]}" for one in found for node in one["nodes"]
+    ]
+
+
 def both_answered(page: Any, turns: int = 1) -> None:
     page.locator(".exchange").nth(turns - 1).wait_for()
-    page.locator("#send:visible").wait_for()
+    page.locator("#send:visible").wait_for(timeout=60_000)
 
 
 def test_two_real_models_from_hello_to_their_names(arena: Callable, page: Any, place: tuple[House, Server]) -> None:
@@ -220,7 +230,7 @@ def test_the_raters_page_leads_here(place: tuple[House, Server], page: Any, sign
     ("width", "theme", "language"), [(1440, "light", "en"), (360, "dark", "en"), (768, "light", "ar")]
 )
 def test_how_it_looks(arena: Callable, page: Any, screenshots: Path, width: int, theme: str, language: str) -> None:
-    """Nothing is wider than the window, and what can be pressed is large enough; with pictures to look at."""
+    """Nothing is wider than the window, what can be pressed is large enough, axe finds nothing; with pictures."""
     page.add_init_script(f"localStorage.setItem('concord:theme', '{theme}')")
     page.set_viewport_size({"width": width, "height": 800})
     arena("say:**Bold** and `plain`.", LONG, all_bad=True, rationale="optional")
@@ -228,6 +238,7 @@ def test_how_it_looks(arena: Callable, page: Any, screenshots: Path, width: int,
     page.reload()
     page.locator("#begin:visible").wait_for()
     page.screenshot(path=screenshots / f"arena-{width}-begin.png")
+    assert not faults(page)
     say(page, "What is the difference between a cat and a dog?")
     page.locator(".coming", has_text="take their time").wait_for()
     page.screenshot(path=screenshots / f"arena-{width}-writing.png")
@@ -237,8 +248,10 @@ def test_how_it_looks(arena: Callable, page: Any, screenshots: Path, width: int,
     for button in page.locator("button:visible, #scale label:visible").all():
         box = button.bounding_box()
         assert box["height"] >= 24 and box["width"] >= 24, button.inner_text()
+    assert not faults(page)
     page.locator("#scale label").nth(1).click()
     page.locator("#vote").click()
     page.locator("#revealed:visible").wait_for()
+    assert not faults(page)
     page.screenshot(path=screenshots / f"arena-{width}-revealed.png")
     assert page.evaluate("document.querySelector('#concord').scrollWidth <= innerWidth")
