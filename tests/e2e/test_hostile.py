@@ -5,6 +5,7 @@ raters, owners and reviewers, many at once, and what the pages make of them is l
 """
 
 import io
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,11 +15,13 @@ import pytest
 from annotate.services.exchange import import_items
 from annotate.services.people import add_person, find_person, give_part, new_person
 from annotate.services.projects import ProjectSettings, create_project
+from annotate.store.database import open_database
 from annotate.store.tables import Item as ItemRow
 from annotate.store.tables import Member, Question
 from preferences.contract import Item
-from tests.annotate.conftest import PASSWORD, Server
+from tests.annotate.conftest import PASSWORD, Annotate, Server
 from tests.e2e.conftest import House
+from tests.endpoints import outside
 from tests.hostile import ATTACKS
 
 pytestmark = pytest.mark.browser
@@ -153,7 +156,9 @@ def hostile(house: House) -> dict[str, int]:
             mask=[name for name in NAMES[::25] if "a" not in name],
             dimensions=[
                 {"name": name, "anchors": [anchor[:200] for anchor in SHORT[at * 5 : at * 5 + 3]]}
-                for at, name in enumerate([name for name in NAMES if len(name) <= 40][:8])
+                for at, name in enumerate(
+                    ["__proto__", "constructor", *[name for name in NAMES if len(name) <= 40][:6]]
+                )
             ],
         )
         password = find_person(session, LOGIN).password_hash
@@ -179,9 +184,9 @@ def _batches(texts: list[str], size: int) -> list[list[str]]:
 def _item(number: int, texts: list[str]) -> dict[str, Any]:
     """An item that is hostile in each of its parts, with answers of raters who are."""
     answers = [
-        {"rater": f"{text[:60]} {number}.{at}", "ranks": [1, 2], "rationale": text, "ratings": {text[:40]: [1.0, 5.0]}}
+        {"rater": text[:60], "ranks": [1, 2], "rationale": text, "ratings": {text[:40]: [1.0, 5.0]}}
         | {"edited": {"response": 0, "text": text}, "flags": [text[:30]]}
-        for at, text in enumerate(texts[4:])
+        for text in {text[:60]: text for text in texts[4:]}.values()
     ]
     item = {
         "prompt": texts[0],
@@ -325,6 +330,38 @@ def test_the_reviewers_page(
         page.goto(f"{server.url}/{where}/#/projects/{hostile['everywhere']}/items/{item}")
         page.locator("#content .response").first.wait_for()
         looked(f"the decision on item {item}")
+
+
+def test_two_hostile_models_in_the_arena(
+    page: Any, tmp_path_factory: pytest.TempPathFactory, sign_in: Callable
+) -> None:
+    """What they send while it comes, and when it is whole; their names; and what the rater says to them."""
+    with outside() as models:
+        folder = Annotate(tmp_path_factory.mktemp("arena"))
+        open_database(str(folder.folder / "data/annotate.db"), create=True)
+        names = [name for name in NAMES if "<" in name or "{" in name][:2]
+        simple = [text for text in SHORT if max(text) < "\ud800"]  # JSON writes others as YAML doesn't read them
+        halves = ["\n\n".join(simple[::6]), "\n\n".join(simple[1::6])]
+        known = {
+            name: {"base_url": models.url, "model": f"say:{half}"} for name, half in zip(names, halves, strict=True)
+        }
+        (folder.folder / "models.yaml").write_text(json.dumps(known))
+        login = House(folder).project("arena", arena=names)
+        with folder.served(options=["--models", "models.yaml"]) as server:
+            page.add_init_script(WATCH)
+            sign_in(page, server.url + "/arena/", login)
+            page.locator("#words:visible").fill(SHORT[0])
+            page.keyboard.press("Enter")
+            page.locator(".exchange").wait_for()
+            assert page.evaluate(LOOK) == []
+            page.locator("#send:visible").wait_for(timeout=60_000)
+            assert page.evaluate(LOOK) == []
+            page.keyboard.press("Escape")
+            page.keyboard.press("4")
+            page.keyboard.press("Enter")
+            page.locator("#revealed:visible").wait_for()
+            assert page.evaluate(LOOK) == []
+            assert set(page.locator("#models dd").all_inner_texts()) == set(names)
 
 
 BREAK = {

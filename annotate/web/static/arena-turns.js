@@ -65,7 +65,11 @@ export class Turn {
   hear(event) {
     const side = this.sides[event.side];
     if ("delta" in event) {
-      if (side.html === null) side.coming.textContent = tame((side.plain += event.delta));
+      side.plain += event.delta;
+      side.drawing ??= requestAnimationFrame(() => { // once a frame: a long reply comes in thousands of pieces
+        side.drawing = null;
+        if (side.html === null) side.coming.textContent = tame(side.plain);
+      });
     } else if (event.html !== null) {
       this.show(event.side, event.html);
     } else {
