@@ -118,6 +118,7 @@ def test_ranks_that_leave_numbers_out_are_counted_on(page: Any, server: Server, 
     ranked_by_keys(page, wanted)
     best = letters(page)["zeroth"]
     assert page.locator("#hint").inner_text().startswith(f"{best}, then ")
+    assert page.locator(".response.best .letter").inner_text() == best
     press(page, "Enter")
     page.get_by_role("heading", name="All done").wait_for()
     assert stored(house, login)[0]["ranks"] == [1, 2, 2]

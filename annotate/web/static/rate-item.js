@@ -190,7 +190,8 @@ export class Item {
     page().classList.toggle("covered", this.covered);
     at("scale").disabled = this.covered || (!this.pair && !this.#asksStrength);
     [...at("responses").children].forEach((box, index) => {
-      box.classList.toggle("best", this.pair ? best.length === 1 && best[0] === index : ranks[index] === 1);
+      const one = this.pair ? best.length === 1 && best[0] === index : best.includes(index) || ranks[index] === 1;
+      box.classList.toggle("best", one);
       box.classList.toggle("current", current === `rank-${index}`);
       const rank = box.querySelector(`input[name="rank-${index}"][value="${ranks[index]}"]`);
       for (const one of box.querySelectorAll(".ranks input")) one.checked = one === rank;
