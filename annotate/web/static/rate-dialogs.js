@@ -43,7 +43,7 @@ function tellChange({ read, before_html: before }) {
   if (!changed) return;
   const earlier = element("div");
   drawTurns(earlier, [{ role: "owner", html: before }], false);
-  const gone = markNews(at("guidelines-text"), earlier).map((text) => text.trim()).filter(Boolean);
+  const gone = markNews(at("guidelines-text"), earlier).filter((text) => /[\p{L}\p{N}]/u.test(text)); // no lone full stops
   at("guidelines-gone").hidden = !gone.length;
   at("guidelines-gone-list").replaceChildren(...gone.map((text) => {
     const line = element("li", text);
