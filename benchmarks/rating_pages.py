@@ -180,20 +180,24 @@ def their(chromium: str, folder: Path, options: argparse.Namespace) -> Iterator[
     configs = (label_studio.CONFIG, label_studio.BY_KEYBOARD)
     with label_studio.served(folder / "label-studio", most, items, 1000, configs) as (url, _):
         for others in options.raters:
-            for name, project, submit in WAYS:
-                with at_work(label_studio.Rater, url, others) as counts, _page(chromium, THEIRS) as page:
-                    keys = {"annotation:annotation:submit": submit.replace("Control", "ctrl").lower()}
-                    keys["regions:region:focus"] = "alt+f"  # Enter, unless said otherwise
-                    _put_hotkeys(url, keys)
-                    page.goto(url + "/user/login/")
-                    page.fill("input[name=email]", label_studio.OWNER[0])
-                    page.fill("input[name=password]", label_studio.OWNER[1])
-                    page.keyboard.press("Enter")
-                    page.wait_for_load_state("networkidle")
-                    page.goto(f"{url}/projects/{project}/data?labeling=1")
+            with at_work(label_studio.Rater, url, others) as counts:
+                for name, project, submit in WAYS:
                     run = Run(f"Label Studio {label_studio.VERSION}, {name}", others, at_work=counts)
-                    drive(run, page, options, submit=submit, by_mouse=project == 1)
-                yield run
+                    yield _their_page(run, chromium, url, project, submit, options)
+
+
+def _their_page(run: Run, chromium: str, url: str, project: int, submit: str, options: argparse.Namespace) -> Run:
+    keys = {"annotation:annotation:submit": submit.replace("Control", "ctrl").lower()}
+    keys["regions:region:focus"] = "alt+f"  # Enter, unless said otherwise
+    _put_hotkeys(url, keys)
+    with _page(chromium, THEIRS) as page:
+        page.goto(url + "/user/login/")
+        page.fill("input[name=email]", label_studio.OWNER[0])
+        page.fill("input[name=password]", label_studio.OWNER[1])
+        page.keyboard.press("Enter")
+        page.wait_for_load_state("networkidle")
+        page.goto(f"{url}/projects/{project}/data?labeling=1")
+        return drive(run, page, options, submit=submit, by_mouse=project == 1)
 
 
 def _put_hotkeys(url: str, keys: dict[str, str]) -> None:
@@ -252,9 +256,7 @@ def _choose(run: Run, page: Any, by_mouse: bool) -> bool:
     """Make a choice by one press; whether the page has taken it within a second and a half."""
     run.presses += 1
     if by_mouse:
-        page.locator(".lsf-richtext__container, .lsf-richtext").nth(random.choice((1, 2))).click(
-            position={"x": 60, "y": 20}
-        )
+        page.locator(".lsf-richtext__container").nth(random.choice((1, 2))).click(position={"x": 60, "y": 20})
     else:
         page.keyboard.press(str(random.randint(1, 7)))
     patience = time.monotonic() + 1.5
