@@ -10,7 +10,7 @@ from annotate.api.characters import is_odd, shown
 LONGEST = 10_000  # characters of one block that is coloured
 MOST = 20_000  # of all blocks of one text
 LONGEST_LINE = 300
-# Some of Pygments' lexers take a time that grows with the square of a run of spaces, of one character, or of bare words.
+# Some lexers take a time that grows with the square of a run of spaces, of one character, or of bare words.
 _RUN = re.compile(r"\s{150}|(.)\1{150}|\b(?:\w++\s++){80}")
 
 # What a page may write over a block: the names that a fence may say (first the one that Pygments knows).
