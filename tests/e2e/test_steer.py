@@ -85,7 +85,9 @@ def test_an_owner_makes_a_project_and_sees_a_rater_work_in_it(
     sign_in(page, server.url, steered([]).owner)
     page.get_by_role("link", name="New project").click()
     page.get_by_label("Name", exact=True).fill("Made in the app")
-    page.get_by_label("Guidelines (Markdown)").fill("Prefer what is **true**. <script>document.title='owned'</script>")
+    page.get_by_label("Guidelines (Markdown)", exact=True).fill(
+        "Prefer what is **true**. <script>document.title='owned'</script>"
+    )
     page.get_by_role("region", name="Preview").get_by_text("true").wait_for()
     assert page.locator(".preview strong").inner_text() == "true" and page.locator(".preview script").count() == 0
 
@@ -165,7 +167,6 @@ def test_an_owner_makes_a_project_and_sees_a_rater_work_in_it(
 def test_a_project_whose_items_are_refused_is_not_lost(
     page: Any, server: Server, house: House, steered: Callable, sign_in: Callable, tmp_path: Path
 ) -> None:
-    """The preview is not asked twice: what is refused at the end says so, and can be tried again."""
     sign_in(page, server.url, steered([]).owner)
     page.get_by_role("link", name="New project").click()
     page.get_by_label("Name", exact=True).fill("Made in two steps")
@@ -230,7 +231,7 @@ def test_who_decides_is_blind_until_they_have_decided(
     page.get_by_label("Find by id or tag").fill("cal")
     page.keyboard.press("Enter")
     page.get_by_role("table", name="Items", exact=True).wait_for()
-    assert rows.count() == 0 and page.locator("tbody th").all_inner_texts() == ["calm"]
+    assert page.locator("tbody th").all_inner_texts() == ["calm"]
 
 
 def test_a_question_gets_its_reply(page: Any, server: Server, steered: Callable, sign_in: Callable) -> None:
@@ -322,7 +323,7 @@ def test_settings_that_somebody_else_has_changed_meanwhile(
     now = other.http.get(path).json()
     assert (now["overlap"], now["practice"], now["rationale"], now["version"]) == (2, 7, "required", 3)
 
-    page.get_by_label("Guidelines (Markdown)").fill("Be *kind*.")
+    page.get_by_label("Guidelines (Markdown)", exact=True).fill("Be *kind*.")
     page.get_by_role("button", name="Put the new version in force").click()
     page.get_by_text("Version 1 is in force.").wait_for()
     page.get_by_role("button", name="Close the project").click()
@@ -341,7 +342,6 @@ def test_an_owner_removes_and_erases_a_rater(page: Any, server: Server, steered:
     page.get_by_role("button", name="Remove").click()
     page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     page.get_by_role("button", name="Bring back").click()
-    page.get_by_role("button", name="Remove").wait_for()
     page.get_by_role("button", name="Link for a new password").click()
     assert "/password/" in page.get_by_role("dialog").locator("input").input_value()
     page.get_by_role("button", name="Close").click()
@@ -361,7 +361,6 @@ def test_the_address_says_what_is_shown(page: Any, steered: Callable, sign_in: C
     part(page, "Pay")
     part(page, "Items")
     page.go_back()
-    page.get_by_role("heading", level=1, name="Pay").wait_for()
     page.reload()
     page.get_by_role("heading", level=1, name="Pay").wait_for()
     assert page.get_by_role("link", name="Pay").get_attribute("aria-current") == "page"

@@ -45,7 +45,13 @@ function responseCard(view, response, index) {
   return make(
     "section.response",
     { "aria-label": t("Response {letter}", { letter: letter(index) }) },
-    make("div.head", {}, make("b.letter", {}, letter(index)), model ? make("span.badge", { dir: "auto" }, model) : null, view.decided ? make("span.soft", {}, t("your rank: {rank}", { rank: view.decided.ranks[index] })) : null),
+    make(
+      "div.head",
+      {},
+      make("b.letter", {}, letter(index)),
+      model ? make("span.badge", { dir: "auto" }, model) : null,
+      view.decided ? make("span.soft", {}, t("your rank: {rank}", { rank: view.decided.ranks[index] })) : null,
+    ),
     make("div.text", { tabindex: "0", role: "region", "aria-label": t("Text of response {letter}", { letter: letter(index) }) }, turns(response)),
   );
 }
@@ -63,7 +69,9 @@ function deciding(body, here, path, view, before = view.decided) {
   const why = area(before?.rationale ?? "", 2, { maxLength: 20000 });
   const said = make("p.alert", { role: "alert", hidden: true });
   const submit = make("button.primary", { disabled: true }, t("Decide"));
-  const over = make("div.over", { hidden: true }, make("span.soft", {}, t("Best over second:")), radios("decide-strength", strengthSteps(), given.strength, t("How much better is the best than the second?"), (value) => set("strength", value)));
+  const ask = t("How much better is the best than the second?");
+  const strengths = radios("decide-strength", strengthSteps(), given.strength, ask, (value) => set("strength", value));
+  const over = make("div.over", { hidden: true }, make("span.soft", {}, t("Best over second:")), strengths);
   const scale = pair
     ? radios("decide-scale", view.strength ? pairSteps() : plainSteps(), given.scale, t("Which response is better?"), (value) => set("scale", value), true)
     : make("div.rankings", {}, view.responses.map((_, index) => rankRow(index)));
@@ -72,7 +80,9 @@ function deciding(body, here, path, view, before = view.decided) {
   function rankRow(index) {
     const options = view.responses.map((_, rank) => [rank + 1, String(rank + 1)]);
     const label = t("Rank of response {letter}, 1 is best", { letter: letter(index) });
-    return make("div.rank", {}, make("b.letter", {}, letter(index)), radios(`decide-rank-${index}`, options, given.ranks[index], label, (value) => set("ranks", given.ranks.with(index, value))));
+    const choose = (value) => set("ranks", given.ranks.with(index, value));
+    const ranks = radios(`decide-rank-${index}`, options, given.ranks[index], label, choose);
+    return make("div.rank", {}, make("b.letter", {}, letter(index)), ranks);
   }
 
   const asksStrength = () => !pair && view.strength && !given.ranks.includes(null) && single(given.ranks);
@@ -127,9 +137,23 @@ function decided(body, here, path, view) {
   return make(
     "div.votes",
     {},
-    make("section.panel", {}, make("h2", { tabindex: "-1" }, t("Your decision")), make("p", {}, verdict(view, view.decided)), view.decided.rationale ? make("p", { dir: "auto" }, view.decided.rationale) : null, again),
+    make(
+      "section.panel",
+      {},
+      make("h2", { tabindex: "-1" }, t("Your decision")),
+      make("p", {}, verdict(view, view.decided)),
+      view.decided.rationale ? make("p", { dir: "auto" }, view.decided.rationale) : null,
+      again,
+    ),
     make("section.panel", {}, make("h2", {}, t("What raters said")), picture(view), make("ul.said-by", {}, view.votes.map((vote) => voted(here, view, vote)))),
-    view.others?.length ? make("section.panel", {}, make("h2", {}, t("What others decided")), make("ul.said-by", {}, view.others.map((other) => voted(here, view, other)))) : null,
+    view.others.length
+      ? make(
+          "section.panel",
+          {},
+          make("h2", {}, t("What others decided")),
+          make("ul.said-by", {}, view.others.map((other) => voted(here, view, other))),
+        )
+      : null,
   );
 }
 
@@ -152,13 +176,29 @@ function picture(view) {
   return dotPicture(wide, t("How often each one is the best"), best.map((one) => `${one.label}: ${one.count}`).join(", "), best);
 }
 
+const rated = ([name, steps]) => `${name}: ${steps.map((step, index) => `${letter(index)} ${step}`).join(", ")}`;
+
+function marked(span) {
+  const good = span.mark === "good";
+  const where = { letter: letter(span.response) };
+  const said = good ? t("good, in {letter}", where) : t("bad, in {letter}", where);
+  return make("p", {}, make(good ? "mark.good" : "mark.bad", { dir: "auto" }, span.text), " ", make("small.soft", {}, said));
+}
+
 function voted(here, view, vote) {
   const more = [
     vote.flags?.length ? make("p.badges", {}, vote.flags.map((flag) => make("span.badge.warn", {}, flagWords()[flag] ?? flag))) : null,
-    vote.ratings ? make("p.soft", {}, Object.entries(vote.ratings).map(([name, steps]) => `${name}: ${steps.map((step, index) => `${letter(index)} ${step}`).join(", ")}`).join(" · ")) : null,
+    vote.ratings ? make("p.soft", {}, Object.entries(vote.ratings).map(rated).join(" · ")) : null,
     vote.rationale ? make("blockquote", { dir: "auto" }, vote.rationale) : null,
-    ...(vote.spans ?? []).map((span) => make("p.span", {}, make(`mark.${span.mark === "good" ? "good" : "bad"}`, { dir: "auto" }, span.text), " ", make("small.soft", {}, span.mark === "good" ? t("good, in {letter}", { letter: letter(span.response) }) : t("bad, in {letter}", { letter: letter(span.response) })))),
-    vote.edited ? make("details", {}, make("summary", {}, t("Rewrote {letter}", { letter: letter(vote.edited.response) })), make("pre.edited", { dir: "auto" }, vote.edited.text)) : null,
+    ...(vote.spans ?? []).map(marked),
+    vote.edited
+      ? make(
+          "details",
+          {},
+          make("summary", {}, t("Rewrote {letter}", { letter: letter(vote.edited.response) })),
+          make("pre.edited", { dir: "auto" }, vote.edited.text),
+        )
+      : null,
   ];
   const who = vote.rater ? make("a", { href: here.to("raters", vote.rater) }, vote.rater) : make("b", {}, vote.by);
   const moment = vote.at ? make("small.soft", {}, " · ", when(vote.at)) : null;

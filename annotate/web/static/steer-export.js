@@ -9,7 +9,16 @@ export async function draw(box, here) {
   const found = await here.api("GET", "exports/preview");
   const said = make("p", { role: "status" });
   const go = button(t("Download the zip"), load, "primary");
-  const names = { pairs: t("pairs"), ties: t("ties"), rankings: t("rankings"), sft: t("demonstrations"), edited: t("pairs from rewritten responses"), train: t("for training"), validation: t("for validation"), test: t("for tests") };
+  const names = {
+    pairs: t("pairs"),
+    train: t("for training"),
+    validation: t("for validation"),
+    test: t("for tests"),
+    edited: t("pairs from rewritten responses"),
+    ties: t("ties"),
+    rankings: t("rankings"),
+    sft: t("demonstrations"),
+  };
   const tiles = Object.keys(names).filter((name) => found.counts[name] || ["pairs", "rankings"].includes(name));
   box.append(
     make("div.tiles", {}, tiles.map((name) => make("div.tile", {}, make("b", {}, count(found.counts[name] ?? 0)), make("span", {}, names[name])))),

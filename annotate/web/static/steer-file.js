@@ -52,7 +52,7 @@ export function filePicker({ show, changed = () => {} }) {
     }
   }
 
-  const example = make("details.example", {}, make("summary", {}, t("What the file looks like")), make("pre", {}, EXAMPLE));
+  const example = make("details.example", {}, make("summary", {}, t("What the file looks like")), make("pre", { tabindex: "0" }, EXAMPLE));
   return { node: make("div.file", {}, zone, example, found), text: () => text, name: () => name, look };
 }
 

@@ -1,10 +1,13 @@
 // The settings of a project as a form: to make one with, and to change one. `read()` gives them as the API takes them.
 
-import { area, button, field, input, make, newId, number, rendered, select, tick } from "./steer-dom.js";
+import { area, button, field, input, make, number, rendered, select, tick } from "./steer-dom.js";
 import { later, t } from "./words.js";
 
 // Names that responses give away: offered, and put in only where the owner wants them.
-const KNOWN_NAMES = ["GPT-4", "GPT-4o", "GPT-5", "ChatGPT", "OpenAI", "Claude", "Anthropic", "Gemini", "Bard", "Google DeepMind", "Llama", "Meta AI", "Mistral", "Mixtral", "Qwen", "DeepSeek", "Grok", "Command R", "Phi", "Gemma"];
+const KNOWN_NAMES = [
+  ...["GPT-4", "GPT-4o", "GPT-5", "ChatGPT", "OpenAI", "Claude", "Anthropic", "Gemini", "Bard", "Google DeepMind"],
+  ...["Llama", "Meta AI", "Mistral", "Mixtral", "Qwen", "DeepSeek", "Grok", "Command R", "Phi", "Gemma"],
+];
 const KNOWN_DIMENSIONS = [
   { name: later("helpful"), anchors: [later("no help"), "", later("partly"), "", later("just what was asked for")] },
   { name: later("honest"), anchors: [later("misleading"), "", later("some mistakes"), "", later("correct and open")] },
@@ -201,10 +204,16 @@ function warningRow([tag, words] = ["", ""]) {
 // What raters earn; nothing is said of money where no amount is given.
 export function payFields(pay) {
   const amount = number(pay?.amount ?? "", { min: 0, step: "any", placeholder: "–" });
-  const currency = input(pay?.currency ?? "EUR", { maxLength: 3, size: 4, spellcheck: false, pattern: "[A-Za-z]{3}", "aria-describedby": newId("iso") });
+  const currency = input(pay?.currency ?? "EUR", { maxLength: 3, size: 4, spellcheck: false, pattern: "[A-Za-z]{3}" });
   const per = select(pay?.per ?? "hour", [["hour", t("an hour of active time")], ["answer", t("an answer")]]);
   return {
-    node: make("div.fields", {}, field(t("Amount"), amount, t("Raters see what they have earned. Empty: nothing is said of pay.")), field(t("Currency"), currency), field(t("For"), per)),
+    node: make(
+      "div.fields",
+      {},
+      field(t("Amount"), amount, t("Raters see what they have earned. Empty: nothing is said of pay.")),
+      field(t("Currency"), currency),
+      field(t("For"), per),
+    ),
     read: () => (amount.value === "" ? null : { amount: Number(amount.value), currency: currency.value.toUpperCase(), per: per.value }),
   };
 }

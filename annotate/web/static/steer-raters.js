@@ -3,6 +3,7 @@
 import { shareMark } from "./charts.js";
 import { ago, bar, count, decimal, duration, make, note, percent, table } from "./steer-dom.js";
 import { fill } from "./steer-live.js";
+import { flagWords } from "./steer-overview.js";
 import { actions } from "./steer-person.js";
 import { t } from "./words.js";
 
@@ -105,12 +106,20 @@ async function newest(here, pseudonym) {
   const { answers } = await here.api("GET", `answers?rater=${encodeURIComponent(pseudonym)}&newest=true&limit=30`);
   if (!answers.length) return note(t("No answer yet."));
   const kinds = { gold: t("check"), training: t("practice"), surplus: t("more than wanted"), imported: t("imported") };
+  const more = (one) =>
+    make(
+      "span.badges",
+      {},
+      kinds[one.kind] ? make("span.badge", {}, kinds[one.kind]) : null,
+      one.flags.map((flag) => make("span.badge.warn", {}, flagWords()[flag] ?? flag)),
+      one.rationale ? make("span", { dir: "auto" }, one.rationale) : null,
+    );
   const columns = [
     { key: "item", label: t("Item"), cell: (one) => make("a", { href: here.to("items", String(one.item)), dir: "auto" }, one.key) },
     { key: "when", label: t("When"), cell: (one) => ago(one.submitted_at) },
     { key: "ranks", label: t("Ranks"), cell: (one) => one.ranks.join(" · ") },
     { key: "seconds", label: t("Time"), number: true, cell: (one) => duration(one.seconds) },
-    { key: "more", label: t("Also said"), cell: (one) => make("span.badges", {}, kinds[one.kind] ? make("span.badge", {}, kinds[one.kind]) : null, one.flags.map((flag) => make("span.badge.warn", {}, flag)), one.rationale ? make("span", { dir: "auto" }, one.rationale) : null) },
+    { key: "more", label: t("Also said"), cell: more },
   ];
   return table(t("Newest answers"), columns, answers);
 }

@@ -190,19 +190,25 @@ async function webhooks(here) {
     { key: "last", label: t("Last delivery"), cell: (hook) => delivery(hook, here) },
     { key: "remove", label: t("Remove"), cell: (hook) => button(t("Remove"), () => remove(hook)) },
   ];
+  const choice = make("fieldset.inline", {}, make("legend", {}, t("Events")), boxes.map(([event, box]) => field(event, box)));
+  const form = make("form", { onsubmit: add }, field(t("Address"), url), choice, said, make("button.quiet", {}, t("Add")));
   return make(
     "section.panel",
     {},
     make("h2", {}, t("Webhooks")),
     hooks.length ? table(t("Webhooks"), columns, hooks) : note(t("No program is told of events.")),
-    make("details", {}, make("summary", {}, t("Tell a program of events")), make("form", { onsubmit: add }, field(t("Address"), url), make("fieldset.inline", {}, make("legend", {}, t("Events")), boxes.map(([event, box]) => field(event, box))), said, make("button.quiet", {}, t("Add")))),
+    make("details", {}, make("summary", {}, t("Tell a program of events")), form),
   );
 }
 
 function delivery(hook, here) {
   const cell = make("span", {}, "…");
   here.api("GET", `webhooks/${hook.id}/deliveries?limit=1`).then(
-    ({ deliveries: [last] }) => (cell.textContent = !last ? t("none yet") : last.delivered_at ? t("arrived {when}", { when: ago(last.delivered_at) }) : (last.error ?? t("waiting"))),
+    ({ deliveries: [last] }) => {
+      if (!last) cell.textContent = t("none yet");
+      else if (last.delivered_at) cell.textContent = t("arrived {when}", { when: ago(last.delivered_at) });
+      else cell.textContent = last.error ?? t("waiting");
+    },
     (problem) => (cell.textContent = problem.message),
   );
   return cell;
