@@ -231,8 +231,10 @@ def stop(page: Any) -> str:
     return f"focus {node['role']['value']} {node.get('name', {}).get('value', '')}".strip()
 
 
-def heard(page: Any) -> list[str]:
-    page.wait_for_timeout(150)
+def heard(page: Any, count: int = 0) -> list[str]:
+    """What was announced since this was last asked; waits until it is so much."""
+    page.wait_for_function("count => window.heard.length >= count", arg=count)
+    page.wait_for_timeout(100)
     return page.evaluate("window.heard.splice(0)")
 
 
@@ -257,15 +259,15 @@ def test_what_somebody_hears_who_answers_one_item(page: Any, server: Server, pai
     assert 'radiogroup "Which response is better?"' in group and group.count("radio") == 8
     assert heard(page) == []
     page.keyboard.press("2")
-    assert heard(page) == ["says A clearly. Enter submits."]
+    assert heard(page, 1) == ["says A clearly. Enter submits."]
     page.keyboard.press("Enter")
     page.locator("#prompt").get_by_text("Second?").wait_for()
     page.get_by_text("Saved ✓").wait_for()
-    assert heard(page) == ["says Saving…", "says 1 of 3", "says Saved ✓"]
+    assert heard(page, 3) == ["says Saving…", "says 1 of 3", "says Saved ✓"]
     assert stop(page) == "focus region Prompt"  # reading begins anew, at the next item
 
     page.keyboard.press("Enter")  # too early
-    assert heard(page) == ["says Which one is better? Keys 1 to 7 choose."]
+    assert heard(page, 1) == ["says Which one is better? Keys 1 to 7 choose."]
     page.keyboard.press("u")
     page.locator("#prompt").get_by_text("First?").wait_for()
     assert stop(page) == "focus region Prompt"
