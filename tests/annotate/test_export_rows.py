@@ -100,7 +100,8 @@ def test_a_decision_is_the_consensus(database: Database) -> None:
     assert folder.manifest["decided"] == folder.manifest["projects"][0]["decided"] == 1
     other = next(one for one in folder.rankings if one.ranking == "other")
     before = next(one for one in free.rankings if one.ranking == "other")
-    assert (other.decided, other.ranks, other.weight) == (False, before.ranks, before.weight)
+    assert (other.decided, other.ranks) == (False, before.ranks)
+    assert other.weight == pytest.approx(before.weight)  # sums in the order of pseudonyms, which are random
 
 
 def test_rewritten_responses_become_pairs_and_demonstrations(database: Database) -> None:
