@@ -266,6 +266,7 @@ def test_what_somebody_hears_who_answers_one_item(page: Any, server: Server, pai
     assert heard(page, 3) == ["says Saving…", "says 1 of 3", "says Saved ✓"]
     assert stop(page) == "focus region Prompt"  # reading begins anew, at the next item
 
+    page.wait_for_timeout(1200)  # a second Enter at once is no answer, and no mistake
     page.keyboard.press("Enter")  # too early
     assert heard(page, 1) == ["says Which one is better? Keys 1 to 7 choose."]
     page.keyboard.press("u")
