@@ -8,6 +8,8 @@ from tests.e2e.conftest import three_pairs
 
 pytestmark = pytest.mark.browser
 SIZES = ((1440, 900), (360, 740))
+TOO_LONG = """() => [...document.querySelectorAll("#scale label")]
+  .filter((step) => step.scrollWidth > step.clientWidth).map((step) => step.textContent)"""
 
 
 @pytest.fixture
@@ -67,6 +69,7 @@ def test_login_and_rating_speak_it(language: str, speaking, server, house, scree
         rtl = language == "ar"
         assert direction(page, "#concord") == ("rtl" if rtl else "ltr")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
+        assert page.evaluate(TOO_LONG) == [], "the words of the scale fit"
         if width > 1000:  # the first response is where reading begins, and the button that ends where it ends
             first, second = (left(page, f"#responses > :nth-child({place})") for place in (1, 2))
             assert (first > second) == rtl
