@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from align.evaluate.serve import Stopped, Text
+from align.evaluate.pieces import Stopped, Text
 from align.models.load import find_model, load_causal_lm, load_tokenizer
 from align.models.sampling import sample
 from tests.align.conftest import SAY, TRAIN, done, refused, write_recipe
