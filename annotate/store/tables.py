@@ -116,7 +116,8 @@ class Member(Base):
     `rater` is the login or the imported id: personal data, shown to owners only. Exports say `pseudonym`.
     `guideline` is the version that this member has read, `consent_hash` the SHA-256 of the consent that they gave.
     `training_since` is when an owner sent them back to training. `skills` are tags that they can rate, `opted_out`
-    tags with a warning that they don't want to see. Who has `removed_at` is out; erasing a member also cuts `person_id` and makes a new pseudonym.
+    tags with a warning that they don't want to see. Who has `removed_at` is out; erasing a member also cuts `person_id`
+    and makes a new pseudonym.
     """
 
     __tablename__ = "members"

@@ -20,8 +20,8 @@ from annotate.api.words import languages
 from annotate.web.gate import PAGES
 from annotate.web.plain import STATIC
 
-# The name of a page's .html, .js and .css.
-FILES = {"/rate": "rate", "/arena": "arena", "/owner": "steer", "/review": "steer"}
+# The folder in static/ that has a page's page.html, page.js, and its style sheets.
+FOLDERS = {"/rate": "rate", "/arena": "arena", "/owner": "steer", "/review": "steer"}
 
 
 def mount_pages(app: FastAPI) -> None:
@@ -34,7 +34,7 @@ def mount_pages(app: FastAPI) -> None:
     for path in PAGES:
         gr.mount_gradio_app(
             app,
-            _frame(FILES[path]),
+            _frame(FOLDERS[path]),
             path=path,
             auth_dependency=who,
             footer_links=[],
@@ -45,18 +45,18 @@ def mount_pages(app: FastAPI) -> None:
             mcp_server=False,
             max_file_size=0,
             theme=_theme(),
-            head=_head(FILES[path]),
+            head=_head(FOLDERS[path]),
         )
 
 
-def _frame(name: str) -> gr.Blocks:
+def _frame(folder: str) -> gr.Blocks:
     with gr.Blocks(title="Concord", fill_width=True, analytics_enabled=False) as page:
-        gr.HTML((STATIC / f"{name}.html").read_text(encoding="utf-8"), js_on_load=None, apply_default_css=False)
+        gr.HTML((STATIC / folder / "page.html").read_text(encoding="utf-8"), js_on_load=None, apply_default_css=False)
     return page
 
 
-def _head(name: str) -> str:
-    """Style sheets of all pages, then those whose names begin like the page's, and its script.
+def _head(folder: str) -> str:
+    """Style sheets of all pages, then the page's own, page.css first, and its script.
 
     `v` makes browsers fetch a changed file.
     """
@@ -64,14 +64,14 @@ def _head(name: str) -> str:
     def stamp(name: str) -> str:
         return f"/static/{name}?v={int((STATIC / name).stat().st_mtime)}"
 
-    own = sorted(STATIC.glob(f"{name}*.css"), key=lambda path: path.stem)
-    sheets = ["concord.css", *(["text.css"] if (STATIC / "text.css").exists() else []), *(path.name for path in own)]
+    own = sorted((path.name for path in (STATIC / folder).glob("*.css")), key=lambda name: (name != "page.css", name))
+    sheets = ["concord.css", "text.css", *(f"{folder}/{name}" for name in own)]
     spoken = f'<meta name="concord-languages" content="{escape(json.dumps(languages(), ensure_ascii=False))}">'
     head = spoken + f'<link rel="icon" href="{stamp("icon.svg")}"><script src="{stamp("look-first.js")}"></script>'
     head += "".join(f'<link rel="stylesheet" href="{stamp(sheet)}">' for sheet in sheets)
     return (
         head
-        + f'<script type="module" src="{stamp(f"{name}.js")}"></script><meta name="color-scheme" content="light dark">'
+        + f'<script type="module" src="{stamp(f"{folder}/page.js")}"></script><meta name="color-scheme" content="light dark">'
     )
 
 

@@ -33,9 +33,9 @@ def used() -> dict[str, str]:
     found: dict[str, str] = {"English": "annotate/languages"}
     found |= dict.fromkeys((title for _, title in RULES.values()), "services/refusals.py")
     found |= dict.fromkeys(WORDS.values(), "services/rights.py")
-    for file in sorted(STATIC.glob("*.js")):
+    for file in sorted(STATIC.rglob("*.js")):
         found |= dict.fromkeys(of_script(file.read_text(encoding="utf-8"), file.name), file.name)
-    for file in sorted(STATIC.glob("*.html")):
+    for file in sorted(STATIC.rglob("*.html")):
         found |= dict.fromkeys(of_page(file.read_text(encoding="utf-8")), file.name)
     for file in sorted([*ANNOTATE.glob("api/*.py"), *ANNOTATE.glob("services/*.py"), *ANNOTATE.glob("web/*.py")]):
         name = str(file.relative_to(ANNOTATE))

@@ -200,7 +200,7 @@ def test_no_other_site_may_post(server: Server, signed_in: dict[str, Visitor]) -
 
 def test_no_answer_lets_another_site_read(server: Server, signed_in: dict[str, Visitor]) -> None:
     asking = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
-    for path in ("/owner/", "/rate/", "/api/v1/me", "/login", "/static/rate.js", "/nothing", "/healthz"):
+    for path in ("/owner/", "/rate/", "/api/v1/me", "/login", "/static/rate/page.js", "/nothing", "/healthz"):
         for method in ("GET", "OPTIONS", "HEAD"):
             for visitor in signed_in.values():
                 answer = visitor.http.request(method, path, headers=asking)
@@ -251,7 +251,7 @@ def policy(answer: httpx.Response) -> dict[str, str]:
 
 def test_headers_of_every_answer(server: Server, signed_in: dict[str, Visitor]) -> None:
     drawn = ("/owner/", "/owner/theme.css", "/owner/config")
-    plain = ("/login", "/", "/api/v1/me", "/api/v1/openapi.json", "/nothing", "/static/rate.js", "/healthz", "/metrics")
+    plain = ("/login", "/", "/api/v1/me", "/api/v1/openapi.json", "/nothing", "/static/rate/page.js", "/healthz", "/metrics")
     for path in (*drawn, *plain):
         answer = signed_in["olga"].http.get(path)
         found, headers = policy(answer), answer.headers

@@ -164,7 +164,7 @@ def test_a_check_looks_like_any_other_item(server: Server, project: Annotate) ->
 
 
 def test_headers(server: Server) -> None:
-    for path in ("/login", "/static/rate.js", "/api/v1/me"):
+    for path in ("/login", "/static/rate/page.js", "/api/v1/me"):
         headers = httpx.get(server.url + path).headers
         assert "img-src 'self' data:" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"

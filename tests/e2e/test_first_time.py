@@ -135,9 +135,10 @@ def test_no_more_practice_and_a_closed_project(
     page.get_by_role("heading", name="This project is closed").wait_for()
 
 
-def test_a_reviewer_is_told_where_to_read(
+def test_a_reviewer_comes_to_the_page_for_reviewers(
     page: Any, server: Server, shared_annotate: Annotate, house: House, pairs: str, sign_in: Callable
 ) -> None:
     shared_annotate.person(pairs, "rita", "--role", "reviewer")
     sign_in(page, server.url, "rita")
-    page.get_by_text("Reviewers read over the API for now", exact=False).wait_for()
+    page.wait_for_url("**/review/**")
+    page.get_by_text(pairs).first.wait_for()

@@ -248,7 +248,7 @@ def test_long_texts_are_compared_at_once(page: Any, shows: Callable) -> None:
 
 
 COMMON = """async ([cases]) => {
-  const { common } = await import("/static/diff.js");
+  const { common } = await import("/static/rate/diff.js");
   return cases.map(([one, other]) => common(one, other));
 }"""
 

@@ -274,7 +274,7 @@ def test_pay_is_what_a_hand_calculates(page: Any, server: Server, steered: Calla
     ]
     made = page.evaluate(
         """async () => {
-            const { csv } = await import("/static/steer-pay.js");
+            const { csv } = await import("/static/steer/pay.js");
             const person = (rater, name) => ({ rater, name, pseudonym: "p", paid: 1, active_seconds: 1, cost: 1 });
             const cost = { answers: 1, active_seconds: 1, amount: 1, currency: "EUR" };
             const names = ["=1+1", "+cmd", "-2+3", "@x", "\\tx", 'a "b", c'];

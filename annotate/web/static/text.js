@@ -2,6 +2,8 @@
 // and cleaned (annotate/api/render.py), which happens here and nowhere else, and belongs inside of something with the
 // class `text`, which text.css is for.
 
+import { n, t } from "./words.js";
+
 // What would reorder or hide what stands around it, and more than four combining marks on a letter, which reach over the
 // lines above and below. The server does the same with what it renders (annotate/api/characters.py).
 const REORDERS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u206f\ufff9-\ufffb]|\u{e0001}/gu;
@@ -23,6 +25,10 @@ export function bodyOf(html) {
     block.dir = block.matches(":dir(rtl)") ? "rtl" : "ltr";
   }
   for (const code of box.querySelectorAll("pre, code, math")) code.dir = "ltr";
+  for (const note of box.querySelectorAll("p.long")) {
+    const count = n(Number(note.dataset.length));
+    note.textContent = t("This is too long to be formatted. Characters in all: {count}", { count });
+  }
   for (const link of box.querySelectorAll("a[href]")) link.title = link.href; // where it really leads
   return box;
 }

@@ -1,0 +1,69 @@
+// All projects that the person reviews or owns, each with how far it is.
+
+import { bar, count, decimal, make, note } from "./dom.js";
+import { t } from "../words.js";
+
+export async function draw(box, here) {
+  const projects = await all(here);
+  const owns = projects.some((one) => one.role === "owner");
+  box.append(
+    make(
+      "div.head",
+      {},
+      make("h1", {}, t("Projects")),
+      owns ? make("a.primary", { href: "#/new" }, t("New project")) : null,
+    ),
+  );
+  if (!projects.length) box.append(note(t("You review and own no project yet.")));
+  const cards = projects.map((project) => card(project));
+  box.append(make("ul.cards", {}, cards.map(({ node }) => node)));
+  fill(here, cards);
+}
+
+async function all({ call }) {
+  const found = [];
+  for (let after = 0; after !== null; ) {
+    const page = await call("GET", `/api/v1/projects?limit=200&after=${after}`);
+    found.push(...page.projects);
+    after = page.after;
+  }
+  return found.sort((a, b) => a.closed - b.closed || b.id - a.id);
+}
+
+function card(project) {
+  const facts = make("div.facts", {}, make("span.soft", {}, "…"));
+  const badges = [
+    project.role === "reviewer" ? make("span.badge", {}, t("reviewer")) : null,
+    project.closed ? make("span.badge.warn", {}, t("closed")) : null,
+    project.simulated ? make("span.badge.warn", {}, t("simulated")) : null,
+    project.arena?.length ? make("span.badge", {}, t("arena")) : null,
+  ];
+  const link = make("a", { href: `#/projects/${project.id}/overview`, dir: "auto" }, project.name);
+  return { project, facts, node: make("li.card", {}, make("h2", {}, link, badges), facts) };
+}
+
+// One after another: a report takes the server a moment.
+async function fill({ call }, cards) {
+  for (const { project, facts } of cards) {
+    if (!facts.isConnected && document.getElementById("content").contains(facts)) return;
+    try {
+      const report = await call("GET", `/api/v1/projects/${project.id}/report`);
+      const { all: slots, filled } = report.slots;
+      const alpha = report.agreement.krippendorff_alpha_nominal;
+      facts.replaceChildren(
+        bar(slots ? filled / slots : 0, t("{filled} of {slots} answers", { filled, slots })),
+        make(
+          "span.soft",
+          {},
+          t("Items: {items} · raters: {raters} · agreement: {alpha}", {
+            items: count(report.items),
+            raters: count(report.raters),
+            alpha: decimal(alpha),
+          }),
+        ),
+      );
+    } catch (problem) {
+      facts.replaceChildren(note(problem.message));
+    }
+  }
+}
