@@ -1,8 +1,8 @@
 // What stands in front of the work: consent, guidelines and content warnings; and the dialogs of skip, flag and keys.
 
 import { markNews } from "./differ.js";
-import { at, element, say, view } from "../dom.js";
-import { singleKeys, useSingleKeys } from "./keys.js";
+import { at, element, page, say, view } from "../dom.js";
+import { keyOf, singleKeys, useSingleKeys } from "./keys.js";
 import { FLAGS } from "./rating.js";
 import { drawTurns } from "./read.js";
 import { later, t } from "../words.js";
@@ -83,10 +83,11 @@ async function firstReading(call, version) {
 
 const click = (id) => new Promise((resolve) => at(id).addEventListener("click", resolve, { once: true }));
 
-// Content warnings by tag, each with a box to tick: what is ticked is not shown to this rater. Saved at every tick.
+// Content warnings by tag, each with a box to tick: what is ticked is not shown to this rater. Saved at every tick, one
+// after the other.
 class OptOuts {
   constructor(call, facts, changed) {
-    Object.assign(this, { call, changed, warnings: Object.entries(facts.warnings), out: new Set(facts.opted_out) });
+    Object.assign(this, { call, changed, warnings: Object.entries(facts.warnings), out: new Set(facts.opted_out), saved: Promise.resolve() });
   }
 
   drawIn(id) {
@@ -103,7 +104,7 @@ class OptOuts {
     const label = element("label");
     const tick = element("input");
     Object.assign(tick, { type: "checkbox", checked: this.out.has(tag) });
-    tick.addEventListener("change", async () => {
+    const save = async () => {
       const out = new Set(this.out);
       if (tick.checked) out.add(tag);
       else out.delete(tag);
@@ -116,7 +117,8 @@ class OptOuts {
         tick.checked = !tick.checked;
         said.textContent = t("Not saved. {why}", { why: problem.message });
       }
-    });
+    };
+    tick.addEventListener("change", () => (this.saved = this.saved.then(save)));
     label.append(tick, element("span", words), element("small", tag));
     return label;
   }
@@ -152,14 +154,15 @@ function fill(id, type, choices) {
 
 function choose(event, dialog) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.target.matches("textarea")) return;
-  if (/^[1-9]$/.test(event.key)) {
+  const key = keyOf(event);
+  if (/^[1-9]$/.test(key)) {
     if (!singleKeys()) return;
-    const input = dialog.querySelectorAll("input")[Number(event.key) - 1];
+    const input = dialog.querySelectorAll("input")[Number(key) - 1];
     if (!input) return;
     event.preventDefault();
     input.focus();
     input.click();
-  } else if (event.key === "Enter" && event.target.matches("input")) {
+  } else if (key === "Enter" && event.target.matches("input")) {
     event.preventDefault();
     dialog.querySelector("form").requestSubmit(dialog.querySelector("[value=ok]"));
   }
@@ -178,6 +181,13 @@ export async function askFlags(flags) {
   for (const input of at("flag-list").querySelectorAll("input")) input.checked = flags.includes(input.value);
   if ((await ask("flag")) !== "ok") return null;
   return [...at("flag-list").querySelectorAll("input:checked")].map((input) => input.value);
+}
+
+// Resolves when no dialog is open.
+export async function noDialog() {
+  for (let open; (open = page().querySelector("dialog[open]")); ) {
+    await new Promise((resolve) => open.addEventListener("close", resolve, { once: true }));
+  }
 }
 
 let end = () => {}; // of the dialog before, whose close event may still be on its way

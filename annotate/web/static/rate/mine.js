@@ -1,6 +1,6 @@
 // A rater's own things: what they have answered, done and earned, and what they have asked the owner.
 
-import { ask } from "./dialogs.js";
+import { ask, noDialog } from "./dialogs.js";
 import { announce, at, element, say } from "../dom.js";
 import { pairInWords } from "./item.js";
 import { ALL_BAD, inWords } from "./rating.js";
@@ -154,9 +154,10 @@ function drawQuestion({ asked_at: askedAt, prompt, text, reply, replied_at: repl
 
 export async function askOwner(assignment) {
   const field = at("question-text");
-  field.value = kept.get(assignment) ?? "";
   say("question-error");
   for (;;) {
+    await noDialog(); // one may have been opened while this question was on its way
+    field.value = kept.get(assignment) ?? "";
     const done = await ask("question");
     const text = field.value.trim();
     kept.set(assignment, text);
@@ -168,6 +169,7 @@ export async function askOwner(assignment) {
       return;
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
+      await noDialog();
       say("question-error", t("Not sent. {why}", { why: problem.message }));
     }
   }

@@ -47,9 +47,11 @@ async function ready(method, path, body) {
 }
 
 async function welcomed() {
-  const before = page().dataset.view;
-  await welcome(inProject, optedOut);
-  if (shown) view(before);
+  try {
+    await welcome(inProject, optedOut);
+  } finally {
+    if (shown) view("work"); // also where it could not be said that it was read: that is asked again
+  }
 }
 
 // --- begin ---
