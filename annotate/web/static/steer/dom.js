@@ -26,6 +26,21 @@ export const rendered = bodyOf; // what the server has rendered and cleaned
 export const button = (said, onclick, kind = "quiet", more = {}) =>
   make(`button.${kind}`, { type: "button", onclick, ...more }, said);
 
+// A listener that passes over what comes while it is at work: the second half of a double click makes nothing twice.
+export function oneAtATime(act) {
+  let busy = false;
+  return async (event) => {
+    event.preventDefault();
+    if (busy) return;
+    busy = true;
+    try {
+      await act();
+    } finally {
+      busy = false;
+    }
+  };
+}
+
 export const note = (said, kind = "soft") => make(`p.${kind}`, {}, said);
 
 // A conversation, or what a response says: [{role, html}].

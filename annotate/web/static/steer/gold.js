@@ -1,6 +1,6 @@
 // Items whose right answer the owner knows: written here, met by new raters as practice, and later mixed in as checks.
 
-import { area, button, count, field, input, make, note, number, percent, table } from "./dom.js";
+import { area, button, count, field, input, make, note, number, oneAtATime, percent, table } from "./dom.js";
 import { preview } from "./file.js";
 import { excerpt } from "./items.js";
 import { importItems } from "./new.js";
@@ -80,8 +80,7 @@ function writing(here, known) {
     }
   }
 
-  async function store(event) {
-    event.preventDefault();
+  async function store() {
     try {
       await importItems(here.call, here.project.id, line());
       here.say(t("The practice item is there."));
@@ -97,7 +96,7 @@ function writing(here, known) {
     make("summary", {}, t("Write a practice item")),
     make(
       "form",
-      { onsubmit: store },
+      { onsubmit: oneAtATime(store) },
       field(t("Prompt (Markdown)"), prompt),
       make("fieldset.group", {}, make("legend", {}, t("Responses and their right ranks; 1 is best, ties are fine")), responses, more),
       field(t("Why that is right"), why, t("New raters read it after they have answered.")),

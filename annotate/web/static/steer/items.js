@@ -1,6 +1,6 @@
 // The items: contested ones first, or all of them by id and tag; more of them from a file.
 
-import { bar, button, count, field, input, make, note, percent, table } from "./dom.js";
+import { bar, button, count, field, input, make, note, oneAtATime, percent, table } from "./dom.js";
 import { drawItem } from "./decide.js";
 import { filePicker } from "./file.js";
 import { importItems } from "./new.js";
@@ -70,7 +70,7 @@ async function drawContested(list, here, after) {
     { key: "flags", label: t("Flags"), cell: (one) => flags(one.flags) },
     { key: "decided", label: t("Decided"), cell: (one) => (one.decided ? t("yes") : "") },
   ];
-  list.append(table(t("Contested items"), columns, page.items), more(list, page.after, (next) => drawContested(list, here, next)));
+  list.append(table(t("Contested items"), columns, page.items), more(here, page.after, (next) => drawContested(list, here, next)));
 }
 
 async function drawAll(list, here, search, after) {
@@ -84,15 +84,21 @@ async function drawAll(list, here, search, after) {
     { key: "answers", label: t("Answers"), cell: (one) => (one.gold ? "–" : bar(one.filled / one.overlap, t("{done} of {total}", { done: one.filled, total: one.overlap }))) },
     { key: "priority", label: t("Priority"), number: true, cell: (one) => String(one.priority) },
   ];
-  list.append(table(t("Items"), columns, page.items), more(list, page.after, (next) => drawAll(list, here, search, next)));
+  list.append(table(t("Items"), columns, page.items), more(here, page.after, (next) => drawAll(list, here, search, next)));
 }
 
-function more(list, after, next) {
+function more(here, after, next) {
   if (after === null) return "";
-  const go = button(t("Show more"), async () => {
-    go.remove();
-    await next(after);
-  });
+  const show = async () => {
+    try {
+      await next(after);
+      go.nextElementSibling.focus(); // what came
+      go.remove();
+    } catch (problem) {
+      here.say(problem.message);
+    }
+  };
+  const go = button(t("Show more"), oneAtATime(show));
   return go;
 }
 

@@ -36,6 +36,7 @@ const at = (id) => document.getElementById(id);
 let me = null;
 let turn = 0; // counts what was opened: a part that is slow to load must not be drawn over the next one
 let timer = null;
+let saying = null;
 
 // Frame: wait until Gradio has drawn it.
 function whenDrawn() {
@@ -107,7 +108,8 @@ function within(project, mine, box) {
       if (mine !== turn) return;
       timer = setInterval(async () => {
         if (document.hidden || document.querySelector("#concord dialog[open]") || !box.isConnected) return;
-        await look().catch((problem) => problem.rule === "signed-out" && trouble(problem)); // the next look may succeed
+        const problem = await look().then(() => null, (problem) => problem); // the next look may succeed
+        if (!problem || problem.rule === "signed-out") tellLogin(problem);
       }, LIVE);
     },
   };
@@ -152,15 +154,15 @@ function go(hash) {
 function say(words) {
   at("said").textContent = words;
   at("said").classList.remove("unseen");
-  setTimeout(() => at("said").classList.add("unseen"), 4000);
+  clearTimeout(saying);
+  saying = setTimeout(() => at("said").classList.add("unseen"), 4000);
 }
 
 function trouble(problem) {
   if (!(problem instanceof Problem)) console.error(problem);
   const box = make("section.part.trouble", { role: "alert" }, make("h1", {}, t("That did not work")));
   if (problem.rule === "signed-out") {
-    const next = encodeURIComponent(location.pathname + location.hash);
-    box.append(make("p", {}, problem.message), make("a.primary", { href: `/login?next=${next}` }, t("Sign in")));
+    box.append(...wayBack(problem));
   } else {
     const text = problem instanceof Problem ? problem.message : t("The page made a mistake. Reload it.");
     box.append(make("p", {}, text), button(t("Try again"), () => open(false), "primary"));
@@ -168,6 +170,18 @@ function trouble(problem) {
   }
   at("concord").dataset.view = "ready";
   at("content").replaceChildren(box);
+}
+
+// A login that ends while something is shown (null: it is there again): what is filled in stays.
+function tellLogin(problem) {
+  const told = at("content").querySelector(":scope > .login-ended");
+  if (!problem) told?.remove();
+  else if (!told) at("content").prepend(make("section.part.trouble.login-ended", { role: "alert" }, wayBack(problem, "_blank")));
+}
+
+function wayBack({ message }, target = "") {
+  const next = encodeURIComponent(location.pathname + location.hash);
+  return [make("p", {}, message), make("a.primary", { href: `/login?next=${next}`, target }, t("Sign in"))];
 }
 
 whenDrawn();

@@ -1,6 +1,6 @@
 // Who has which part in the project, and the links with which others may join.
 
-import { ago, ask, button, count, field, make, note, number, select, showOnce, table, tick, when } from "./dom.js";
+import { ago, ask, button, count, field, make, note, number, oneAtATime, select, showOnce, table, tick, when } from "./dom.js";
 import { changeMember, members } from "./person.js";
 import { t } from "../words.js";
 
@@ -36,8 +36,7 @@ function inviting(here) {
   const form = make(
     "form.panel.invite",
     {
-      onsubmit: async (event) => {
-        event.preventDefault();
+      onsubmit: oneAtATime(async () => {
         said.hidden = true;
         try {
           const skills = boxes.filter(([, box]) => box.checked).map(([skill]) => skill);
@@ -49,7 +48,7 @@ function inviting(here) {
           said.textContent = problem.message;
           said.hidden = false;
         }
-      },
+      }),
     },
     make("h2", {}, t("Invite somebody")),
     make(

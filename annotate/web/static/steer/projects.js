@@ -45,9 +45,9 @@ function card(project) {
 // One after another: a report takes the server a moment.
 async function fill({ call }, cards) {
   for (const { project, facts } of cards) {
-    if (!facts.isConnected && document.getElementById("content").contains(facts)) return;
     try {
       const report = await call("GET", `/api/v1/projects/${project.id}/report`);
+      if (!facts.isConnected) return; // another part is shown by now
       const { all: slots, filled } = report.slots;
       const alpha = report.agreement.krippendorff_alpha_nominal;
       facts.replaceChildren(

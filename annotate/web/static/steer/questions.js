@@ -1,6 +1,6 @@
 // What raters ask about items, the open ones first; owners reply.
 
-import { ago, area, field, make, note } from "./dom.js";
+import { ago, area, field, make, note, oneAtATime } from "./dom.js";
 import { fill } from "./live.js";
 import { t } from "../words.js";
 
@@ -44,8 +44,7 @@ function question(one, here, look) {
 function replying(one, here, look) {
   const words = area("", 2, { maxLength: 5000, required: true });
   const said = make("p.alert", { role: "alert", hidden: true });
-  const send = async (event) => {
-    event.preventDefault();
+  const send = async () => {
     try {
       await here.api("POST", `questions/${one.question}/reply`, { text: words.value });
       here.say(t("The rater sees it when they next look."));
@@ -56,7 +55,7 @@ function replying(one, here, look) {
       said.hidden = false;
     }
   };
-  return make("form", { onsubmit: send }, field(t("Reply"), words), said, make("button.primary", {}, t("Send")));
+  return make("form", { onsubmit: oneAtATime(send) }, field(t("Reply"), words), said, make("button.primary", {}, t("Send")));
 }
 
 // How many wait for a reply, beside the name of this part.

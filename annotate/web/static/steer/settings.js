@@ -1,6 +1,6 @@
 // Everything that can change about a project: its settings, guidelines, whether it is open, and who is told of events.
 
-import { area, ago, ask, button, field, input, make, note, rendered, showOnce, table, tick } from "./dom.js";
+import { area, ago, ask, button, field, input, make, note, oneAtATime, rendered, showOnce, table, tick } from "./dom.js";
 import { settingsForm, withPreview } from "./form.js";
 import { markdown } from "./new.js";
 import { later, t } from "../words.js";
@@ -45,8 +45,7 @@ async function guidelines(here) {
   const said = make("p", { role: "status" });
   const publish = make("button.primary", { disabled: true }, t("Put the new version in force"));
   words.addEventListener("input", () => (publish.disabled = !words.value.trim() || words.value === now.text));
-  const send = async (event) => {
-    event.preventDefault();
+  const send = async () => {
     try {
       await here.api("POST", "guidelines", { text: words.value });
       here.say(t("The new guidelines are in force."));
@@ -58,7 +57,7 @@ async function guidelines(here) {
   };
   return make(
     "form.panel",
-    { onsubmit: send },
+    { onsubmit: oneAtATime(send) },
     make("h2", {}, t("Guidelines")),
     note(guideline ? t("Version {version} is in force. A new one must be read by every rater before the next item; each answer says under which version it was given.", { version: guideline }) : t("There are none yet. Raters read them before the first item.")),
     guideline ? make("details", {}, make("summary", {}, t("As raters read them")), make("div.text", {}, rendered(now.html))) : null,
@@ -166,8 +165,7 @@ async function webhooks(here) {
   const url = input("", { type: "url", required: true, maxLength: 2000, placeholder: "https://…" });
   const boxes = EVENTS.map((event) => [event, tick(event === "answer.stored")]);
   const said = make("p.alert", { role: "alert", hidden: true });
-  const add = async (event) => {
-    event.preventDefault();
+  const add = async () => {
     said.hidden = true;
     try {
       const events = boxes.filter(([, box]) => box.checked).map(([name]) => name);
@@ -191,7 +189,7 @@ async function webhooks(here) {
     { key: "remove", label: t("Remove"), cell: (hook) => button(t("Remove"), () => remove(hook)) },
   ];
   const choice = make("fieldset.inline", {}, make("legend", {}, t("Events")), boxes.map(([event, box]) => field(event, box)));
-  const form = make("form", { onsubmit: add }, field(t("Address"), url), choice, said, make("button.quiet", {}, t("Add")));
+  const form = make("form", { onsubmit: oneAtATime(add) }, field(t("Address"), url), choice, said, make("button.quiet", {}, t("Add")));
   return make(
     "section.panel",
     {},
