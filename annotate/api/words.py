@@ -17,7 +17,7 @@ LANGUAGES = Path(__file__).parent.parent / "languages"
 COOKIE = "concord_language"
 COOKIE_SECONDS = 365 * 24 * 3600
 ENGLISH = "en"
-LONGEST = 2000  # characters of a message that is looked up
+LONGEST = 500  # characters of a message that is looked up: in longer ones, places could be tried for seconds
 RIGHT_TO_LEFT = {"ar", "dv", "fa", "he", "ps", "ur", "yi"}
 _PLACE = re.compile(r"\{(\w+)\}")
 

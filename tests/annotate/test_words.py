@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from html import escape
 from pathlib import Path
 
@@ -120,6 +121,14 @@ def test_a_made_sentence_finds_its_translation() -> None:
     assert "review" not in right, "values that are words of ours are translated, too"
     assert translated("de", "Nobody ever wrote this.") == "Nobody ever wrote this."
     assert translated("en", "Read the guidelines first.") == "Read the guidelines first."
+
+
+def test_no_sentence_takes_long_to_find() -> None:
+    """Somebody may have a refusal quote what they like."""
+    for quoted in (" " * 600 + " for" * 310, " " * 200 + " for" * 70, " x" * 100 + " for" * 60):
+        began = time.process_time()
+        translated("de", f"This answer can't be stored: ratings: there is no dimension {quoted!r}; there are 'a'.")
+        assert time.process_time() - began < 0.3
 
 
 def test_refusals_are_in_the_language_of_who_asks(server: Server) -> None:
