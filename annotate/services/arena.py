@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from annotate.services.answers import Receipt, Shown, in_import_order, submit
 from annotate.services.assignment import lock_member
 from annotate.services.exchange import import_items
-from annotate.services.projects import comes_first, note
+from annotate.services.projects import comes_first, lock_project, note
 from annotate.services.refusals import Refused
 from annotate.store.tables import Answer, Assignment, Chat, Item, Member, Project
 from preferences import contract
@@ -175,6 +175,7 @@ def vote(
     The item's responses stand as on the screen. The same vote with the same `key` again returns the first receipt.
     """
     now = time.time() if now is None else now
+    lock_project(session, project)  # before the member, as whoever changes the project does
     lock_member(session, member)
     chat = chat_of(session, member, chat_id, lock=True)
     answer = in_import_order((0, 1), given)

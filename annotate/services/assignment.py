@@ -163,11 +163,16 @@ def is_free(now: float) -> ColumnElement[bool]:
 
 
 def lock_member(session: Session, member: Member) -> None:
-    """Let one rater's requests take turns, so that two tabs can't both open the same item (PostgreSQL only)."""
+    """Let one person's requests take turns, so that two tabs can't both open the same item (PostgreSQL only).
+
+    Raises Refused where they were removed, or erased, while this one waited.
+    """
     if session.get_bind().dialect.name == "sqlite" or session.info.get("locked") == member.id:
         return
     as_it_is = {"populate_existing": True}  # what others have changed while this one waited
     session.scalars(select(Member).where(Member.id == member.id).with_for_update(), execution_options=as_it_is).one()
+    if member.removed_at is not None:
+        raise Refused("forbidden", "You may not do this here any more.")
     session.info["locked"] = member.id  # a session is one transaction here
 
 

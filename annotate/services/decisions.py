@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from annotate.services.answers import GivenAnswer, Shown, in_import_order, standing_answers
+from annotate.services.assignment import lock_member
 from annotate.services.items import item_of
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
@@ -63,6 +64,7 @@ def decide(
     The same again, by the same person, stores nothing. Raises Refused for a gold item, for one that nobody has
     answered, and for what does not fit.
     """
+    lock_member(session, member)
     project = session.get_one(Project, member.project_id)
     view = look(session, member, item_id)
     if not (view.votes or _votes(session, view.item)):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from annotate.services.assignment import given_to
+from annotate.services.assignment import given_to, lock_member
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
 from annotate.services.webhooks import announce
@@ -17,6 +17,7 @@ def ask(session: Session, member: Member, assignment_id: int, text: str) -> int:
     """Store a rater's question about an item that they were given. Returns its number."""
     if not text.strip():
         raise Refused("bad-input", "Write what you would like to ask.")
+    lock_member(session, member)
     item = given_to(session, member, assignment_id).item_id
     question = Question(item_id=item, member_id=member.id, text=text.strip(), asked_at=time.time())
     session.add(question)
@@ -52,6 +53,7 @@ def reply(session: Session, project_id: int, question_id: int, text: str, *, by:
     """Answer a question; a second reply takes the place of the first, and is unread again."""
     if not text.strip():
         raise Refused("bad-input", "Write a reply.")
+    lock_member(session, by)
     query = select(Question).join(Item).where(Question.id == question_id, Item.project_id == project_id)
     question = session.scalars(query.with_for_update(of=Question)).one_or_none()
     if question is None:

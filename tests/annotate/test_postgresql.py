@@ -1,24 +1,27 @@
 """The same promises on a real PostgreSQL, where raters' transactions truly run at the same time."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from annotate.services import assignment
+from annotate.services import arena, assignment
 from annotate.services.answers import Receipt, submit
 from annotate.services.assignment import Given
 from annotate.services.people import THROTTLE_FAILURES, Throttled, check_password
+from annotate.services.privacy import erase
 from annotate.services.refusals import Refused
 from annotate.store.database import Database, open_database
-from annotate.store.tables import Answer, Member, Project
+from annotate.store.tables import Answer, Chat, Member, Project, Question
 from preferences import contract
 from tests.annotate.conftest import FOUR, PAIR, Annotate
+from tests.annotate.house import House, item
 
 ANSWERS = [
     {"rater": "w1", "ranks": [1, 2], "strength": -2, "seconds": 3.25},
@@ -198,3 +201,54 @@ def test_imports_and_exports_at_once(on_postgresql: Annotate) -> None:
     assert sorted(one["items"] for one in counts) == [0, 40]
     at_once(lambda folder: annotate.ok("export", "p", folder), ["one", "two"])
     assert annotate.rows("one/rankings.jsonl") == annotate.rows("two/rankings.jsonl")
+
+
+def test_what_is_asked_while_its_asker_is_erased_is_not_kept(new_database: Callable[[], str]) -> None:
+    house = House(new_database(), item("a"))
+    task = house.ask("anna", "POST", "/next", {})["task"]
+    with house.database.write() as session, ThreadPoolExecutor(1) as pool:
+        anna = session.scalars(select(Member).where(Member.rater == "anna")).one()
+        erase(session, house.project, anna.id, by=None)
+        body = {"assignment": task["assignment"], "text": "Words of mine"}
+        asked = pool.submit(house.ask, "anna", "POST", "/questions", body, 403)
+        until_somebody_waits(house.database)
+        session.commit()
+        asked.result(30)
+    with house.database.read() as session:
+        assert session.query(Question).all() == []
+
+
+def test_a_vote_and_a_change_of_the_project_take_turns(
+    new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(new_database(), arena=["a", "b"])
+    with house.database.write() as session:
+        anna = session.scalars(select(Member).where(Member.rater == "anna")).one()
+        chat = arena.open_chat(session, anna, session.get_one(Project, house.project), ["a", "b"], fresh=False)
+        chat.turns = [{"user": "Hello", "replies": ["x", "y"]}]
+    changed: list[Future[Any]] = []
+
+    def while_it_votes(*given: Any, **more: Any) -> Chat:
+        """The vote has its first locks; the change wants its own, and then the vote the rest."""
+        if not changed:
+            headers = house.headers["olga"] | {"If-Match": '"1"'}
+            changed.append(pool.submit(house.client.patch, house.address, json={"qualify": 2}, headers=headers))
+            until_somebody_waits(house.database)
+        return chat_of(*given, **more)
+
+    chat_of = arena.chat_of
+    monkeypatch.setattr(arena, "chat_of", while_it_votes)
+    with ThreadPoolExecutor(1) as pool:
+        house.ask("anna", "POST", f"/chats/{chat.id}/vote", {"key": "a key of mine", "strength": -1})
+    assert changed[0].result().status_code == 200
+
+
+def until_somebody_waits(database: Database) -> None:
+    """For a lock that another transaction has."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    ends = time.monotonic() + 20
+    with database.engine.connect() as connection:
+        while not connection.scalar(waiting):
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+            connection.rollback()
