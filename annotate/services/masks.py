@@ -73,8 +73,10 @@ def restore_names(text: str, original: str, names: Sequence[str]) -> str | None:
     """
     blocks, finder = text.count(BLOCK), _finder(tuple(names))
     hidden = [found.group() for found in finder.finditer(original)] if finder else []
-    if not blocks or not hidden:
+    if not blocks:
         return text
+    if not hidden:  # the blocks are the response's own, or the owner has taken names off the list since
+        return text if BLOCK in original else None
     if len(set(hidden)) == 1:
         hidden = hidden[:1] * blocks
     if len(hidden) != blocks:

@@ -138,7 +138,8 @@ def test_hidden_names_come_back_into_what_was_rewritten() -> None:
     assert restore_names("Nothing hidden.", original, names) == "Nothing hidden."
     assert restore_names(f"I, {BLOCK}, like it.", original, names) is None, "which of them?"
     assert restore_names(f"{BLOCK} and {BLOCK}", "I am Claude.", names) == "Claude and Claude"
-    assert restore_names(f"A bar {BLOCK}", "no names", names) == f"A bar {BLOCK}"
+    assert restore_names(f"A bar {BLOCK}", f"A bar: {BLOCK}", names) == f"A bar {BLOCK}"
+    assert restore_names(f"As {BLOCK} I", original, []) is None, "the owner has taken the names off the list since"
 
 
 def test_no_export_teaches_to_write_blocks(database: Database) -> None:
