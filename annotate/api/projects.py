@@ -51,7 +51,7 @@ class ProjectOut(BaseModel):
     spans: bool
     mask: list[str]
     practice: int
-    pay: Pay | None
+    pay: Pay | None = Field(description="for owners")
     arena: list[str]
     guideline: int | None
     version: int
@@ -241,6 +241,7 @@ def _out(project: Project, role: str, guideline: int | None) -> ProjectOut:
         {
             **{name: getattr(project, name) for name in ProjectOut.model_fields if hasattr(project, name)},
             "role": role,
+            "pay": project.pay if role == "owner" else None,
             "closed": project.closed_at is not None,
             "guideline": guideline,
         }

@@ -88,8 +88,8 @@ def submit(
         kind = "surplus" if slot is None else "rated"
     elif given.purpose == "gold" and project.closed_at is not None:
         kind = "surplus"  # as any other answer to it, so that nobody can tell
-    if stored and answer.seconds is not None:  # the time of a change comes on top
-        answer = answer.model_copy(update={"seconds": answer.seconds + (stored[-1].seconds or 0.0)})
+    if stored and stored[-1].seconds is not None:  # the time of a change comes on top
+        answer = answer.model_copy(update={"seconds": stored[-1].seconds + (answer.seconds or 0.0)})
     number = session.scalar(
         insert(AnswerRow)
         .values(

@@ -83,7 +83,7 @@ def forecast(per_day: Mapping[date, int], left: int, today: date, *, closed: boo
     that is closed, has nothing left, has no answers yet, or would take more than ten years.
     """
     last = sorted(day for day, count in per_day.items() if count)[-DAYS:]
-    rate = sum(per_day[day] for day in last) / ((today - last[0]).days + 1) if last else 0.0
+    rate = sum(per_day[day] for day in last) / max(1, (today - last[0]).days + 1) if last else 0.0  # clocks go back
     days = left / rate if rate > 0 else 0.0
     known = not closed and 0 < days <= LONGEST_FORECAST
     day = (today + timedelta(days=ceil(days))).isoformat() if known else None

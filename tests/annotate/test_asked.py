@@ -82,7 +82,7 @@ def test_practice_comes_first_and_explains(server: Server) -> None:
 
 def test_a_rater_who_is_sent_back_practises_anew_and_no_late_receipt_admits_them(tmp_path: Path) -> None:
     gold = [{"id": f"g{n}", "prompt": f"g{n}", "gold": [1, 2, 3]} for n in range(3)]
-    small = Small(tmp_path, [*gold, {"id": "r", "prompt": "r"}], raters=1, qualify=1, practice=0)
+    small = Small(tmp_path, [*gold, {"id": "r", "prompt": "r"}], raters=1, qualify=1, practice=0, gold_rate=0.0)
     first = small.given(0)
     small.submit(0, first, [1, 2, 3], key="the first")
     real = small.given(0, now=1001.0)
@@ -153,6 +153,9 @@ def test_a_change_of_mind_adds_its_time_and_keeps_the_rest(server: Server) -> No
     assert mine["earned"] == pytest.approx(18 * 65 / 3600) and mine["pay"]["currency"] == "EUR"
     newest = cleo.http.get(f"{cleo.project}/answers/mine").json()["answers"][0]
     assert (newest["prompt"], newest["ranks"], newest["revision"]) == ("Name a number!", [1, 2, 3], 2)
+    answered(cleo, task, key="without a time", revises=newest["answer"], seconds=None)
+    mine = cleo.http.get(f"{cleo.project}/mine").json()
+    assert (mine["answers"], mine["active_seconds"]) == (3, 65.0)
 
 
 def test_a_question_finds_its_reply(server: Server) -> None:

@@ -30,6 +30,8 @@ def test_forecast_by_hand() -> None:
     assert found == {"day": "2026-11-24", "per_day": 7 / 8, "left": 7}
     # The same answers, and then four days without: it slows down.
     assert forecast(days(5, 10, 15), 25, MONDAY + timedelta(days=3))["per_day"] == 5.0
+    # The server's clock was set back by a day.
+    assert forecast(days(10), 25, MONDAY - timedelta(days=1))["per_day"] == 10.0
 
 
 def test_no_forecast_without_ground() -> None:
@@ -123,6 +125,11 @@ def test_reviewers_see_pseudonyms_and_no_pay(house: House) -> None:
     raters = [one["pseudonym"] for one in facts["people"] if one["role"] == "rater"]
     assert raters == sorted(raters), "the order of the names would say something, too"
     assert person(house, "anna", "rita")["position_bias"] == person(house, "anna")["position_bias"]
+
+
+def test_what_is_paid_is_for_owners(house: House) -> None:
+    assert house.ask("olga", "GET", "")["pay"] == PAY
+    assert house.ask("rita", "GET", "")["pay"] is None
 
 
 def test_the_agreement_alone_is_the_reports(house: House) -> None:
