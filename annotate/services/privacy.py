@@ -82,7 +82,7 @@ def erase(session: Session, project_id: int, member_id: int, *, by: Member | Non
     session.execute(delete(Question).where(Question.member_id == member.id))
     session.execute(update(Question).where(Question.replied_by == member.id).values(reply="", replied_by=None))
     session.execute(update(Decision).where(Decision.member_id == member.id).values(rationale=None))
-    session.execute(update(Chat).where(Chat.member_id == member.id, Chat.item_id.is_(None)).values(turns=[]))
+    session.execute(update(Chat).where(Chat.member_id == member.id).values(turns=[]))  # what was voted on is an item
     free_leases(session, member)
     member.pseudonym = member.rater = new_pseudonym()
     member.person_id = None
