@@ -69,10 +69,8 @@ def _head(folder: str) -> str:
     spoken = f'<meta name="concord-languages" content="{escape(json.dumps(languages(), ensure_ascii=False))}">'
     head = spoken + f'<link rel="icon" href="{stamp("icon.svg")}"><script src="{stamp("look-first.js")}"></script>'
     head += "".join(f'<link rel="stylesheet" href="{stamp(sheet)}">' for sheet in sheets)
-    return (
-        head
-        + f'<script type="module" src="{stamp(f"{folder}/page.js")}"></script><meta name="color-scheme" content="light dark">'
-    )
+    head += f'<script type="module" src="{stamp(f"{folder}/page.js")}"></script>'
+    return head + '<meta name="color-scheme" content="light dark">'
 
 
 def _theme() -> gr.themes.Base:

@@ -251,7 +251,16 @@ def policy(answer: httpx.Response) -> dict[str, str]:
 
 def test_headers_of_every_answer(server: Server, signed_in: dict[str, Visitor]) -> None:
     drawn = ("/owner/", "/owner/theme.css", "/owner/config")
-    plain = ("/login", "/", "/api/v1/me", "/api/v1/openapi.json", "/nothing", "/static/rate/page.js", "/healthz", "/metrics")
+    plain = (
+        "/login",
+        "/",
+        "/api/v1/me",
+        "/api/v1/openapi.json",
+        "/nothing",
+        "/static/words.js",
+        "/healthz",
+        "/metrics",
+    )
     for path in (*drawn, *plain):
         answer = signed_in["olga"].http.get(path)
         found, headers = policy(answer), answer.headers

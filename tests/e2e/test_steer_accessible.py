@@ -1,4 +1,4 @@
-"""The owner's and the reviewer's page for everybody: axe on every part in light and dark, narrow, large, by keyboard."""
+"""The owner's and the reviewer's page for everybody: axe on every part, light and dark, narrow, large, by keyboard."""
 
 from collections.abc import Callable
 from typing import Any
