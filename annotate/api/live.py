@@ -17,6 +17,7 @@ from annotate.api.render import mask_names, to_html
 from annotate.services import endpoints
 from annotate.services.arena import Begun, keep_reply, let_go
 from annotate.services.endpoints import Endpoint, Failed
+from annotate.services.masks import unmasked
 from annotate.services.pace import Pace
 from annotate.services.refusals import Refused
 from annotate.store.database import Database
@@ -155,9 +156,7 @@ class Writing:
     async def _cut(self, side: int, keep: Keep) -> None:
         """Stopped: what is shown of this side becomes its reply."""
         reply = self.pace.replies[side]
-        shown = reply.text[: len(reply.shown)]
-        if self.begun.mask:  # not in the middle of a name, which would not be found any more
-            shown = shown[: max(shown.rfind(" "), 0)]
+        shown = unmasked(reply.text, self.begun.mask, len(reply.shown))
         if shown.strip():
             await keep(side, shown)
             self._replies[side] = shown

@@ -162,12 +162,17 @@ def _trust() -> ssl.SSLContext:
 
 async def _listen(response: httpx.Response, hear: Callable[[str], None]) -> None:
     """Read server-sent events up to the end of the reply. Raises Failed."""
-    rest, read, text, finished = b"", 0, _Text(hear), False
+    line_so_far: list[bytes] = []
+    read, text, finished = 0, _Text(hear), False
     async for data in response.aiter_raw():
         read += len(data)
         if read > MOST_BYTES:
             raise Failed("garbled", "too much")
-        *lines, rest = (rest + data).split(b"\n")
+        line_so_far.append(data)
+        if b"\n" not in data:
+            continue
+        *lines, rest = b"".join(line_so_far).split(b"\n")
+        line_so_far = [rest]
         for line in lines:
             if not line.startswith(b"data:"):
                 continue

@@ -25,6 +25,16 @@ def mask_names(text: str, names: Sequence[str]) -> tuple[str, int]:
     return finder.subn(BLOCK, text) if finder else (text, 0)
 
 
+def unmasked(text: str, names: Sequence[str], length: int) -> str:
+    """The part of a text that makes the first `length` characters of `mask_names` of it; a name is in it whole."""
+    finder, end, shown = _finder(tuple(names)), 0, 0
+    for found in finder.finditer(text) if finder else ():
+        if shown + found.start() - end >= length:
+            break
+        shown, end = shown + found.start() - end + len(BLOCK), found.end()
+    return text[: end + max(0, length - shown)]
+
+
 def count_masked(items: Iterable[Sequence[Sequence[dict[str, Any]]]], names: Sequence[str]) -> dict[str, int]:
     """In how many `responses`, and in how many `items`, a name is hidden; items are responses are lists of turns."""
     finder = _finder(tuple(names))

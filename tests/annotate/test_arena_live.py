@@ -1,9 +1,10 @@
 # ruff: noqa: F811 (fixtures are imported, and then asked for)
 """The arena while models write: pace, stopping, two windows; endpoints that do wrong whatever can be; their file."""
 
+import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,20 @@ def test_replies_that_are_odd_are_stored_as_text(scene: Callable[..., Scene]) ->
     stored = here.rows(Chat)[0].turns[0]["replies"]
     assert heard.whole and stored[side] == "a\ufffdb \ufffd 🙂 \ufffd" and stored[1 - side] == ""
     assert here.anna.vote(chat, 0).status_code == 200
+
+
+def test_a_line_without_end_takes_no_time() -> None:
+    """Its pieces must not be put together anew with each that comes: nobody else is answered meanwhile."""
+
+    class Endless:
+        async def aiter_raw(self) -> AsyncIterator[bytes]:
+            for _ in range(8_000):
+                yield b"x" * 1_000
+
+    began = time.process_time()
+    with pytest.raises(endpoints.Failed, match="broke off"):
+        asyncio.run(endpoints._listen(Endless(), lambda piece: None))  # type: ignore[arg-type]
+    assert time.process_time() - began < 1
 
 
 def test_ten_megabytes_are_cut(scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) -> None:

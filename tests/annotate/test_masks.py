@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from annotate.services.masks import count_masked, mask_names
+from annotate.services.masks import count_masked, mask_names, unmasked
 
 NAMES = ["GPT-4", "Claude", "文心一言", "C++", "Яндекс", "a.b*c(", "-", " ", "Llama 3"]
 
@@ -31,6 +31,17 @@ def test_names_are_hidden(text: str, masked: str) -> None:
 
 def test_no_names_hide_nothing() -> None:
     assert mask_names("GPT-4 - x", []) == mask_names("GPT-4 - x", ["-", ""]) == ("GPT-4 - x", 0)
+
+
+def test_what_is_shown_of_a_reply_is_what_is_kept_of_it() -> None:
+    """Names longer and shorter than the bar; none of them is cut, so that all are hidden again."""
+    names = ["o1", "Mistral Large", "GPT-4"]
+    text = "o1 o1 o1 o1 o1 o1 I am Mistral Large and gpt-4o-mini-2024 is not me, good to know."
+    masked = mask_names(text, names)[0]
+    for length in range(len(masked) + 1):
+        kept = mask_names(unmasked(text, names, length), names)[0]
+        assert masked.startswith(kept) and kept[:length] == masked[:length] and kept[length:].strip("█") == ""
+    assert unmasked(text, [], 7) == text[:7]
 
 
 def test_responses_and_items_with_a_name_are_counted() -> None:
