@@ -162,6 +162,22 @@ def test_a_connection_that_breaks_is_taken_up_again(arena: Callable, page: Any, 
     assert page.locator(".reply .body").count() == 2
 
 
+def test_what_is_said_after_the_login_has_ended_is_kept(arena: Callable, page: Any, sign_in: Callable) -> None:
+    login = arena("say:Hm.", "say:**Bold** and `plain`.")
+    page.context.clear_cookies()
+    held: list[Any] = []
+    page.route("**/api/v1/me", lambda route: route.continue_() if held else held.append(route))
+    say(page, "A long question, written with care")
+    page.locator("#words").press_sequentially("And")
+    held[0].continue_()
+    page.get_by_role("link", name="Sign in again").wait_for()
+    sign_in(page, page.url, login)
+    page.locator("#concord.arena[data-view=work]").wait_for()
+    assert page.locator("#words").input_value() == "A long question, written with care\n\nAnd"
+    page.keyboard.press("Enter")
+    both_answered(page)
+
+
 def test_stop_keeps_what_is_shown(arena: Callable, page: Any) -> None:
     arena(LONG, "waits:Left")
     say(page, "Go on")

@@ -8,7 +8,7 @@ import { viewMenu } from "../look.js";
 import { openGuidelines, welcome } from "../rate/dialogs.js";
 import { announce, at, element, link, page, say, setPage, view, whenDrawn } from "../dom.js";
 import { pairInWords } from "../rate/item.js";
-import { singleKeys } from "../rate/keys.js";
+import { keyOf, singleKeys } from "../rate/keys.js";
 import { store } from "../rate/outbox.js";
 import { Problem, call, whoAmI } from "../server.js";
 import { takeSeconds, watchPresence } from "../rate/time.js";
@@ -151,8 +151,7 @@ async function listen() {
 // The server does not take it: it goes back into the box, with the reason.
 async function refused(problem, turn) {
   mode = "idle";
-  trouble(null);
-  if (problem.rule === "signed-out") return trouble(problem);
+  trouble(problem.rule === "signed-out" ? problem : null);
   if (MUST_READ.includes(problem.rule)) {
     await welcome(inProject, () => {});
     view("work");
@@ -161,14 +160,14 @@ async function refused(problem, turn) {
   if (turn.sides.every((side) => side.html === null)) {
     turns = turns.filter((one) => one !== turn);
     turn.remove();
-    at("words").value ||= turn.text;
+    at("words").value = [turn.text, at("words").value].filter((text) => text.trim()).join("\n\n");
     grow();
     keep();
   } else {
     turn.end();
   }
   const reload = ["key-reused", "wrong-version", "already-answered"].includes(problem.rule);
-  say("error", problem.message, ...(reload ? [" ", link(t("Reload"), location.href)] : []));
+  if (problem.rule !== "signed-out") say("error", problem.message, ...(reload ? [" ", link(t("Reload"), location.href)] : []));
   refresh();
 }
 
@@ -298,7 +297,8 @@ function stuck(problem) {
 function keydown(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented) return;
   if (page().dataset.view !== "work" || page().querySelector("dialog[open]")) return;
-  const { target, key } = event;
+  const { target } = event;
+  const key = keyOf(event);
   if (target.closest("textarea")) {
     if (key === "Escape") target.blur();
     if (key !== "Enter" || event.shiftKey || target.id !== "words") return;
@@ -313,7 +313,7 @@ function keydown(event) {
     else sendVote();
   } else if (singleKeys() && !event.repeat && !at("verdict").hidden) {
     if (/^[1-7]$/.test(key) && mode === "idle") vote.digit(Number(key));
-    else if (key.toUpperCase() === "X" && mode === "idle") vote.toggleBad();
+    else if (key === "X" && mode === "idle") vote.toggleBad();
   }
 }
 
