@@ -301,3 +301,15 @@ def test_fingers_have_room(phone: Any, server: Server, house: House, begin: Call
         phone.locator("#rationale").fill("So.")
         phone.locator("#submit").tap()
         phone.locator("#prompt").get_by_text("Which city?").wait_for()
+
+
+def test_line_ends_of_another_system_are_no_rewrite(page: Any, server: Server, house: House, begin: Callable) -> None:
+    login = house.project("line-ends", pair(first="one\r\ntwo", second="three\r\nfour"), gold_rate=0.0, edit=True)
+    begin(page, server.url, login)
+    press(page, "4", "e")
+    page.get_by_role("button", name="instead").click()
+    assert page.locator(".writer .state").inner_text() == "Not changed yet"
+    page.locator("#rewritten").press_sequentially("x")
+    page.locator(".writer").get_by_text("Kept ✓").wait_for()
+    page.keyboard.press("Backspace")
+    page.locator(".writer").get_by_text("Not changed yet").wait_for()

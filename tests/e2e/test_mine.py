@@ -53,6 +53,7 @@ def test_my_answers_are_listed_and_changed(
     page.get_by_role("button", name="Change the answer to: First?").click()
     page.locator("#prompt").get_by_text("First?").wait_for()
     assert page.locator("#mine[open]").count() == 0
+    assert page.evaluate("document.activeElement.id") == "prompt"
     assert "You are changing this answer" in page.locator("#hint").inner_text()
     page.keyboard.press("7")
     page.keyboard.press("Enter")

@@ -10,7 +10,8 @@ const LONGEST = 20000; // characters that the server takes
 export class Rewrite {
   constructor(item) {
     this.item = item;
-    this.texts = item.task.texts ?? []; // as the rater has left each
+    this.originals = (item.task.texts ?? []).map((text) => text.replace(/\r\n?/g, "\n")); // as a text field has them
+    this.texts = this.originals; // as the rater has left each
     const { edited } = item.rating;
     if (edited) this.texts = this.texts.with(edited.response, edited.text);
     this.writing = null; // the response that is being rewritten
@@ -81,7 +82,7 @@ export class Rewrite {
     const { edited } = this.item.rating;
     if (!edited) return;
     const { response } = edited;
-    this.texts = this.texts.with(response, this.item.task.texts[response]);
+    this.texts = this.texts.with(response, this.originals[response]);
     this.#leave();
     this.item.give((rating) => (rating.edited = null));
     announce(t("The rewrite is taken back."));
@@ -105,7 +106,7 @@ export class Rewrite {
 
   #writer(index) {
     const { item } = this;
-    const original = item.task.texts[index];
+    const original = this.originals[index];
     const box = element("div", "", "writer");
     const label = element("label", t("Your version of response {letter}", { letter: letter(index) }));
     const field = element("textarea");
@@ -151,7 +152,7 @@ export class Rewrite {
     if (this.item.rating.edited?.response === from) this.item.give((rating) => (rating.edited = null));
     this.begin(to);
     const field = at("rewritten");
-    if (field.value.trim() !== this.item.task.texts[to].trim()) field.dispatchEvent(new Event("input"));
+    if (field.value.trim() !== this.originals[to].trim()) field.dispatchEvent(new Event("input"));
   }
 
   #done() {

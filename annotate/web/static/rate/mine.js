@@ -119,7 +119,10 @@ function drawAnswer(answer) {
     button.addEventListener("click", async () => {
       const problem = await change(answer.answer);
       if (problem) say("mine-error", t("Not opened. {why}", { why: problem }));
-      else at("mine").close();
+      else {
+        at("mine").close();
+        at("prompt").focus({ preventScroll: true }); // and not the button that opened the list
+      }
     });
     line.append(button);
   }
