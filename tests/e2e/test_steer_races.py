@@ -101,3 +101,34 @@ def test_more_items_can_be_asked_for_again(page: Any, server: Server, steered: C
     page.get_by_role("button", name="Show more").click()
     page.get_by_text("Prompt 59?").wait_for()
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Items"
+
+
+def test_a_list_of_people_keeps_the_focus_and_the_truth(
+    page: Any, house: House, server: Server, steered: Callable, sign_in: Callable
+) -> None:
+    place = steered(three_pairs(), skills=["law", "maths"])
+    sign_in(page, place.url("people"), place.owner)
+    page.get_by_role("button", name="Answers").focus()
+    page.keyboard.press("Enter")
+    page.locator("th[aria-sort=descending]").get_by_text("Answers").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Answers"
+    part = page.get_by_label(f"Part of {place.raters[0]}")
+    part.select_option("reviewer")
+    page.get_by_text("Saved ✓").wait_for()
+    assert part.input_value() == "reviewer"
+    assert house.run("SELECT role FROM members WHERE rater = ?", place.raters[0]) == [("reviewer",)]
+
+    house.run("UPDATE members SET version = version + 1 WHERE rater = ?", place.raters[1])  # meanwhile, elsewhere
+    part = page.get_by_label(f"Part of {place.raters[1]}")
+    part.select_option("owner")
+    page.get_by_role("alert").get_by_text("Somebody").or_(page.locator(".alert", has_text="Somebody")).first.wait_for()
+    assert part.input_value() == "rater"
+
+    page.get_by_role("link", name=place.raters[2], exact=True).click()
+    skills = page.locator(".actions input")
+    skills.first.wait_for()
+    page.evaluate("document.querySelectorAll('.actions input').forEach((box) => box.click())")  # the second is refused
+    page.locator(".actions .alert", has_text="Somebody").wait_for()
+    stored = house.run("SELECT skills FROM members WHERE rater = ?", place.raters[2])
+    ticked = [box.is_checked() for box in skills.all()]
+    assert ticked == [name in stored[0][0] for name in ("law", "maths")] and sum(ticked) == 1

@@ -1,6 +1,7 @@
 // Who has which part in the project, and the links with which others may join.
 
 import { ago, ask, button, count, field, make, note, number, oneAtATime, select, showOnce, table, tick, when } from "./dom.js";
+import { fill } from "./live.js";
 import { changeMember, members } from "./person.js";
 import { t } from "../words.js";
 
@@ -88,7 +89,7 @@ const sorting = { key: "rater", down: false };
 function list(people, here) {
   const box = make("div.list");
   const said = make("p.alert", { role: "alert", hidden: true });
-  const redraw = () => box.replaceChildren(table(t("Who is in the project"), columns, people, { state: sorting, redraw, rowKey: (one) => one.pseudonym }), said);
+  const redraw = () => fill(box, [table(t("Who is in the project"), columns, people, { state: sorting, redraw, rowKey: (one) => one.pseudonym }), said]);
   const role = (one) => {
     const chosen = select(one.role, roles(), { "aria-label": t("Part of {rater}", { rater: one.rater }), disabled: !one.login });
     chosen.addEventListener("change", async () => {
@@ -100,6 +101,7 @@ function list(people, here) {
         said.textContent = problem.message;
         said.hidden = false;
       }
+      chosen.value = one.role;
       redraw();
     });
     return chosen;

@@ -36,6 +36,7 @@ export async function actions(here, pseudonym) {
       if (problem.rule === "wrong-version") member = await here.api("GET", `people/${member.id}`);
       said.textContent = problem.message;
       said.hidden = false;
+      draw(); // what is ticked is what stands
     }
   }
 
