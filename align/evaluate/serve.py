@@ -44,6 +44,9 @@ _NOT_DONE: dict[str, tuple[Any, ...]] = {
 }
 
 
+Stop = Annotated[str, Field(max_length=1000)]  # after each token it is looked whether the reply ends in a part of one
+
+
 class Part(BaseModel):
     """A piece of a turn."""
 
@@ -72,7 +75,7 @@ class ChatRequest(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
 
     @property
     def turns(self) -> list[dict[str, str]]:
@@ -192,9 +195,12 @@ def _key(key_env: str | None) -> str | None:
     """The key that clients must send. Raises BadInput where the variable is empty."""
     if key_env is None:
         return None
-    if not os.environ.get(key_env):
+    key = os.environ.get(key_env)
+    if not key:
         raise BadInput(f"--api-key-env {key_env}: this environment variable is not set; put the key into it")
-    return os.environ[key_env]
+    if not key.isascii() or not key.isprintable() or key != key.strip():  # no header brings it as it is
+        raise BadInput(f"--api-key-env {key_env}: a key is printable ASCII, with no space or line break at its ends")
+    return key
 
 
 class Server(ThreadingHTTPServer):
@@ -288,7 +294,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()) or int(length) > LONGEST_BODY:
+        if not (length.isascii() and length.isdigit() and len(length) < 20) or int(length) > LONGEST_BODY:
             self.close_connection = True
             raise Refused(413, f"Send a body of at most {LONGEST_BODY} bytes, with its Content-Length.")
         return self.rfile.read(int(length))

@@ -177,6 +177,7 @@ def test_what_is_told_never_changes(text: str, stops: list[str], told: list[str]
         ({"tools": [{"type": "function"}]}, 400, "tools", "can't do that"),
         ({"temperature": -1}, 400, "temperature", "greater than or equal to 0"),
         ({"max_tokens": 0}, 400, "max_tokens", "greater than or equal to 1"),
+        ({"stop": "x" * 1001}, 400, None, "at most 1000"),
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])
@@ -208,6 +209,9 @@ def test_requests_that_are_none(url: str) -> None:
     host, port = place(url)
     with socket.create_connection((host, port)) as long:
         long.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n")
+        assert long.makefile("rb").read().startswith(b"HTTP/1.1 413 ")
+    with socket.create_connection((host, port)) as long:  # more digits than Python makes a number of
+        long.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")
         assert long.makefile("rb").read().startswith(b"HTTP/1.1 413 ")
 
 
@@ -248,10 +252,14 @@ def test_a_key_is_asked_for(tiny: Path) -> None:
         assert ask(url, tiny).status_code == 401
 
 
-def test_what_is_refused_before_anything_is_loaded(tiny: Path, reward_run: Path) -> None:
+def test_what_is_refused_before_anything_is_loaded(
+    tiny: Path, reward_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "no such folder" in refused("serve", "./nothing")
     assert "named twice" in refused("serve", tiny, f"{tiny}/")
     assert "TEST_NO_KEY" in refused("serve", tiny, "--api-key-env", "TEST_NO_KEY")
+    monkeypatch.setenv("TEST_ODD_KEY", "clé")  # which no client could send
+    assert "printable ASCII" in refused("serve", tiny, "--api-key-env", "TEST_ODD_KEY")
     assert "is a reward model" in refused("serve", reward_run, "--port", 0)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
