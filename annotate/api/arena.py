@@ -136,9 +136,9 @@ async def turn(project_id: Id, chat_id: Id, body: TurnIn, request: Request, aske
     writing = arena.writing.get(chat_id)
     if writing is None or writing.number != body.turn:
         TURNS.count(asker.person_id)
-        arena.check_room(asker.person_id)
         try:
-            begun = await run_sync(start)
+            with arena.room(asker.person_id):
+                begun = await run_sync(start)
         except Refused as error:
             writing = arena.writing.get(chat_id)  # begun by another request in the meantime
             if error.rule != "still-writing" or writing is None:

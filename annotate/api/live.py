@@ -8,7 +8,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -36,14 +37,21 @@ class Arena:
         self.database = database
         self.models = models
         self.writing: dict[int, Writing] = {}
+        self._starting: list[int] = []  # whose turns have room, and are on their way into `writing`
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def check_room(self, person: int) -> None:
-        """Raises Refused "too-many-requests" where enough is being written already."""
-        mine = sum(one.person == person for one in self.writing.values())
-        if mine >= MOST_EACH or len(self.writing) >= MOST:
+    @contextmanager
+    def room(self, person: int) -> Iterator[None]:
+        """Keeps room for a turn that is to start. Raises Refused "too-many-requests" where enough is written already."""
+        people = [one.person for one in self.writing.values()] + self._starting
+        if people.count(person) >= MOST_EACH or len(people) >= MOST:
             said = "Too many chats are being answered just now; try again in a moment."
             raise Refused("too-many-requests", said, retry_after=3.0)
+        self._starting.append(person)
+        try:
+            yield
+        finally:
+            self._starting.remove(person)
 
     def start(self, person: int, chat: int, number: int, begun: Begun) -> "Writing":
         """Ask the models for the replies that are missing, from now on, whether somebody listens or not."""

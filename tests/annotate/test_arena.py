@@ -21,7 +21,7 @@ from annotate.services.report import project_report
 from annotate.store.tables import Answer, AnswerText, Chat, Item, Member, Project
 from preferences.contract import Item as ImportItem
 from preferences.contract import write_preferences
-from tests.annotate.arena import KEY, Scene, Somebody, patient, rule, scene, world  # noqa: F401
+from tests.annotate.arena import KEY, Scene, Somebody, patient, rule, scene, until, world  # noqa: F401
 from tests.endpoints import TINY, Outside, align_serve
 
 # --- chat, vote, reveal -----------------------------------------------------------------------------------------
@@ -232,6 +232,28 @@ def test_limits(scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) ->
     assert turn(0, "one").status_code == 200
     slow = turn(1, "two")
     assert rule(slow) == (429, "too-many-requests") and int(slow.headers["Retry-After"]) >= 1
+
+
+def test_one_person_has_two_turns_written_at_once(scene: Callable[..., Scene], world: Outside) -> None:
+    """Also where all of them are sent at the same moment."""
+    here = scene("waits:Left", "waits:Right")
+    row = {"project_id": here.project, "member_id": here.anna.member, "created_at": 0.0, "updated_at": 0.0}
+    with here.database.write() as session:
+        chats = [Chat(models=["model-a", "model-b"], turns=[], **row) for _ in range(8)]
+        session.add_all(chats)
+    told: list[int] = []
+
+    def say(chat: Chat) -> None:
+        told.append(here.anna.post(f"/chats/{chat.id}/turns", turn=0, text="Hello").status_code)
+
+    threads = [threading.Thread(target=say, args=(chat,)) for chat in chats]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(told) >= 6)
+    world.go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(told) == [200, 200] + [429] * 6
 
 
 # --- what comes of it -----------------------------------------------------------------------------------------------
