@@ -42,7 +42,7 @@ class Arena:
 
     @contextmanager
     def room(self, person: int) -> Iterator[None]:
-        """Keeps room for a turn that is to start. Raises Refused "too-many-requests" where enough is written already."""
+        """Keeps room for a turn that is to start. Raises Refused "too-many-requests" where there is none."""
         people = [one.person for one in self.writing.values()] + self._starting
         if people.count(person) >= MOST_EACH or len(people) >= MOST:
             said = "Too many chats are being answered just now; try again in a moment."
