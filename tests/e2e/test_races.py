@@ -108,3 +108,30 @@ def test_digits_of_a_french_keyboard_choose_in_dialogs_too(
     page.keyboard.press("s")
     page.evaluate(FRENCH, ["#skip input", 2, "é"])
     assert page.locator("#skip input").nth(1).is_checked()
+
+
+def test_an_answer_on_its_way_does_not_come_again(
+    page: Any, server: Server, house: House, pairs: str, begin: Callable
+) -> None:
+    begin(page, server.url, pairs)
+    page.keyboard.press("2")
+    page.keyboard.press("Enter")
+    sees(page, "Second?")
+    page.get_by_text("Saved ✓").wait_for()
+    page.route("**/answers", lambda route: route.fulfill(**problem("failed", "The server failed.", 503)))
+    for prompt in ("Second?", "Third?"):
+        sees(page, prompt)
+        page.wait_for_timeout(500)  # the next one is fetched
+        page.keyboard.press("3")
+        page.keyboard.press("Enter")
+    page.get_by_text("Not saved yet").wait_for()
+    page.locator("#mine-open").click()
+    page.get_by_role("button", name="Change the answer to: First?").click()
+    sees(page, "First?")
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(800)
+    assert page.locator("#prompt").inner_text() == "First?", "what is being sent is asked about again"
+    page.unroute("**/answers")
+    page.evaluate("window.dispatchEvent(new Event('online'))")
+    page.get_by_role("heading", name="All done").wait_for()
+    assert [row["item"] for row in house.answers(pairs)] == ["i0", "i1", "i2"]

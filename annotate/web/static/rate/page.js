@@ -1,6 +1,5 @@
-// The rater's page: what comes when. It shows an item while the next one is being fetched, and sends answers in the
-// background. Drawing is in rate/item.js and rate/read.js, keys are in rate/keys.js, the clock is in rate/time.js,
-// sending in rate/outbox.js, drafts and leases are in rate/draft.js.
+// The rater's page: what comes when. It shows an item while the next one is fetched, and sends answers in the background.
+// Drawing is in item.js and read.js, keys in keys.js, the clock in time.js, sending in outbox.js, drafts in draft.js.
 
 import { viewMenu } from "../look.js";
 import { askFlags, askWhy, listChoices, openGuidelines, openKeys, welcome } from "./dialogs.js";
@@ -123,8 +122,10 @@ function advance() {
 // Nothing is here and nothing on its way: ask.
 async function fetchNext() {
   mode = "wait";
+  if (outbox.entries.length) return page().classList.add("busy"); // else what is being sent would come again
   try {
     const next = await ready("POST", "next", { holding: [] });
+    if (mode !== "wait") return take(next); // the rater has begun to change an answer meanwhile
     drawProgress(next.progress);
     if (next.task) show({ ...next.task, givenAt: Date.now() });
     else finish(next.why, next.progress.done);
@@ -247,8 +248,7 @@ function trouble(problem) {
 
 function draftTrouble(problem) {
   if (problem.rule === "signed-out") return trouble(problem);
-  const reload = problem.rule !== "assignment-expired";
-  say("error", problem.message + " ", ...(reload ? [link(t("Reload"), location.href)] : []));
+  say("error", problem.message + " ", ...(problem.rule === "assignment-expired" ? [] : [link(t("Reload"), location.href)]));
 }
 
 function goOn() {
