@@ -19,6 +19,7 @@ from annotate.services import items as service
 from annotate.services.exchange import import_items
 from annotate.services.export import export_preferences, settle_splits
 from annotate.services.items import Counted, ItemChange
+from annotate.services.masks import mask_names
 from annotate.services.refusals import Refused
 from annotate.services.rights import Right, require
 from annotate.store.database import DatabaseFailed
@@ -113,7 +114,9 @@ def items(
         if gold is not None and not asker.may(member, Right.MANAGE):
             raise Refused("forbidden", "Only owners may know which items are gold.")
         found = service.items_of(session, project_id, after=after, limit=limit + 1, search=search, gold=gold)
-        out = [_item(one, asker.may(member, Right.MANAGE)) for one in found[:limit]]
+        out = [
+            _item(one, asker.may(member, Right.MANAGE), session.get_one(Project, project_id)) for one in found[:limit]
+        ]
     return ItemPage(items=out, after=out[-1].id if len(found) > limit else None)
 
 
@@ -141,7 +144,8 @@ def add_items(project_id: Id, asker: AnyAsker, body: Annotated[bytes, Depends(_b
 def item(project_id: Id, item_id: Id, asker: AnyAsker, response: Response) -> ItemOut:
     """One item."""
     with asker.reads(project_id, Right.REVIEW) as (session, member):
-        out = _item(service.item_of(session, project_id, item_id), asker.may(member, Right.MANAGE))
+        project = session.get_one(Project, project_id)
+        out = _item(service.item_of(session, project_id, item_id), asker.may(member, Right.MANAGE), project)
     say_version(response, out.version)
     return out
 
@@ -157,7 +161,8 @@ def change(
 ) -> ItemOut:
     """Change how urgent an item is, or how many answers it wants."""
     with asker.writes(project_id, Right.MANAGE) as (session, member):
-        out = _item(service.change_item(session, project_id, item_id, body, version_of(if_match), by=member), True)
+        changed = service.change_item(session, project_id, item_id, body, version_of(if_match), by=member)
+        out = _item(changed, True, session.get_one(Project, project_id))
     say_version(response, out.version)
     return out
 
@@ -220,14 +225,20 @@ def _exported(session: Session, asker: Asker, numbers: list[int]) -> list[Projec
     return [session.get_one(Project, number) for number in numbers]
 
 
-def _item(counted: Counted, all_of_it: bool) -> ItemOut:
+def _item(counted: Counted, all_of_it: bool, project: Project) -> ItemOut:
+    """Without `all_of_it` as raters see it: no models, no gold, the project's masks on."""
     item = counted.item
+    responses = [response["messages"] for response in item.responses]
+    if not all_of_it and project.mask:
+        responses = [
+            [{**turn, "content": mask_names(turn["content"], project.mask)[0]} for turn in turns] for turns in responses
+        ]
     models = [response["model"] for response in item.responses]
     return ItemOut(
         id=item.id,
         key=item.key,
         prompt=item.prompt,
-        responses=[response["messages"] for response in item.responses],
+        responses=responses,
         models=models if all_of_it and any(models) else None,
         gold=item.gold if all_of_it else None,
         tags=item.tags,

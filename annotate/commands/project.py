@@ -175,7 +175,7 @@ def _checked(model: type[M], given: dict[str, Any]) -> M:
         option = {"skills": "--skill", "warnings": "--warning", "dimensions": "--dimension"}.get(
             str(first["loc"][0]), "--" + str(first["loc"][0]).replace("_", "-")
         )
-        raise BadInput(f"{option} {first['input']}: {first['msg']}") from None
+        raise BadInput(f"{option} {first['input']}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _dimension(text: str) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def submit(
     """
     now = time.time() if now is None else now
     lock_member(session, member)
+    answer = _as_asked(answer, project)
     row = given_to(session, member, assignment_id)
     given = Given(row.id, row.item_id, row.purpose, row.shown)
     stored = _revisions(session, given.item, member.id)
@@ -306,6 +307,18 @@ def _check_revision(session: Session, stored: Sequence[AnswerRow], revises: int 
         raise Refused("revealed", "You have seen which model is which, so this vote stays as it is.")
     if not can_revise(newest, stored[0].submitted_at or 0.0, now):
         raise Refused("undo-too-late", f"An answer can be changed for {UNDO_SECONDS / 60:.0f} minutes only.")
+
+
+def _as_asked(answer: Answer, project: Project) -> Answer:
+    """The answer without what would go into training data or reports and the project does not ask for.
+
+    It is left out and not refused: the owner may have switched it off while a page was open.
+    """
+    flags = [
+        flag for flag in dict.fromkeys(answer.flags or []) if flag != "all-bad" or project.all_bad or project.arena
+    ]
+    edited, spans = answer.edited if project.edit else None, answer.spans if project.spans else None
+    return answer.model_copy(update={"flags": flags, "edited": edited, "spans": spans})
 
 
 def _check(answer: Answer, project: Project, count: int) -> None:

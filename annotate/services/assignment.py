@@ -234,17 +234,17 @@ def _give(session: Session, member: Member, item: int, responses: int, purpose: 
 
 
 def _give_gold(session: Session, member: Member, project: Project, purpose: str, now: float) -> Given | None:
-    """A gold item that this rater has not seen, by chance; None if there is none left."""
+    """A gold item that this rater has not seen: for training the first one, else by chance; None if none is left."""
     blocked = blocked_tags(member, project)
     unseen = (
         select(Item.id, func.json_array_length(Item.responses))
         .where(Item.project_id == project.id, Item.gold.is_not(None), *not_blocked(Item.id, blocked))
         .where(*_unseen(Item.id, member))
     )
-    items = session.execute(unseen).all()
+    items = session.execute(unseen.order_by(Item.priority.desc(), Item.id)).all()
     if not items:
         return None
-    item, responses = _random.choice(items)
+    item, responses = items[0] if purpose == "training" else _random.choice(items)
     return _give(session, member, item, responses, purpose, now)
 
 

@@ -64,8 +64,8 @@ def _head(folder: str) -> str:
     def stamp(name: str) -> str:
         return f"/static/{name}?v={int((STATIC / name).stat().st_mtime)}"
 
-    own = sorted((path.name for path in (STATIC / folder).glob("*.css")), key=lambda name: (name != "page.css", name))
-    sheets = ["concord.css", "text.css", *(f"{folder}/{name}" for name in own)]
+    own = sorted((path.stem for path in (STATIC / folder).glob("*.css")), key=lambda stem: (stem != "page", stem))
+    sheets = ["concord.css", "text.css", *(f"{folder}/{stem}.css" for stem in own)]  # x before x-small, which mends it
     spoken = f'<meta name="concord-languages" content="{escape(json.dumps(languages(), ensure_ascii=False))}">'
     head = spoken + f'<link rel="icon" href="{stamp("icon.svg")}"><script src="{stamp("look-first.js")}"></script>'
     head += "".join(f'<link rel="stylesheet" href="{stamp(sheet)}">' for sheet in sheets)

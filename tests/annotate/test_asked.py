@@ -181,6 +181,21 @@ def test_a_question_finds_its_reply(server: Server) -> None:
     assert somebody_elses.json()["rule"] == "not-yours"
 
 
+def test_what_is_not_asked_for_is_left_out(project: Annotate, server: Server) -> None:
+    project.ok("project", "create", "plain")
+    project.person("plain", "paul")
+    project.write("plain.jsonl", {"id": "a", **THREE})
+    project.ok("import", "plain", "plain.jsonl")
+    paul = server.visitor("paul")
+    task = paul.next()["task"]
+    mark = {"response": 0, "start": 0, "end": 3, "text": "BUY", "mark": "good"}
+    more = {"edited": {"response": 0, "text": "BUY"}, "spans": [mark], "flags": ["all-bad", "unsafe", "unsafe"]}
+    done = paul.submit(task["assignment"], [1, 2, 3], **more)
+    assert done.status_code == 200 and paul.submit(task["assignment"], [1, 2, 3], **more).json() == done.json()
+    (stored,) = json.loads(project.ok("people", "data", "plain", "paul"))["projects"][0]["answers"]
+    assert (stored["edited"], stored["spans"], stored["flags"]) == (None, None, ["unsafe"])
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [

@@ -17,7 +17,7 @@ ITEMS = [{"id": n, "prompt": f"Question {n}?", "responses": ["one", "two"], "tag
 
 @pytest.fixture
 def campaign(annotate: Annotate) -> Annotate:
-    annotate.ok("project", "create", "p", "--overlap", "2", "--gold-rate", "0")
+    annotate.ok("project", "create", "p", "--overlap", "2", "--gold-rate", "0", "--edit")
     for login, role in (("olga", "owner"), ("rita", "reviewer"), ("anna", "rater"), ("ben", "rater")):
         annotate.person("p", login, "--role", role)
     return annotate

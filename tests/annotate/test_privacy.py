@@ -46,7 +46,8 @@ def make(annotate: Annotate) -> None:
     database = open_database(where, create=True)
     with database.write() as session:
         p, other = (
-            create_project(session, name, guidelines=None, settings=ProjectSettings()) for name in ("p", "other")
+            create_project(session, name, guidelines=None, settings=ProjectSettings(edit=True))
+            for name in ("p", "other")
         )
         import_items(session, p, items, "items.jsonl")
         add_person(session, p, LOGIN, role="rater", name=NAME, password=PASSWORD)

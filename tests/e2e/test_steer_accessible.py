@@ -64,7 +64,7 @@ def unfold(page: Any) -> None:
     page.evaluate("document.querySelectorAll('.part details').forEach(one => { one.open = true; })")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_nothing_on_any_part(page: Any, lived_in: Steered, sign_in: Callable, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     found: dict[str, list[str]] = {}

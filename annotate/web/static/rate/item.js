@@ -45,7 +45,7 @@ export class Item {
     at("responses").replaceChildren(...task.responses.map((turns, index) => this.#card(turns, index)));
     at("responses").style.setProperty("--columns", this.count === 3 ? 3 : 2);
     at("warnings").hidden = !this.covered;
-    at("warning-list").replaceChildren(...task.warnings.map((words) => element("li", words)));
+    at("warning-list").replaceChildren(...task.warnings.map((words) => Object.assign(element("li", words), { dir: "auto" })));
     this.#drawScale();
     this.panel = new Panel(this);
     for (const one of page().querySelectorAll("kbd[data-key]")) {

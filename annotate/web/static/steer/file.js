@@ -43,7 +43,7 @@ export function filePicker({ show, changed = () => {} }) {
   }
 
   async function look() {
-    if (!text) return;
+    if (!name) return;
     found.replaceChildren(make("p.soft", {}, t("Looking at the file…")));
     try {
       found.replaceChildren(...preview(await show(beginning(text)), text.length > LOOKED_AT));

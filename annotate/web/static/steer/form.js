@@ -47,7 +47,7 @@ export function settingsForm(values, { fresh, showMarkdown }) {
     {},
     group(
       t("Who answers what"),
-      field(t("Answers for each item"), controls.overlap, t("One is cheapest. Three show how well raters agree.")),
+      field(t("Answers for each item"), controls.overlap, t("One is cheapest. Three show how well raters agree. A change holds for items that are added from then on.")),
       field(t("Skills, one a line"), controls.skills, t("An item with such a tag goes only to raters who have the skill.")),
     ),
     group(

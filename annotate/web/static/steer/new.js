@@ -56,7 +56,10 @@ export async function draw(box, here) {
   );
   box.append(make("h1", {}, t("New project")), whole);
 
+  let made = false; // from then on nothing is to be typed any more
+
   function keep() {
+    if (made) return;
     const values = { name: name.value, guidelines: guidelines.value, settings: form.read(), open: more.open };
     sessionStorage.setItem(KEPT, JSON.stringify(values));
   }
@@ -69,6 +72,7 @@ export async function draw(box, here) {
       const settings = form.read();
       const body = { ...settings, name: name.value.trim(), guidelines: guidelines.value.trim() ? guidelines.value : null };
       const project = await call("POST", "/api/v1/projects", body);
+      made = true;
       sessionStorage.removeItem(KEPT);
       await fill(project);
     } catch (problem) {
