@@ -178,9 +178,17 @@ def test_a_project_whose_items_are_refused_is_not_lost(
     page.get_by_role("button", name="Make the project").click()
     page.get_by_text("The project is there, but its items were refused.").wait_for()
     page.unroute("**/items")
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    page.locator("input[type=file]").set_input_files(empty)
+    page.get_by_text("Items: 1. No mistake found.").wait_for(state="detached")  # that was of the other file
+    page.locator("input[type=file]").set_input_files(file)
+    page.get_by_text("Items: 1. No mistake found.").wait_for()
     page.get_by_role("button", name="Try again").click()
     page.locator(".tile").filter(has_text="items with an answer").get_by_text("0 of 1").wait_for()
     assert house.run("SELECT count(*) FROM projects WHERE name = 'Made in two steps'") == [(1,)]
+    page.goto(server.url + "/owner/#/new")
+    assert page.get_by_label("Name", exact=True).input_value() == ""  # the next project begins anew
 
 
 def test_who_decides_is_blind_until_they_have_decided(
