@@ -405,3 +405,30 @@ def test_a_reviewer_does_only_what_they_may(page: Any, server: Server, steered: 
     page.get_by_text("It is for owners").wait_for()
     page.get_by_role("link", name="Go to your page").click()
     page.wait_for_url("**/review/**")
+
+
+def test_unsaved_settings_are_not_left_unasked(
+    browser: Any, server: Server, steered: Callable, sign_in: Callable
+) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()  # the fixture's takes a dialog for trouble
+    project = steered([])
+    sign_in(page, project.url("settings"), project.owner)
+    page.get_by_label("Answers for each item").fill("7")
+    asked: list[str] = []
+
+    def answer(dialog: Any) -> None:
+        asked.append(dialog.message)
+        if len(asked) == 1:
+            dialog.dismiss()
+        else:
+            dialog.accept()
+
+    page.on("dialog", answer)
+    page.get_by_role("link", name="People", exact=True).click()
+    page.wait_for_url("**/settings")
+    assert page.get_by_label("Answers for each item").input_value() == "7"
+    page.get_by_role("link", name="People", exact=True).click()
+    page.get_by_role("heading", name="People").wait_for()
+    assert len(asked) == 2
+    context.close()

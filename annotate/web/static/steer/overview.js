@@ -68,7 +68,7 @@ function tiles(report, { owner, to }) {
 function first(report, { owner, to, project }) {
   const box = make("div.first", { "data-key": "first" });
   if (!owner) return box;
-  const { arena } = project; // whose items come from chats
+  const arena = project.arena.length > 0; // its items come from chats
   if (!report.items && !arena) box.append(make("p", {}, make("a", { href: to("items") }, t("Add items")), " ", t("from a file: prompts with the responses that raters rank.")));
   if (!report.people.some((one) => one.role === "rater")) box.append(make("p", {}, make("a", { href: to("people") }, t("Invite raters")), " ", t("with a link for each.")));
   if (!report.gold_items && !arena) box.append(make("p", {}, make("a", { href: to("gold") }, t("Write practice items")), " ", t("that show new raters what is right, and why.")));

@@ -54,9 +54,18 @@ async function start() {
   translate(at("concord"));
   at("tools").prepend(viewMenu());
   document.querySelector(".to-content").addEventListener("click", () => at("content").focus());
-  addEventListener("hashchange", () => open(true));
+  const unsaved = () => at("content").querySelector("[data-unsaved]");
+  let stays = null; // the address that somebody is sent back to, who would rather not leave what they have changed
+  addEventListener("hashchange", (event) => {
+    if (location.hash === stays) return void (stays = null);
+    if (unsaved() && !confirm(t("What you have changed here is not saved. Leave it all the same?"))) {
+      location.hash = stays = new URL(event.oldURL).hash;
+    } else {
+      open(true);
+    }
+  });
   addEventListener("beforeunload", (event) => {
-    if (at("content").querySelector("[data-unsaved]")) event.preventDefault();
+    if (unsaved()) event.preventDefault();
   });
   await open(false);
 }
