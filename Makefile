@@ -25,7 +25,7 @@ serve-demo: .venv/installed ## open the annotation pages on the demo's project
 	$(BIN)/annotate serve --database demo/out/annotate.db
 
 test: .venv/installed browser ## run the tests that take seconds
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: .venv/installed browser ## run the slow tests, too
 	$(BIN)/python -m pytest -m ''
