@@ -1,7 +1,6 @@
 """The report: the right words for win, loss and no difference; hostile text stays text; nothing runs or loads."""
 
 import json
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -345,39 +344,31 @@ def test_pictures_of_little_or_nothing():
 
 
 @pytest.mark.browser
-def test_in_chromium_nothing_runs_and_nothing_loads(tmp_path):
-    chromium = shutil.which("chromium")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if chromium is None:
-        pytest.skip("no chromium on this machine; `apt-get install chromium` brings one")
+def test_in_chromium_nothing_runs_and_nothing_loads(tmp_path, browser):
     path = write_report(tmp_path, full_metrics(), samples())
-    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    quiet += ["--disable-component-update", "--disable-sync"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", *quiet])
-        tab = browser.new_page(viewport={"width": 420, "height": 900})
-        requests: list[str] = []
-        said: list[str] = []
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.goto(path.as_uri())
-        tab.wait_for_timeout(300)
-        assert requests == [path.as_uri()]
-        assert said == []
-        assert "owned" not in tab.title() and tab.title().startswith("Short, direct answers")
-        assert tab.locator("h1").is_visible()
-        assert tab.locator("script, img, iframe").count() == 0
-        assert tab.evaluate("document.documentElement.scrollWidth") <= 420  # no sideways scrolling on a phone
-        # The policy is a second lock: even an injected script and image do nothing.
-        tab.evaluate(
-            "document.body.insertAdjacentHTML('beforeend',"
-            " `<img src='http://198.51.100.7/y' onerror=\"document.title='owned'\">`)"
-        )
-        tab.wait_for_timeout(200)
-        assert tab.title() != "owned"
-        assert any("Content Security Policy" in text or "content security policy" in text.lower() for text in said)
-        browser.close()
+    tab = browser.new_page(viewport={"width": 420, "height": 900})
+    requests: list[str] = []
+    said: list[str] = []
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(path.as_uri())
+    tab.wait_for_timeout(300)
+    assert requests == [path.as_uri()]
+    assert said == []
+    assert "owned" not in tab.title() and tab.title().startswith("Short, direct answers")
+    assert tab.locator("h1").is_visible()
+    assert tab.locator("script, img, iframe").count() == 0
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 420  # no sideways scrolling on a phone
+    # The policy is a second lock: even an injected script and image do nothing.
+    tab.evaluate(
+        "document.body.insertAdjacentHTML('beforeend',"
+        " `<img src='http://198.51.100.7/y' onerror=\"document.title='owned'\">`)"
+    )
+    tab.wait_for_timeout(200)
+    assert tab.title() != "owned"
+    assert any("Content Security Policy" in text or "content security policy" in text.lower() for text in said)
+    tab.close()
 
 
 def test_looks_at_held_out_prompts_in_words() -> None:
