@@ -5,22 +5,24 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
-from annotate.services.assignment import Wanted, wanted_by
-from annotate.store.tables import Project
+from annotate.services.assignment import Wanted, done_by, wanted_by
+from annotate.store.tables import Member, Project
 
 
 class _Counted(NamedTuple):
     wanted: Wanted
+    at: float
     until: float
 
 
 _wanted: dict[tuple[Any, ...], _Counted] = {}
 ROUNDED_TO = 10
 CHEAP = 0.0005  # seconds: a count that is quicker is made every time
+KEPT_FOR = 200  # times as long as the count took
 
 
-def items_left(session: Session, project: Project, blocked: frozenset[str], ended: int) -> int:
-    """About how many items are left for a rater, for the progress bar; at least the one that they are given.
+def progress_of(session: Session, project: Project, member: Member, blocked: frozenset[str]) -> tuple[int, int]:
+    """How many items a rater has answered, and about how many are left; at least the one that they are given.
 
     What the whole project still wants is counted only now and then: it reads all open slots. Where gold items are
     mixed in the number is rounded up, so that it does not tell which answers were checks.
@@ -29,10 +31,12 @@ def items_left(session: Session, project: Project, blocked: frozenset[str], ende
     counted = _wanted.get(key)
     began = time.monotonic()
     if counted is None or counted.until < began:
+        at = time.time()
         wanted = wanted_by(session, project, blocked)
         took = time.monotonic() - began
         if len(_wanted) > 1000:
             _wanted.clear()
-        counted = _wanted[key] = _Counted(wanted, began + (200 * took if took > CHEAP else 0))
+        counted = _wanted[key] = _Counted(wanted, at, began + (KEPT_FOR * took if took > CHEAP else 0))
+    done, ended = done_by(session, member, blocked, since=counted.at)
     left = max(1, counted.wanted.items - ended)
-    return -(-left // ROUNDED_TO) * ROUNDED_TO if counted.wanted.mixes_gold else left
+    return done, -(-left // ROUNDED_TO) * ROUNDED_TO if counted.wanted.mixes_gold else left

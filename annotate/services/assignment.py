@@ -271,17 +271,22 @@ def _free_slots(member: Member, project: Project, now: float) -> Select:
 
 
 class Done(NamedTuple):
-    """How many items a rater has answered here, and how many they have ended that still want other raters' answers."""
+    """How many items a rater has answered here, and how many they have ended of those that were wanted at some time."""
 
     answered: int
     ended_but_wanted: int
 
 
-def done_by(session: Session, member: Member, blocked: Collection[str]) -> Done:
-    """What a rater has done, without items that have a blocked tag among the second; imported answers don't count."""
+def done_by(session: Session, member: Member, blocked: Collection[str], since: float) -> Done:
+    """What a rater has done, without items that have a blocked tag among the second; imported answers don't count.
+
+    The second want other raters' answers still, or were filled by this one's after `since`.
+    """
     answered = (Answer.member_id == member.id, Answer.revision == 1, Answer.kind != "imported")
     wanted = exists().where(Slot.item_id == Assignment.item_id, Slot.filled.is_(False))
-    ended = (Assignment.member_id == member.id, Assignment.state.in_(["answered", "skipped"]), wanted)
+    own = (Answer.item_id == Assignment.item_id, Answer.member_id == member.id, Answer.revision == 1)
+    filled = exists().where(*own, Answer.kind == "rated", Answer.submitted_at > since)
+    ended = (Assignment.member_id == member.id, Assignment.state.in_(["answered", "skipped"]), or_(wanted, filled))
     query = select(
         select(func.count()).where(*answered).scalar_subquery(),
         select(func.count()).where(*ended, *not_blocked(Assignment.item_id, blocked)).scalar_subquery(),
