@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from annotate.api.limits import Bucket
 from annotate.api.live import Arena
 from annotate.api.problems import PROBLEMS
-from annotate.api.render import mask_names, to_html
+from annotate.api.render import to_html
 from annotate.api.security import AnyAsker
 from annotate.api.shapes import Id, Strict
 from annotate.api.work import LONGEST_TEXT, FlagName, Key, ReceiptOut
@@ -27,6 +27,7 @@ from annotate.services.arena import (
     turns_of,
     vote,
 )
+from annotate.services.masks import mask_names
 from annotate.services.projects import Dimension
 from annotate.services.refusals import Refused
 from annotate.services.rights import Right

@@ -30,7 +30,7 @@ router = APIRouter(prefix="/api/v1", tags=["items"], responses=PROBLEMS)
 
 
 class ItemOut(BaseModel):
-    """An item in import order. `models` and `gold` are for owners only: reviewers judge blind."""
+    """An item in import order. `models`, `gold` and what goes with it are for owners only: reviewers judge blind."""
 
     id: int
     key: str = Field(description="the id that the import gave")
@@ -38,6 +38,8 @@ class ItemOut(BaseModel):
     responses: list[list[dict[str, Any]]]
     models: list[str | None] | None
     gold: list[int] | None
+    met: int | None = Field(description="raters who have answered a gold item; null for others")
+    right: int | None = Field(description="how many of them rightly")
     tags: list[str]
     priority: float
     overlap: int
@@ -241,6 +243,8 @@ def _item(counted: Counted, all_of_it: bool, project: Project) -> ItemOut:
         responses=responses,
         models=models if all_of_it and any(models) else None,
         gold=item.gold if all_of_it else None,
+        met=counted.met if all_of_it and item.gold else None,
+        right=counted.right if all_of_it and item.gold else None,
         tags=item.tags,
         priority=item.priority,
         overlap=item.overlap,

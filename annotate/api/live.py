@@ -14,11 +14,11 @@ from typing import Any
 
 from anyio.to_thread import run_sync
 
-from annotate.api.render import mask_names, to_html
+from annotate.api.render import to_html
 from annotate.services import endpoints
 from annotate.services.arena import Begun, keep_reply, let_go
 from annotate.services.endpoints import Endpoint, Failed
-from annotate.services.masks import unmasked
+from annotate.services.masks import mask_names, unmasked
 from annotate.services.pace import Pace
 from annotate.services.refusals import Refused
 from annotate.store.database import Database

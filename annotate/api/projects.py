@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
 from annotate.api.problems import PROBLEMS
 from annotate.api.render import to_html
@@ -15,11 +16,13 @@ from annotate.services.people import create_own_project
 from annotate.services.projects import (
     Dimension,
     Pay,
+    Progress,
     ProjectSettings,
     consent_hash,
     current_guideline,
     guideline_version,
     note,
+    progress_of,
 )
 from annotate.services.refusals import Refused
 from annotate.services.report import agreement_report, project_report
@@ -54,6 +57,10 @@ class ProjectOut(BaseModel):
     pay: Pay | None = Field(description="for owners")
     arena: list[str]
     guideline: int | None
+    items: int = Field(description="gold items left out")
+    slots: int = Field(description="answers that the items want of raters here")
+    filled: int = Field(description="how many of them are there")
+    open_questions: int = Field(description="questions of raters without a reply")
     version: int
 
 
@@ -117,7 +124,8 @@ def projects(
         raise Refused("forbidden", "This token carries no right to anything but rating.")
     with asker.database.read() as session:
         rows = service.reviewed_projects(session, asker.person_id, after=after, limit=limit + 1)
-        out = [_out(project, role, guideline_version(session, project.id)) for project, role in rows]
+        progress = progress_of(session, [project.id for project, _ in rows])
+        out = [_out(session, project, role, progress[project.id]) for project, role in rows]
     return ProjectPage(projects=out[:limit], after=out[limit - 1].id if len(out) > limit else None)
 
 
@@ -128,7 +136,7 @@ def create(body: ProjectNew, asker: AnyAsker, response: Response) -> ProjectOut:
         raise Refused("forbidden", "This token does not carry the right 'manage'.")
     with asker.database.write() as session:
         project = create_own_project(session, asker.person_id, body.name, body.guidelines, body)
-        out = _out(project, "owner", guideline_version(session, project.id))
+        out = _out(session, project, "owner")
     say_version(response, out.version)
     return out
 
@@ -138,7 +146,7 @@ def one(project_id: Id, asker: AnyAsker, response: Response) -> ProjectOut:
     """One project's settings."""
     with asker.reads(project_id, Right.REVIEW) as (session, member):
         project = session.get_one(Project, project_id)
-        out = _out(project, member.role, guideline_version(session, project_id))
+        out = _out(session, project, member.role)
     say_version(response, out.version)
     return out
 
@@ -154,7 +162,7 @@ def change(
     """Change settings, close or open again. `If-Match` says which version of the project the change is made to."""
     with asker.writes(project_id, Right.MANAGE) as (session, member):
         project = service.change_project(session, project_id, body, version_of(if_match), by=member)
-        out = _out(project, member.role, guideline_version(session, project_id))
+        out = _out(session, project, member.role)
     say_version(response, out.version)
     return out
 
@@ -236,13 +244,15 @@ def agreement(project_id: Id, asker: AnyAsker) -> dict[str, Any]:
         return agreement_report(session, session.get_one(Project, project_id))
 
 
-def _out(project: Project, role: str, guideline: int | None) -> ProjectOut:
+def _out(session: Session, project: Project, role: str, progress: Progress | None = None) -> ProjectOut:
+    progress = progress or progress_of(session, [project.id])[project.id]
     return ProjectOut.model_validate(
         {
             **{name: getattr(project, name) for name in ProjectOut.model_fields if hasattr(project, name)},
             "role": role,
             "pay": project.pay if role == "owner" else None,
             "closed": project.closed_at is not None,
-            "guideline": guideline,
+            "guideline": guideline_version(session, project.id),
+            **progress._asdict(),
         }
     )

@@ -6,16 +6,16 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from annotate.api.problems import PROBLEMS
+from annotate.api.render import EXCERPT, excerpt
 from annotate.api.security import AnyAsker
 from annotate.api.shapes import LARGEST_ID, After, Id, Limit, Strict
 from annotate.services import questions as service
 from annotate.services.earnings import done_of, earned, unread_replies
 from annotate.services.projects import Pay
 from annotate.services.rights import Right
-from annotate.store.tables import Item, Project
+from annotate.store.tables import Project
 
 router = APIRouter(prefix="/api/v1/projects/{project_id}", tags=["questions"], responses=PROBLEMS)
-EXCERPT = 200  # characters of a prompt in a list
 
 
 class MineOut(BaseModel):
@@ -104,7 +104,7 @@ def own_questions(project_id: Id, asker: AnyAsker) -> OwnQuestions:
             OwnQuestion(
                 question=one.id,
                 asked_at=one.asked_at,
-                prompt=_excerpt(item),
+                prompt=excerpt(item.prompt),
                 text=one.text,
                 reply=one.reply,
                 replied_at=one.replied_at,
@@ -135,7 +135,7 @@ def questions(project_id: Id, asker: AnyAsker, after: After = 0, limit: Limit = 
             key=item.key,
             rater=who.rater if names else who.pseudonym,
             asked_at=one.asked_at,
-            prompt=_excerpt(item),
+            prompt=excerpt(item.prompt),
             text=one.text,
             reply=one.reply,
             replied_at=one.replied_at,
@@ -150,7 +150,3 @@ def reply(project_id: Id, question_id: Id, body: ReplyIn, asker: AnyAsker) -> No
     """Reply to a question; the rater sees it when they next look."""
     with asker.writes(project_id, Right.MANAGE) as (session, member):
         service.reply(session, project_id, question_id, body.text, by=member)
-
-
-def _excerpt(item: Item) -> str:
-    return str(item.prompt[-1]["content"][:EXCERPT])

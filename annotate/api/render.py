@@ -21,10 +21,9 @@ from annotate.api import formulas, highlight
 from annotate.api.characters import MOST_MARKS, shown, without_surrogates
 from annotate.services.masks import mask_names
 
-__all__ = ["mask_names", "to_html", "turns_to_html"]
-
 LONGEST = 50_000  # characters that are read as Markdown; longer texts are shown as plain text
 LONGEST_SHOWN = 2_000_000  # of which no more than this
+EXCERPT = 200  # characters of a prompt in a list
 PIECE = 10_000  # characters of plain text in one element, so that browsers lay out only those in view
 MOST_TAGS = 30_000  # "<" in the HTML of one text
 _MOST_BRACKETS = 5_000  # the Markdown parser takes a time that grows with their square
@@ -51,6 +50,11 @@ def to_html(text: str) -> str:
         html = _to_html(text)
         _kept.put(text, html)
     return html
+
+
+def excerpt(prompt: list[dict[str, Any]]) -> str:
+    """How a prompt's last turn begins, as plain text for a list; EXCERPT characters at most."""
+    return str(prompt[-1]["content"][:EXCERPT])
 
 
 def turns_to_html(messages: list[dict[str, Any]], mask: Sequence[str] = ()) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field, ValidationError
 
 from annotate.api.problems import PROBLEMS
-from annotate.api.render import to_html, turns_to_html
+from annotate.api.render import excerpt, to_html, turns_to_html
 from annotate.api.security import AnyAsker
 from annotate.api.shapes import After, Id, Limit, Strict
 from annotate.api.tasks import EditedOut, SpanOut, Turn
@@ -31,7 +31,6 @@ from preferences.errors import BadInput
 router = APIRouter(prefix="/api/v1/projects", tags=["steering"], responses=PROBLEMS)
 PREVIEWED = 5  # items
 PAIRS = 3
-PROMPT = 200  # characters of a prompt in a list
 
 
 class PreviewIn(Strict):
@@ -186,7 +185,7 @@ def contested(project_id: Id, asker: AnyAsker, after: After = 0, limit: Limit = 
         ContestedOut(
             item=row.item.id,
             key=row.item.key,
-            prompt=row.item.prompt[-1]["content"][:PROMPT],
+            prompt=excerpt(row.item.prompt),
             responses=len(row.item.responses),
             answers=row.answers,
             disagreement=row.disagreement,

@@ -3,7 +3,6 @@
 Everything is in the order in which the task showed the responses, without models, ids, tags, or what others said.
 """
 
-import time
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from fastapi import APIRouter
@@ -11,8 +10,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from annotate.api.problems import PROBLEMS
-from annotate.api.progress import items_left
-from annotate.api.render import to_html
+from annotate.api.progress import progress_of
+from annotate.api.render import EXCERPT, excerpt, to_html
 from annotate.api.security import AnyAsker
 from annotate.api.shapes import LARGEST_ID, Id, Strict
 from annotate.api.tasks import DraftOut, EditedOut, Found, GivenOut, SpanOut, Task, draw_task, find_task
@@ -21,7 +20,6 @@ from annotate.services.answers import (
     Feedback,
     Receipt,
     Shown,
-    can_revise,
     in_import_order,
     in_shown_order,
     own_answers,
@@ -31,7 +29,6 @@ from annotate.services.answers import (
 from annotate.services.assignment import (
     LEASE_SECONDS,
     blocked_tags,
-    done_by,
     given_to,
     lock_member,
     next_assignment,
@@ -45,7 +42,6 @@ from annotate.store.tables import Member, Project
 router = APIRouter(prefix="/api/v1/projects/{project_id}", tags=["rating"], responses=PROBLEMS)
 LONGEST_TEXT = 20_000  # characters of a rationale, an edit or a marked passage
 LONGEST_RESPONSE = 100_000_000  # characters, more than an import takes
-EXCERPT = 200  # characters of a prompt in a list
 AnId = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 Key = Annotated[str, Field(min_length=8, max_length=80, description="the same for every try of one submission")]
 Why = Literal["nothing-left", "arena", "project-closed", "not-qualified", "guidelines-first", "consent-first"]
@@ -208,7 +204,6 @@ def my_answers(
     limit: Annotated[int, Field(ge=1, le=200)] = 50,
 ) -> OwnAnswers:
     """This rater's own answers, the newest first."""
-    now = time.time()
     with asker.reads(project_id, Right.RATE) as (session, member):
         rows = own_answers(session, member, before=before, limit=limit + 1)
     out = [
@@ -218,13 +213,13 @@ def my_answers(
             submitted_at=row.submitted_at or 0.0,
             seconds=row.seconds,
             surplus=row.kind == "surplus",
-            can_revise=can_revise(row, first_at, now),
-            prompt=prompt[-1]["content"][:EXCERPT],
+            can_revise=can_revise,
+            prompt=excerpt(prompt),
             ranks=(seen := in_shown_order(row.shown or range(len(row.ranks)), row, None)).ranks,
             strength=seen.strength,
             flags=row.flags,
         )
-        for row, first_at, prompt in rows
+        for row, prompt, can_revise in rows
     ]
     return OwnAnswers(answers=out[:limit], older=out[limit - 1].answer if len(out) > limit else None)
 
@@ -297,9 +292,8 @@ def _next(session: Session, member: Member, project: Project, holding: list[int]
     first = comes_first(session, project, member)
     given = None if first else next_assignment(session, member, project, holding=holding)
     blocked = frozenset(blocked_tags(member, project))
-    done, ended = done_by(session, member, blocked)
+    done, left = progress_of(session, project, member, blocked)
     if given is not None:
-        left = items_left(session, project, blocked, ended)
         return _Following(find_task(session, project, given), None, Progress(done=done, total=done + left))
     why: Why = "nothing-left"
     if first is not None:

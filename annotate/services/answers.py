@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from sqlalchemy import case, exists, insert, select
+from sqlalchemy import exists, insert, select
 from sqlalchemy.orm import Session, aliased
 
 from annotate.services.assignment import Given, end, given_to, lock_member, take_slot
@@ -19,6 +19,7 @@ from annotate.store.tables import AnswerText, Assignment, Chat, Item, Member, Pr
 from preferences.contract import Answer, Edit, Span, check_answer
 
 UNDO_SECONDS = 15 * 60.0
+ALL_BAD = "all-bad"  # a flag: none of the responses is good enough
 
 
 class Receipt(NamedTuple):
@@ -63,10 +64,10 @@ def submit(
     """
     now = time.time() if now is None else now
     lock_member(session, member)
-    answer = _as_asked(answer, project)
     row = given_to(session, member, assignment_id)
     given = Given(row.id, row.item_id, row.purpose, row.shown)
     stored = _revisions(session, given.item, member.id)
+    answer = _as_asked(session, answer, project, stored[-1] if stored else None)
     again = _stored_before(session, member, stored, key, answer)
     if again is not None:
         return again
@@ -135,17 +136,23 @@ def reopen(session: Session, member: Member, answer_id: int, *, now: float | Non
     return Given(*row), GivenAnswer(answer, session.get(AnswerText, answer_id), member)
 
 
-def own_answers(
-    session: Session, member: Member, *, before: int | None, limit: int
-) -> list[tuple[AnswerRow, float, list[dict[str, Any]]]]:
-    """A rater's standing answers, when each item was first answered, and its prompt; newest first, below `before`.
+class OwnAnswer(NamedTuple):
+    """A standing answer as a list of a rater's own has it: the item's prompt, and whether it may still be changed."""
 
-    The time is 0 for a vote of the arena, which nothing can change: its rater has seen which model is which.
-    """
+    answer: AnswerRow
+    prompt: list[dict[str, Any]]
+    can_revise: bool
+
+
+def own_answers(
+    session: Session, member: Member, *, before: int | None, limit: int, now: float | None = None
+) -> list[OwnAnswer]:
+    """A rater's standing answers, the newest first, below `before`."""
+    now = time.time() if now is None else now
     first, newer = aliased(AnswerRow), aliased(AnswerRow)
     revealed = exists().where(Chat.item_id == AnswerRow.item_id)
     query = (
-        select(AnswerRow, case((revealed, 0.0), else_=first.submitted_at), Item.prompt)
+        select(AnswerRow, Item.prompt, first.submitted_at, revealed)
         .join(Item, Item.id == AnswerRow.item_id)
         .join(first, (first.item_id == AnswerRow.item_id) & (first.member_id == AnswerRow.member_id))
         .where(first.revision == 1, AnswerRow.member_id == member.id, AnswerRow.kind != "imported")
@@ -154,12 +161,10 @@ def own_answers(
     if before is not None:
         query = query.where(AnswerRow.id < before)
     rows = session.execute(query.order_by(AnswerRow.id.desc()).limit(limit))
-    return [(answer, first_at or 0.0, prompt) for answer, first_at, prompt in rows]
-
-
-def can_revise(answer: AnswerRow, first_at: float, now: float) -> bool:
-    """Whether an answer that stands, first given at `first_at`, may still be changed by who gave it."""
-    return answer.kind not in ("training", "imported") and now <= first_at + UNDO_SECONDS
+    return [
+        OwnAnswer(answer, prompt, _against_revising(answer, first_at, seen, now) is None)
+        for answer, prompt, first_at, seen in rows
+    ]
 
 
 class Shown(NamedTuple):
@@ -301,23 +306,39 @@ def _check_revision(session: Session, stored: Sequence[AnswerRow], revises: int 
         raise Refused("already-answered", "You have answered this item, and that answer stands.", answer=newest.id)
     if revises != newest.id:
         raise Refused("wrong-revision", "Another answer of yours stands by now; reload the page.", answer=newest.id)
-    if newest.kind == "training":
-        raise Refused("undo-too-late", "You have seen what is right, so this practice answer stays as it is.")
-    if session.scalar(select(exists().where(Chat.item_id == newest.item_id))):
-        raise Refused("revealed", "You have seen which model is which, so this vote stays as it is.")
-    if not can_revise(newest, stored[0].submitted_at or 0.0, now):
-        raise Refused("undo-too-late", f"An answer can be changed for {UNDO_SECONDS / 60:.0f} minutes only.")
+    revealed = session.scalar(select(exists().where(Chat.item_id == newest.item_id)))
+    against = _against_revising(newest, stored[0].submitted_at, bool(revealed), now)
+    if against is not None:
+        raise against
 
 
-def _as_asked(answer: Answer, project: Project) -> Answer:
+def _against_revising(answer: AnswerRow, first_at: float | None, revealed: bool, now: float) -> Refused | None:
+    """What keeps a rater from changing an answer that stands, if anything does; it was first given at `first_at`.
+
+    `revealed`: it is a vote of the arena, and its rater has seen the models' names.
+    """
+    if answer.kind == "training":
+        return Refused("undo-too-late", "You have seen what is right, so this practice answer stays as it is.")
+    if revealed:
+        return Refused("revealed", "You have seen which model is which, so this vote stays as it is.")
+    if now > (first_at or 0.0) + UNDO_SECONDS:
+        return Refused("undo-too-late", f"An answer can be changed for {UNDO_SECONDS / 60:.0f} minutes only.")
+    return None
+
+
+def _as_asked(session: Session, answer: Answer, project: Project, before: AnswerRow | None) -> Answer:
     """The answer without what would go into training data or reports and the project does not ask for.
 
-    It is left out and not refused: the owner may have switched it off while a page was open.
+    It is left out and not refused: the owner may have switched it off while a page was open. What the answer `before`,
+    which this one changes, has of it stays.
     """
-    flags = [
-        flag for flag in dict.fromkeys(answer.flags or []) if flag != "all-bad" or project.all_bad or project.arena
-    ]
-    edited, spans = answer.edited if project.edit else None, answer.spans if project.spans else None
+    columns, texts = answer_columns(answer), text_columns(answer)
+    text = session.get(AnswerText, before.id) if before else None
+    keeps_edit = project.edit or bool(text and text.edited == texts.get("edited"))
+    keeps_spans = project.spans or bool(before and before.spans == columns["spans"])
+    keeps_bad = project.all_bad or bool(project.arena) or bool(before and ALL_BAD in before.flags)
+    flags = [flag for flag in dict.fromkeys(answer.flags or []) if flag != ALL_BAD or keeps_bad]
+    edited, spans = answer.edited if keeps_edit else None, answer.spans if keeps_spans else None
     return answer.model_copy(update={"flags": flags, "edited": edited, "spans": spans})
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Text, cast, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from annotate.services.answers import standing_answers
+from annotate.services.gold import is_correct
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
 from annotate.store.tables import Answer, AnswerText, Item, Member, Slot
@@ -25,10 +26,12 @@ class ItemChange(BaseModel):
 
 
 class Counted(NamedTuple):
-    """An item and how many of its slots are filled."""
+    """An item and how many of its slots are filled; of a gold item, how many raters have met it, and got it right."""
 
     item: Item
     filled: int
+    met: int = 0
+    right: int = 0
 
 
 def items_of(
@@ -133,4 +136,14 @@ def _set_overlap(session: Session, item: Item, overlap: int, now: float) -> None
 def _counted(session: Session, items: Sequence[Item]) -> list[Counted]:
     query = select(Slot.item_id, func.count()).where(Slot.filled.is_(True), Slot.item_id.in_([i.id for i in items]))
     filled: dict[int, int] = {item: count for item, count in session.execute(query.group_by(Slot.item_id))}
-    return [Counted(item, filled.get(item.id, 0)) for item in items]
+    gold = {item.id: item.gold for item in items if item.gold is not None}
+    results: dict[int, list[bool]] = {}
+    if gold:
+        given = standing_answers().with_only_columns(Answer.item_id, Answer.ranks)
+        given = given.where(Answer.item_id.in_(gold), Answer.kind != "imported")
+        for item_id, ranks in session.execute(given):
+            results.setdefault(item_id, []).append(is_correct(ranks, gold[item_id]))
+    return [
+        Counted(item, filled.get(item.id, 0), len(results.get(item.id, ())), sum(results.get(item.id, ())))
+        for item in items
+    ]

@@ -2,15 +2,16 @@
 
 import hashlib
 import time
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from annotate.services.refusals import Refused
 from annotate.services.webhooks import announce
-from annotate.store.tables import Audit, Guideline, Member, Project
+from annotate.store.tables import Audit, Guideline, Item, Member, Project, Question, Slot
 from preferences.errors import BadInput
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -122,6 +123,31 @@ def find_project(session: Session, name: str) -> Project:
         hint = f"there are {', '.join(known)}" if known else "`annotate project create NAME` makes one"
         raise BadInput(f"no project {name!r} in this database; {hint}")
     return project
+
+
+class Progress(NamedTuple):
+    """How far a project is, by counting alone: items without gold, slots, questions without a reply."""
+
+    items: int
+    slots: int
+    filled: int
+    open_questions: int
+
+
+def progress_of(session: Session, projects: Sequence[int]) -> dict[int, Progress]:
+    """{project id: how far it is}."""
+
+    def counts(query: Select) -> dict[int, int]:
+        return {project: count for project, count in session.execute(query)}
+
+    of_item = Item.project_id.in_(projects)
+    items = counts(select(Item.project_id, func.count()).where(of_item, Item.gold.is_(None)).group_by(Item.project_id))
+    by_project = select(Slot.project_id, func.count()).where(Slot.project_id.in_(projects)).group_by(Slot.project_id)
+    slots, filled = counts(by_project), counts(by_project.where(Slot.filled.is_(True)))
+    asked = select(Item.project_id, func.count()).select_from(Question).join(Item).where(of_item)
+    questions = counts(asked.where(Question.replied_at.is_(None)).group_by(Item.project_id))
+    found = (items, slots, filled, questions)
+    return {number: Progress(*(one.get(number, 0) for one in found)) for number in projects}
 
 
 def reviewed_projects(session: Session, person_id: int, *, after: int, limit: int) -> list[tuple[Project, str]]:

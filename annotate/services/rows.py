@@ -7,7 +7,7 @@ and they are trusted fully. The answers are listed all the same.
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
-from annotate.services.answers import GivenAnswer
+from annotate.services.answers import ALL_BAD, GivenAnswer
 from annotate.services.consensus import consensus_ranks, pair_strength, share
 from annotate.services.masks import restore_names
 from annotate.services.splits import Place
@@ -15,8 +15,6 @@ from annotate.store.tables import Decision, Item
 from preferences import contract
 from preferences.contract import Demonstration, ExportedAnswer, Message, Models, Pair, Ranking, Span
 from preferences.files import sha256_json
-
-ALL_BAD = "all-bad"  # the flag that says that none of the responses is good
 
 
 def ranking_row(

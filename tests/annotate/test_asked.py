@@ -75,6 +75,9 @@ def test_practice_comes_first_and_explains(server: Server) -> None:
         assert again["receipt"] == done["receipt"]  # a receipt that got lost, once more
         assert seen[-1]["ranks"] == right and "<em>is</em>" in seen[-1]["explanation_html"]
         following = done["next"]
+    olga = server.visitor("olga")
+    gold = olga.http.get(f"{olga.project}/items?gold=true").json()["items"]
+    assert [(one["met"], one["right"]) for one in gold] == [(1, 0), (1, 1), (0, 0)]  # in the order of the import
     told = [(one["correct"], one["done"], one["practice"], one["over"]) for one in seen]
     assert told == [(False, 1, 2, False), (True, 2, 2, True)]  # practice is over after two items, right or wrong
     assert len(following["task"]["responses"]) == 3
@@ -194,6 +197,29 @@ def test_what_is_not_asked_for_is_left_out(project: Annotate, server: Server) ->
     assert done.status_code == 200 and paul.submit(task["assignment"], [1, 2, 3], **more).json() == done.json()
     (stored,) = json.loads(project.ok("people", "data", "plain", "paul"))["projects"][0]["answers"]
     assert (stored["edited"], stored["spans"], stored["flags"]) == (None, None, ["unsafe"])
+
+
+def test_a_change_keeps_what_the_project_no_longer_asks_for(project: Annotate, server: Server) -> None:
+    project.ok("project", "create", "was", "--edit", "--spans", "--all-bad")
+    project.person("was", "wanda")
+    project.write("was.jsonl", {"id": "a", **THREE})
+    project.ok("import", "was", "was.jsonl")
+    wanda = server.visitor("wanda")
+    task = wanda.next()["task"]
+    mark = {"response": 0, "start": 0, "end": 2, "text": "tw", "mark": "bad"}
+    more = {"edited": {"response": 0, "text": "two"}, "spans": [mark], "flags": ["all-bad"]}
+    first = wanda.submit(task["assignment"], [1, 2, 3], **more).json()["receipt"]["answer"]
+    project.ok("project", "set", "was", "--no-edit", "--no-spans", "--no-all-bad")
+    changed = {**more, "key": "the second one", "revises": first}
+    second = wanda.submit(task["assignment"], [3, 2, 1], **changed)
+    assert wanda.submit(task["assignment"], [3, 2, 1], **changed).json() == second.json()
+    kept = json.loads(project.ok("people", "data", "was", "wanda"))["projects"][0]["answers"][-1]
+    assert (kept["edited"]["text"], len(kept["spans"]), kept["flags"]) == ("two", 1, ["all-bad"])
+    number = second.json()["receipt"]["answer"]
+    other = {**changed, "key": "the third one", "revises": number, "edited": {"response": 0, "text": "BUY"}}
+    assert wanda.submit(task["assignment"], [3, 2, 1], **other).status_code == 200
+    kept = json.loads(project.ok("people", "data", "was", "wanda"))["projects"][0]["answers"][-1]
+    assert (kept["edited"], len(kept["spans"])) == (None, 1)  # another rewrite is not what it had
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 // Talking to the API: JSON there and back, and a Problem for everything that goes wrong.
 
+import { t } from "./words.js";
+
 let csrf = "";
 let login = null;
 
@@ -22,7 +24,7 @@ export class Problem extends Error {
 export async function whoAmI() {
   const me = await once("GET", "/api/v1/me");
   if (login !== null && me.login !== login) {
-    throw new Problem("other-login", `This browser is signed in as ${me.login} by now; reload the page.`);
+    throw new Problem("other-login", t("This browser is signed in as {login} by now; reload the page.", { login: me.login }));
   }
   login = me.login;
   csrf = me.csrf_token;
@@ -55,9 +57,17 @@ async function once(method, path, body, { headers = {}, seconds = 30, file = fal
     if (answer.ok && file) return await answer.blob();
     value = answer.status === 204 ? null : await answer.json().catch(() => undefined);
   } catch {
-    throw new Problem("unreachable", "The server can't be reached.");
+    throw new Problem("unreachable", t("The server can't be reached."));
   }
   if (answer.ok && value !== undefined) return value;
-  const { rule = "failed", detail = `The server failed (${answer.status}).`, ...facts } = value ?? {};
-  throw new Problem(rule, String(detail), answer.ok ? 502 : answer.status, facts);
+  throw refusal(answer.ok ? 502 : answer.status, value ?? {});
 }
+
+// The Problem that a problem document tells; `value` is empty where what came is none.
+export function refusal(status, { rule = "failed", detail = t("The server failed ({status}).", { status }), ...facts }) {
+  return new Problem(rule, String(detail), status, facts);
+}
+
+// Where to sign in, to come back here.
+export const loginPage = () => "/login?next=" + encodeURIComponent(location.pathname + location.search + location.hash);
+

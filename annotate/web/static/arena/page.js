@@ -7,10 +7,10 @@ import { Vote, freshVote } from "./vote.js";
 import { viewMenu } from "../look.js";
 import { openGuidelines, welcome } from "../rate/dialogs.js";
 import { announce, at, element, link, page, say, setPage, view, whenDrawn } from "../dom.js";
-import { pairInWords } from "../rate/item.js";
+import { letter, pairInWords, pairRanks } from "../rate/rating.js";
 import { keyOf, singleKeys } from "../rate/keys.js";
 import { store } from "../rate/outbox.js";
-import { Problem, call, whoAmI } from "../server.js";
+import { Problem, call, loginPage, whoAmI } from "../server.js";
 import { takeSeconds, watchPresence } from "../rate/time.js";
 import { tame } from "../text.js";
 import { speak, t, translate } from "../words.js";
@@ -25,7 +25,6 @@ let vote = null;
 let mode = "idle"; // or "writing" (models are at work), "voting", "over" (the models are revealed)
 
 const inProject = (method, path, body) => call(method, `/api/v1/projects/${project.id}/${path}`, body);
-const loginPage = () => "/login?next=" + encodeURIComponent(location.pathname + location.search);
 const draftName = () => `concord:arena:${me.login}:${project.id}:${chat.chat}`;
 const lastTurn = () => turns[turns.length - 1];
 
@@ -207,7 +206,7 @@ async function sendVote() {
     const { models } = await ready("POST", `chats/${chat.chat}/vote`, vote.body());
     const { scale } = vote.given;
     store(draftName(), null);
-    reveal({ models, strength: chat.strength ? scale : null, ranks: scale < 0 ? [1, 2] : scale > 0 ? [2, 1] : [1, 1] });
+    reveal({ models, strength: chat.strength ? scale : null, ranks: pairRanks(scale) });
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     mode = "idle";
@@ -225,7 +224,7 @@ function reveal({ models, ranks, strength }) {
   const lines = models.flatMap((name, side) => {
     const value = element("dd", tame(name));
     value.dir = "auto";
-    return [element("dt", "AB"[side]), value];
+    return [element("dt", letter(side)), value];
   });
   at("models").replaceChildren(...lines);
   at("verdict-said").textContent = t("You said: {verdict}.", { verdict: pairInWords(ranks, strength) });

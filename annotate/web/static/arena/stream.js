@@ -1,6 +1,7 @@
 // A turn as it comes: server-sent events over fetch, joined again where the connection breaks.
 
-import { Problem, whoAmI } from "../server.js";
+import { Problem, refusal, whoAmI } from "../server.js";
+import { t } from "../words.js";
 
 const SILENCE = 45000; // ms without a sign of life, of which the server gives one every ten seconds
 const LONGEST_PAUSE = 15; // seconds between two tries
@@ -33,14 +34,14 @@ async function once(path, body, on, again) {
       body: JSON.stringify(body),
       signal: control.signal,
     });
-    if (!answer.ok) throw await refusal(answer);
+    if (!answer.ok) throw refusal(answer.status, await answer.json().catch(() => ({})));
     if (again) on.trouble(null);
     on.again();
     let rest = "";
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) throw new Problem("unreachable", "The connection was lost.");
+      if (done) throw new Problem("unreachable", t("The connection was lost."));
       clearTimeout(patience);
       patience = setTimeout(() => control.abort(), SILENCE);
       const events = (rest + value).split("\n\n");
@@ -54,17 +55,11 @@ async function once(path, body, on, again) {
     }
   } catch (error) {
     if (error instanceof Problem) throw error;
-    throw new Problem("unreachable", "The server can't be reached.");
+    throw new Problem("unreachable", t("The server can't be reached."));
   } finally {
     clearTimeout(patience);
     control.abort();
   }
-}
-
-async function refusal(answer) {
-  const value = await answer.json().catch(() => ({}));
-  const { rule = "failed", detail = `The server failed (${answer.status}).`, ...facts } = value;
-  return new Problem(rule, String(detail), answer.status, facts);
 }
 
 const pause = (seconds) =>

@@ -2,11 +2,11 @@
 // come and as HTML, which the server has cleaned, when they are whole.
 
 import { at, element } from "../dom.js";
+import { letter } from "../rate/rating.js";
 import { drawTurns } from "../rate/read.js";
 import { tame } from "../text.js";
 import { later, t } from "../words.js";
 
-const LETTERS = ["A", "B"];
 const FAILED = {
   away: later("This side can't be reached just now."),
   slow: later("This side took too long."),
@@ -21,7 +21,7 @@ export class Turn {
     const said = element("p", tame(text), "mine");
     said.dir = "auto";
     this.pair = element("div", "", "pair");
-    this.sides = LETTERS.map((letter) => this.#side(letter));
+    this.sides = [0, 1].map((side) => this.#side(letter(side)));
     this.again = element("button", t("Ask again"), "quiet again");
     this.again.type = "button";
     this.again.hidden = true;
@@ -32,13 +32,13 @@ export class Turn {
     this.text = text;
   }
 
-  #side(letter) {
+  #side(said) {
     const box = element("section", "", "reply");
-    box.setAttribute("aria-label", t("Reply of {letter}", { letter }));
+    box.setAttribute("aria-label", t("Reply of {letter}", { letter: said }));
     const head = element("div", "", "side");
     const name = element("span", "", "model");
     name.dir = "auto";
-    head.append(element("span", letter, "letter"), name);
+    head.append(element("span", said, "letter"), name);
     const text = element("div", "", "text");
     box.append(head, text);
     return { box, text, name, html: null };

@@ -1,11 +1,8 @@
 // The vote: the same scale as for a pair of responses, what the project asks for beside it, and what is still missing.
 
 import { announce, at, element, radios } from "../dom.js";
-import { PLAIN_SCALE, SCALE } from "../rate/item.js";
+import { ALL_BAD, letter, pairSteps } from "../rate/rating.js";
 import { t } from "../words.js";
-
-const ALL_BAD = "all-bad";
-const LETTERS = ["A", "B"];
 
 export const freshVote = () => ({ scale: null, bad: false, rationale: "", ratings: {}, seconds: 0, key: newKey() });
 
@@ -75,7 +72,7 @@ export class Vote {
   }
 
   #drawScale() {
-    const steps = (this.chat.strength ? SCALE : PLAIN_SCALE).map(([value, words]) => [value, t(words)]);
+    const steps = pairSteps(this.chat.strength);
     const give = (value) => this.#give(() => (this.given.scale = value));
     const row = radios("scale", steps, this.given.scale, t("Which one is better?"), give, true);
     row.classList.add("scale");
@@ -95,17 +92,17 @@ export class Vote {
     words.dir = "auto";
     line.append(words);
     const given = (this.given.ratings[name] ??= [null, null]);
-    LETTERS.forEach((letter, side) => {
+    for (const side of [0, 1]) {
       const steps = anchors.map((_, step) => [step + 1, String(step + 1)]);
-      const label = t("{dimension}, {letter}", { dimension: name, letter });
+      const label = t("{dimension}, {letter}", { dimension: name, letter: letter(side) });
       const row = radios(`rating-${index}-${side}`, steps, given[side], label, (step) => {
         this.#give(() => (given[side] = step));
       });
       row.querySelectorAll("label").forEach((one, step) => (one.title = anchors[step]));
       const box = element("div", "", "steps-of");
-      box.append(element("span", letter, "letter"), row);
+      box.append(element("span", letter(side), "letter"), row);
       line.append(box);
-    });
+    }
     return line;
   }
 }

@@ -1,7 +1,7 @@
 // What stands in front of the work: consent, guidelines and content warnings; and the dialogs of skip, flag and keys.
 
 import { markNews } from "./differ.js";
-import { at, element, page, say, view } from "../dom.js";
+import { at, element, page, view } from "../dom.js";
 import { keyOf, singleKeys, useSingleKeys } from "./keys.js";
 import { FLAGS } from "./rating.js";
 import { drawTurns } from "./read.js";

@@ -5,24 +5,13 @@
 
 import { Panel } from "./asks.js";
 import { announce, at, element, page, radios } from "../dom.js";
-import { ALL_BAD, LETTERS, asksOf, bestOf, inWords, letter, listed, single } from "./rating.js";
+import {
+  ALL_BAD, LETTERS, asksOf, bestOf, inWords, letter, listed, pairSteps, single, strengthSteps,
+} from "./rating.js";
 import { drawTurns, foldPrompt } from "./read.js";
-import { later, t } from "../words.js";
-
-export const SCALE = [
-  [-3, later("A much better")], [-2, later("A clearly")], [-1, later("A slightly")], [0, later("Same")],
-  [1, later("B slightly")], [2, later("B clearly")], [3, later("B much better")],
-];
-export const PLAIN_SCALE = [[-1, later("A better")], [0, later("Same")], [1, later("B better")]];
-const STRENGTH = [[1, later("slightly better")], [2, later("clearly better")], [3, later("much better")]];
-// What an answer to a pair said.
-export function pairInWords(ranks, strength) {
-  const value = strength ?? Math.sign(ranks[0] - ranks[1]);
-  return t((strength === null ? PLAIN_SCALE : SCALE).find(([step]) => step === value)[1]);
-}
+import { t } from "../words.js";
 
 const PAUSE = 500; // ms
-const said = (options) => options.map(([value, words]) => [value, t(words)]);
 
 export class Item {
   // What can be given has a name, which its radio buttons share: "scale" of a pair, else "rank-0" … and "strength",
@@ -300,7 +289,7 @@ export class Item {
   #drawScale() {
     const box = at("scale");
     if (this.pair) {
-      const steps = said(this.task.strength ? SCALE : PLAIN_SCALE);
+      const steps = pairSteps(this.task.strength);
       const row = this.radios("scale", steps, this.rating.scale, t("Which response is better?"), true);
       row.classList.add("scale");
       box.replaceChildren(row);
@@ -308,7 +297,7 @@ export class Item {
       const row = element("div", "", "over");
       const label = t("How much better is the best than the second?");
       row.append(element("span", t("Best over second:")));
-      row.append(this.radios("strength", said(STRENGTH), this.rating.strength, label, true));
+      row.append(this.radios("strength", strengthSteps(), this.rating.strength, label, true));
       box.replaceChildren(row);
     } else {
       box.replaceChildren();

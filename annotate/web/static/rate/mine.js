@@ -2,8 +2,7 @@
 
 import { ask, noDialog } from "./dialogs.js";
 import { announce, at, element, say } from "../dom.js";
-import { pairInWords } from "./item.js";
-import { ALL_BAD, inWords } from "./rating.js";
+import { ALL_BAD, inWords, pairInWords } from "./rating.js";
 import { drawSum } from "./say.js";
 import { Problem } from "../server.js";
 import { ago, t, when } from "../words.js";

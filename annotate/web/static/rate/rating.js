@@ -12,9 +12,26 @@ export const FLAGS = [
   ["pii", later("Contains personal data")], ["cannot-judge", later("I can't judge this")],
 ];
 export const ALL_BAD = "all-bad"; // a flag with a button of its own
+const SCALE = [
+  [-3, later("A much better")], [-2, later("A clearly")], [-1, later("A slightly")], [0, later("Same")],
+  [1, later("B slightly")], [2, later("B clearly")], [3, later("B much better")],
+];
+const PLAIN_SCALE = [[-1, later("A better")], [0, later("Same")], [1, later("B better")]];
+const STRENGTH = [[1, later("slightly better")], [2, later("clearly better")], [3, later("much better")]];
 const NOTHING = { dimensions: [], all_bad: false, rationale: "off", edit: false, spans: false };
 
 export const letter = (index) => LETTERS[index] ?? String(index + 1);
+
+// What there is to choose from: [[value, words]].
+const said = (options) => options.map(([value, words]) => [value, t(words)]);
+export const pairSteps = (strength) => said(strength ? SCALE : PLAIN_SCALE);
+export const strengthSteps = () => said(STRENGTH);
+
+// What an answer to a pair said.
+export function pairInWords(ranks, strength) {
+  const value = strength ?? Math.sign(ranks[0] - ranks[1]);
+  return pairSteps(strength !== null).find(([step]) => step === value)[1];
+}
 
 // What the project of a task asks for beside the ranking.
 export const asksOf = (task) => ({ ...NOTHING, ...task.asks });
@@ -77,9 +94,12 @@ export function answerOf(task, rating) {
   };
 }
 
+export const ranksOf = (task, { scale, ranks }) => (task.responses.length === 2 ? pairRanks(scale) : dense(ranks));
+
+export const pairRanks = (scale) => (scale < 0 ? [1, 2] : scale > 0 ? [2, 1] : [1, 1]);
+
 // Ranks as they are stored: 1 is there, and no number is left out.
-export function ranksOf(task, { scale, ranks }) {
-  if (task.responses.length === 2) return scale < 0 ? [1, 2] : scale > 0 ? [2, 1] : [1, 1];
+export function dense(ranks) {
   const used = [...new Set(ranks)].sort((one, other) => one - other);
   return ranks.map((rank) => used.indexOf(rank) + 1);
 }

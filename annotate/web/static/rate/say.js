@@ -3,7 +3,7 @@
 import { at, element, link, page, say, view } from "../dom.js";
 import { inWords } from "./rating.js";
 import { drawTurns } from "./read.js";
-import { Problem } from "../server.js";
+import { Problem, loginPage } from "../server.js";
 import { tame } from "../text.js";
 import { duration, later, money, t } from "../words.js";
 
@@ -98,7 +98,6 @@ export function drawSum(box, { answers, active_seconds, earned, pay }) {
   box.hidden = false;
 }
 
-const loginPage = () => "/login?next=" + encodeURIComponent(location.pathname + location.search);
 
 // An answer was refused: the one on the screen, which the rater can give up, or one from before.
 export function drawRefused(problem, giveUp = null) {

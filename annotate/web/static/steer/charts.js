@@ -1,7 +1,7 @@
 // Pictures as inline SVG, drawn to the width of their box: each has a title, a sentence that says what it shows, and the
 // same numbers as a table. Nothing of it is a string that somebody evaluates.
 
-import { day, decimal, make, table } from "./dom.js";
+import { day, decimal, make, table } from "./widgets.js";
 import { n, t } from "../words.js";
 
 let ids = 0;

@@ -2,17 +2,10 @@
 
 import { dotPicture } from "./charts.js";
 import { radios } from "../dom.js";
-import { inWords, letter, single } from "../rate/rating.js";
-import { area, button, field, make, note, number, turns, when } from "./dom.js";
+import { dense, inWords, letter, pairInWords, pairRanks, pairSteps, single, strengthSteps } from "../rate/rating.js";
+import { area, button, field, make, note, number, turns, when } from "./widgets.js";
 import { flagWords } from "./overview.js";
 import { t } from "../words.js";
-
-const pairSteps = () => [
-  [-3, t("A much better")], [-2, t("A clearly")], [-1, t("A slightly")], [0, t("Same")],
-  [1, t("B slightly")], [2, t("B clearly")], [3, t("B much better")],
-];
-const plainSteps = () => [[-1, t("A better")], [0, t("Same")], [1, t("B better")]];
-const strengthSteps = () => [[1, t("slightly better")], [2, t("clearly better")], [3, t("much better")]];
 
 export async function drawItem(box, here, id) {
   const item = await here.api("GET", `items/${id}`);
@@ -73,7 +66,7 @@ function deciding(body, here, path, view, before = view.decided) {
   const strengths = radios("decide-strength", strengthSteps(), given.strength, ask, (value) => set("strength", value));
   const over = make("div.over", { hidden: true }, make("span.soft", {}, t("Best over second:")), strengths);
   const scale = pair
-    ? radios("decide-scale", view.strength ? pairSteps() : plainSteps(), given.scale, t("Which response is better?"), (value) => set("scale", value), true)
+    ? radios("decide-scale", pairSteps(view.strength), given.scale, t("Which response is better?"), (value) => set("scale", value), true)
     : make("div.rankings", {}, view.responses.map((_, index) => rankRow(index)));
   if (pair) scale.classList.add("scale");
 
@@ -98,8 +91,7 @@ function deciding(body, here, path, view, before = view.decided) {
     event.preventDefault();
     submit.disabled = true;
     said.hidden = true;
-    const used = [...new Set(given.ranks)].sort((a, b) => a - b);
-    const ranks = pair ? (given.scale < 0 ? [1, 2] : given.scale > 0 ? [2, 1] : [1, 1]) : given.ranks.map((rank) => used.indexOf(rank) + 1);
+    const ranks = pair ? pairRanks(given.scale) : dense(given.ranks);
     const strength = !view.strength ? null : pair ? given.scale : asksStrength() ? given.strength : 0;
     try {
       const now = await here.api("PUT", path, { ranks, strength, rationale: why.value.trim() || null });
@@ -157,17 +149,15 @@ function decided(body, here, path, view) {
   );
 }
 
-function verdict(view, { ranks, strength }) {
-  if (ranks.length !== 2 || !view.strength) return inWords(ranks);
-  return new Map(pairSteps()).get(strength ?? 0) ?? inWords(ranks);
-}
+const verdict = (view, { ranks, strength }) =>
+  ranks.length === 2 ? pairInWords(ranks, view.strength ? strength : null) : inWords(ranks);
 
 // How many chose each step of a pair's scale, or how often each response was the best of more.
 function picture(view) {
   const wide = Math.max(260, Math.min(640, document.getElementById("content").clientWidth - 90));
   if (!view.votes.length) return note(t("Nobody has answered this item yet."));
   if (view.responses.length === 2) {
-    const steps = view.strength ? pairSteps() : plainSteps();
+    const steps = pairSteps(view.strength);
     const place = (vote) => (view.strength && vote.strength !== null ? vote.strength : Math.sign(vote.ranks[0] - vote.ranks[1]));
     const values = steps.map(([step, label]) => ({ label: label.replace(" ", "\n"), count: view.votes.filter((vote) => place(vote) === step).length }));
     return dotPicture(wide, t("Votes"), view.votes.map((vote) => verdict(view, vote)).join("; "), values);

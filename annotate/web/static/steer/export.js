@@ -1,6 +1,6 @@
 // What an export holds, and the export itself.
 
-import { button, count, make, note, percent } from "./dom.js";
+import { button, count, make, note, percent } from "./widgets.js";
 import { save } from "./pay.js";
 import { t } from "../words.js";
 

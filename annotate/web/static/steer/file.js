@@ -1,7 +1,7 @@
 // Choosing or dropping a file of items, and what is in it: how many, the first ones as raters see them, and its first
 // mistake with the line. The file itself is sent whole at the end.
 
-import { count, make, newId, rendered, turns } from "./dom.js";
+import { count, make, newId, rendered, turns } from "./widgets.js";
 import { t } from "../words.js";
 
 const LOOKED_AT = 8000000; // characters that are sent for the preview

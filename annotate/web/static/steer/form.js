@@ -1,6 +1,6 @@
 // The settings of a project as a form: to make one with, and to change one. `read()` gives them as the API takes them.
 
-import { area, button, field, input, make, number, rendered, select, tick } from "./dom.js";
+import { area, button, field, input, make, number, rendered, select, tick } from "./widgets.js";
 import { later, t } from "../words.js";
 
 // Names that responses give away: offered, and put in only where the owner wants them.

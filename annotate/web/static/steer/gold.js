@@ -1,10 +1,10 @@
 // Items whose right answer the owner knows: written here, met by new raters as practice, and later mixed in as checks.
 
-import { area, button, count, field, input, make, note, number, oneAtATime, percent, table } from "./dom.js";
+import { area, button, field, input, make, note, number, oneAtATime, percent, table } from "./widgets.js";
 import { preview } from "./file.js";
 import { excerpt } from "./items.js";
 import { importItems } from "./new.js";
-import { letter } from "../rate/rating.js";
+import { dense, letter } from "../rate/rating.js";
 import { t } from "../words.js";
 
 const MOST = 9; // responses
@@ -23,7 +23,7 @@ export async function draw(box, here) {
     gold.length < (practice ?? 0) ? make("p.alert.mild", {}, t("Gold items: {n}. Write {practice} or more, so that practice is whole.", { n: gold.length, practice })) : "",
     writing(here, gold.length),
     make("h2", {}, t("Gold items")),
-    gold.length ? list(gold, here) : note(t("There is none yet.")),
+    gold.length ? list(gold) : note(t("There is none yet.")),
   );
 }
 
@@ -62,12 +62,11 @@ function writing(here, known) {
   function line() {
     const rows = [...responses.children];
     const ranks = rows.map((row) => Number(row.querySelector("input").value));
-    const used = [...new Set(ranks)].sort((a, b) => a - b);
     return JSON.stringify({
       id: key.value.trim() || `gold-${known + 1}-${Date.now().toString(36)}`,
       prompt: prompt.value,
       responses: rows.map((row) => row.querySelector("textarea").value),
-      gold: ranks.map((rank) => used.indexOf(rank) + 1),
+      gold: dense(ranks),
       ...(why.value.trim() && { explanation: why.value.trim() }),
     });
   }
@@ -109,38 +108,12 @@ function writing(here, known) {
 
 // --- what there is ---
 
-function list(gold, here) {
+function list(gold) {
   const columns = [
     { key: "key", label: t("Item"), cell: (one) => make("span", { dir: "auto" }, one.key) },
     { key: "prompt", label: t("Prompt"), cell: (one) => make("span.excerpt", { dir: "auto" }, excerpt(one.prompt)) },
     { key: "ranks", label: t("Right ranks"), cell: (one) => one.gold.map((rank, index) => `${letter(index)} ${rank}`).join(", ") },
-    { key: "how", label: t("Raters get it right"), cell: (one) => rightness(one, here) },
+    { key: "how", label: t("Raters get it right"), cell: ({ met, right }) => (met ? t("{right} of {all}", { right, all: met }) : t("not met yet")) },
   ];
   return table(t("Gold items"), columns, gold);
-}
-
-// Looked up when it comes into view: each item has answers of its own.
-function rightness(item, here) {
-  const cell = make("span", {}, "…");
-  const watch = new IntersectionObserver(async ([seen]) => {
-    if (!seen.isIntersecting) return;
-    watch.disconnect();
-    const { answers } = await here.api("GET", `answers?item=${item.id}&limit=200`).catch(() => ({ answers: [] }));
-    const right = answers.filter((one) => isRight(one.ranks, item.gold)).length;
-    cell.textContent = answers.length ? t("{right} of {all}", { right, all: answers.length }) : t("not met yet");
-  });
-  watch.observe(cell);
-  return cell;
-}
-
-// At least three quarters of the item's pairs are ordered as the owner does; as annotate/services/gold.py counts.
-export function isRight(ranks, gold) {
-  let [same, all] = [0, 0];
-  gold.forEach((_, i) => {
-    for (let j = i + 1; j < gold.length; j++) {
-      all += 1;
-      same += Math.sign(ranks[i] - ranks[j]) === Math.sign(gold[i] - gold[j]);
-    }
-  });
-  return same >= 0.75 * all;
 }

@@ -1,6 +1,6 @@
 // The items: contested ones first, or all of them by id and tag; more of them from a file.
 
-import { bar, button, count, field, input, make, note, oneAtATime, percent, table } from "./dom.js";
+import { bar, button, count, field, input, make, note, oneAtATime, percent, table } from "./widgets.js";
 import { drawItem } from "./decide.js";
 import { filePicker } from "./file.js";
 import { importItems } from "./new.js";

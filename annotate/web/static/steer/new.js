@@ -1,6 +1,6 @@
 // A new project from a form and a file. What is typed is kept in this tab until the project is there.
 
-import { area, button, field, input, make } from "./dom.js";
+import { area, button, field, input, make } from "./widgets.js";
 import { filePicker } from "./file.js";
 import { settingsForm, withPreview } from "./form.js";
 import { t } from "../words.js";

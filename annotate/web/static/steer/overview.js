@@ -1,7 +1,7 @@
 // How a project is doing: numbers and pictures that keep themselves up to date.
 
 import { alphaPicture, alphaWords, progressPicture } from "./charts.js";
-import { bar, count, day, decimal, make, money, note, percent, table } from "./dom.js";
+import { bar, count, day, decimal, make, money, note, percent, table } from "./widgets.js";
 import { fill } from "./live.js";
 import { t } from "../words.js";
 

@@ -2,9 +2,10 @@
 // back button work. A part is a module with `draw(box, here)`, which fills an empty box from the API.
 // The server decides who may do what; a reviewer's page has fewer parts, because the others would be refused.
 
+import { whenDrawn } from "../dom.js";
 import { viewMenu } from "../look.js";
-import { Problem, call, whoAmI } from "../server.js";
-import { button, make } from "./dom.js";
+import { Problem, call, loginPage, whoAmI } from "../server.js";
+import { button, make } from "./widgets.js";
 import * as exports from "./export.js";
 import * as gold from "./gold.js";
 import * as items from "./items.js";
@@ -37,17 +38,6 @@ let me = null;
 let turn = 0; // counts what was opened: a part that is slow to load must not be drawn over the next one
 let timer = null;
 let saying = null;
-
-// Frame: wait until Gradio has drawn it.
-function whenDrawn() {
-  if (at("concord")) return void start();
-  const watch = new MutationObserver(() => {
-    if (!at("concord")) return;
-    watch.disconnect();
-    start();
-  });
-  watch.observe(document.documentElement, { childList: true, subtree: true });
-}
 
 async function start() {
   await speak();
@@ -142,7 +132,7 @@ function frame(here, name) {
   );
   at("parts").hidden = !project;
   at("parts").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
-  if (project) questions.badge(here, at("part-questions"));
+  if (project) questions.badge(at("part-questions"), project.open_questions);
   at("concord").dataset.view = "ready";
 }
 
@@ -189,8 +179,7 @@ function tellLogin(problem) {
 }
 
 function wayBack({ message }, target = "") {
-  const next = encodeURIComponent(location.pathname + location.hash);
-  return [make("p", {}, message), make("a.primary", { href: `/login?next=${next}`, target }, t("Sign in"))];
+  return [make("p", {}, message), make("a.primary", { href: loginPage(), target }, t("Sign in"))];
 }
 
-whenDrawn();
+whenDrawn(start);

@@ -1,6 +1,6 @@
 // What each rater has done and what it comes to, as a table and as a file for a spreadsheet.
 
-import { count, duration, make, money, note, table } from "./dom.js";
+import { count, duration, make, money, note, table } from "./widgets.js";
 import { payFields } from "./form.js";
 import { t } from "../words.js";
 

@@ -1,6 +1,6 @@
 // Who has which part in the project, and the links with which others may join.
 
-import { ago, ask, button, count, field, make, note, number, oneAtATime, select, showOnce, table, tick, when } from "./dom.js";
+import { ago, ask, button, count, field, make, note, number, oneAtATime, select, showOnce, table, tick, when } from "./widgets.js";
 import { fill } from "./live.js";
 import { changeMember, members } from "./person.js";
 import { t } from "../words.js";

@@ -1,6 +1,6 @@
 // What an owner can do about a member of the project. A change says which version of the member it is made to.
 
-import { ask, button, field, make, showOnce, tick, when } from "./dom.js";
+import { ask, button, field, make, showOnce, tick, when } from "./widgets.js";
 import { t } from "../words.js";
 
 export async function members({ api }) {

@@ -1,6 +1,6 @@
 // All projects that the person reviews or owns, each with how far it is.
 
-import { bar, count, decimal, make, note } from "./dom.js";
+import { bar, count, make, note } from "./widgets.js";
 import { t } from "../words.js";
 
 export async function draw(box, here) {
@@ -15,9 +15,7 @@ export async function draw(box, here) {
     ),
   );
   if (!projects.length) box.append(note(t("You review and own no project yet.")));
-  const cards = projects.map((project) => card(project));
-  box.append(make("ul.cards", {}, cards.map(({ node }) => node)));
-  fill(here, cards);
+  box.append(make("ul.cards", {}, projects.map(card)));
 }
 
 async function all({ call }) {
@@ -31,39 +29,17 @@ async function all({ call }) {
 }
 
 function card(project) {
-  const facts = make("div.facts", {}, make("span.soft", {}, "…"));
   const badges = [
     project.role === "reviewer" ? make("span.badge", {}, t("reviewer")) : null,
     project.closed ? make("span.badge.warn", {}, t("closed")) : null,
     project.simulated ? make("span.badge.warn", {}, t("simulated")) : null,
     project.arena?.length ? make("span.badge", {}, t("arena")) : null,
   ];
+  const { items, slots, filled } = project;
+  const facts = [
+    bar(slots ? filled / slots : 0, t("{filled} of {slots} answers", { filled, slots })),
+    make("span.soft", {}, t("Items: {items}", { items: count(items) })),
+  ];
   const link = make("a", { href: `#/projects/${project.id}/overview`, dir: "auto" }, project.name);
-  return { project, facts, node: make("li.card", {}, make("h2", {}, link, badges), facts) };
-}
-
-// One after another: a report takes the server a moment.
-async function fill({ call }, cards) {
-  for (const { project, facts } of cards) {
-    try {
-      const report = await call("GET", `/api/v1/projects/${project.id}/report`);
-      if (!facts.isConnected) return; // another part is shown by now
-      const { all: slots, filled } = report.slots;
-      const alpha = report.agreement.krippendorff_alpha_nominal;
-      facts.replaceChildren(
-        bar(slots ? filled / slots : 0, t("{filled} of {slots} answers", { filled, slots })),
-        make(
-          "span.soft",
-          {},
-          t("Items: {items} · raters: {raters} · agreement: {alpha}", {
-            items: count(report.items),
-            raters: count(report.raters),
-            alpha: decimal(alpha),
-          }),
-        ),
-      );
-    } catch (problem) {
-      facts.replaceChildren(note(problem.message));
-    }
-  }
+  return make("li.card", {}, make("h2", {}, link, badges), make("div.facts", {}, facts));
 }

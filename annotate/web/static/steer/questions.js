@@ -1,6 +1,6 @@
 // What raters ask about items, the open ones first; owners reply.
 
-import { ago, area, field, make, note, oneAtATime } from "./dom.js";
+import { ago, area, field, make, note, oneAtATime } from "./widgets.js";
 import { fill } from "./live.js";
 import { t } from "../words.js";
 
@@ -10,6 +10,7 @@ export async function draw(box, here) {
   const look = async () => {
     const questions = await all(here);
     const [open, done] = [questions.filter((one) => one.reply === null), questions.filter((one) => one.reply !== null)];
+    badge(document.getElementById("part-questions"), open.length);
     fill(body, [
       ...(questions.length ? [] : [note(t("Nobody has asked anything."))]),
       ...open.map((one) => question(one, here, look)),
@@ -49,7 +50,6 @@ function replying(one, here, look) {
       await here.api("POST", `questions/${one.question}/reply`, { text: words.value });
       here.say(t("The rater sees it when they next look."));
       await look();
-      badge(here, document.getElementById("part-questions"));
     } catch (problem) {
       said.textContent = problem.message;
       said.hidden = false;
@@ -59,13 +59,7 @@ function replying(one, here, look) {
 }
 
 // How many wait for a reply, beside the name of this part.
-export async function badge(here, link) {
-  if (!link) return;
-  try {
-    const open = (await all(here)).filter((one) => one.reply === null).length;
-    link.querySelector(".number")?.remove();
-    if (open) link.append(make("span.number", { "aria-label": t("Open: {open}", { open }) }, String(open)));
-  } catch {
-    // the part itself says what is wrong
-  }
+export function badge(link, open) {
+  link?.querySelector(".number")?.remove();
+  if (open) link?.append(make("span.number", { "aria-label": t("Open: {open}", { open }) }, String(open)));
 }

@@ -1,7 +1,7 @@
 // The raters: how much each one does, and how well; one of them with their newest answers. Reviewers see pseudonyms.
 
 import { shareMark } from "./charts.js";
-import { ago, bar, count, decimal, duration, make, note, percent, table } from "./dom.js";
+import { ago, bar, count, decimal, duration, make, note, percent, table } from "./widgets.js";
 import { fill } from "./live.js";
 import { flagWords } from "./overview.js";
 import { actions } from "./person.js";

@@ -1,6 +1,6 @@
 // Everything that can change about a project: its settings, guidelines, whether it is open, and who is told of events.
 
-import { area, ago, ask, button, field, input, make, note, oneAtATime, rendered, showOnce, table, tick } from "./dom.js";
+import { area, ago, ask, button, field, input, make, note, oneAtATime, rendered, showOnce, table, tick } from "./widgets.js";
 import { settingsForm, withPreview } from "./form.js";
 import { markdown } from "./new.js";
 import { later, t } from "../words.js";
