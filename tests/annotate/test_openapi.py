@@ -5,6 +5,7 @@ What is asked is that no request is a mistake of the server's, and that every an
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,19 @@ def test_every_answer_is_as_documented(route: str, scene: Scene, tmp_path: Path)
     ask()
     database.engine.dispose()
     assert seen - {401, 403, 404}, f"nothing but {seen}: the route itself was never reached"
+
+
+def test_every_route_is_in_the_docs() -> None:
+    """docs/api.md has a table of routes: `…` in front stands for anything, and so does `…` at the end."""
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    told: list[tuple[set[str], str]] = []
+    for row in re.findall(r"^\| (`.*?) \|", text, re.M):
+        for methods, path in re.findall(r"`([A-Z, ]*)([/…][^`]*)`", row):
+            pattern = re.escape(re.sub(r"{\w+}", "{}", path)).replace("…", ".*")
+            told.append((set(re.findall("[A-Z]+", methods)), pattern))
+    missing = []
+    for row in API_ROWS:
+        method, path = row.split()[0], re.sub(r"{\w+}", "{}", row.split()[1].removeprefix("/api/v1").partition("?")[0])
+        if not any((not methods or method in methods) and re.fullmatch(pattern, path) for methods, pattern in told):
+            missing.append(row)
+    assert missing == []
