@@ -50,8 +50,10 @@ def mount_pages(app: FastAPI) -> None:
 
 
 def _frame(folder: str) -> gr.Blocks:
+    """A page with the folder's page.html, and in it welcome.html, what comes before rating, where it asks for that."""
+    html, welcome = ((STATIC / name).read_text(encoding="utf-8") for name in (f"{folder}/page.html", "welcome.html"))
     with gr.Blocks(title="Concord", fill_width=True, analytics_enabled=False) as page:
-        gr.HTML((STATIC / folder / "page.html").read_text(encoding="utf-8"), js_on_load=None, apply_default_css=False)
+        gr.HTML(html.replace("<!-- welcome.html -->", welcome), js_on_load=None, apply_default_css=False)
     return page
 
 
