@@ -25,28 +25,47 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with stream:
         try:
             for number, raw in enumerate(stream, start=1):
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                    if not line:
-                        continue
-                    row = json.loads(line)
-                    if "\\u" in line:
-                        json.dumps(row, ensure_ascii=False).encode()
-                except UnicodeEncodeError:
-                    raise BadInput(
-                        f"{path}, line {number}: half a character (a lone surrogate like \\ud83d); write it whole"
-                    ) from None
-                except UnicodeDecodeError as error:
-                    raise BadInput(
-                        f"{path}, line {number}: not UTF-8 ({error.reason}); save the file as UTF-8"
-                    ) from None
-                except (ValueError, RecursionError) as error:  # ValueError: also a number of 5000 digits
-                    raise BadInput(f"{path}, line {number}: not JSON ({error}); write one JSON object a line") from None
+                row = parse_json(raw, f"{path}, line {number}", "write one JSON object a line")
+                if row is None:
+                    continue
                 if not isinstance(row, dict):
                     raise BadInput(f"{path}, line {number}: a {type(row).__name__}, not a JSON object like {{...}}")
                 yield number, row
         except IsADirectoryError:
             raise BadInput(f"cannot read {path}: it is a folder, and a JSON-lines file is wanted") from None
+
+
+def parse_json(raw: bytes, where: str, mend: str, *, finite: bool = False) -> Any:
+    """The value that UTF-8 JSON says; None where it is blank. Raises BadInput that opens with `where`.
+
+    Half a character (a lone surrogate) is refused, and so are, if all numbers are to be `finite`, NaN and infinity.
+    """
+    try:
+        text = raw.decode("utf-8-sig").strip()
+        if not text:
+            return None
+        value = _FINITE.decode(text) if finite else json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{where}: half a character (a lone surrogate like \\ud83d); write it whole") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5000 digits
+        raise BadInput(f"{where}: not JSON ({error}); {mend}") from None
+    if value is None:
+        raise BadInput(f"{where}: null, not a JSON object like {{...}}")
+    return value
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if value - value != 0:
+        raise ValueError(f"{number[:40]} is no number that can be stored")
+    return value
+
+
+_FINITE = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
@@ -69,11 +88,16 @@ def dump_json(value: Any) -> str:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a file whole or not at all: to a neighbour first, flushed to the disk, then renamed over `path`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """The same for bytes."""
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
