@@ -88,6 +88,9 @@ def kill_again_and_again(annotate: Annotate, kills: int, *options: str) -> dict[
         rater.start()
     chance = random.Random(7)
     for _ in range(kills):
+        known, patience = said(raters), time.monotonic() + 60
+        while said(raters) == known and time.monotonic() < patience:  # a busy machine takes its time to start
+            time.sleep(0.02)
         time.sleep(chance.uniform(0.1, 0.6))
         process.kill()
         process.wait()
@@ -100,8 +103,13 @@ def kill_again_and_again(annotate: Annotate, kills: int, *options: str) -> dict[
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
     heard = {answer: assignment for rater in raters for answer, assignment in rater.acknowledged.items()}
-    assert len(heard) == sum(len(rater.acknowledged) for rater in raters) > kills
+    assert len(heard) == said(raters) > kills
     return heard
+
+
+def said(raters: list[Rater]) -> int:
+    """How many answers were acknowledged so far."""
+    return sum(len(rater.acknowledged) for rater in raters)
 
 
 def check(annotate: Annotate, heard: dict[int, int]) -> None:
