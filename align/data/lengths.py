@@ -121,6 +121,18 @@ def check_pairs(
     return _check(rows, partial(pair_lengths, tokenizer), max_length, context, where)
 
 
+def check_rankings(
+    tokenizer: "PreTrainedTokenizerBase", rows: Any, max_length: int | None, context: int | None, where: str
+) -> int:
+    """The same for rows with `prompt` and several `responses`."""
+
+    def lengths(row: dict[str, Any]) -> tuple[int, int]:
+        whole = (token_ids(tokenizer, row["prompt"] + response) for response in row["responses"])
+        return len(token_ids(tokenizer, row["prompt"])), max(map(len, whole))
+
+    return _check(rows, lengths, max_length, context, where)
+
+
 def check_demonstrations(
     tokenizer: "PreTrainedTokenizerBase", rows: Any, max_length: int | None, context: int | None, where: str
 ) -> int:

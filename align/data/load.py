@@ -1,6 +1,8 @@
 """Training data by name: a preferences folder, a JSON-lines file, or a dataset of the hub."""
 
 import errno
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +15,57 @@ if TYPE_CHECKING:
 Messages = list[dict[str, str]]
 
 
-def load_pairs(name: str, split: str, config: str | None = None) -> "Dataset":
-    """Pairs: columns `chosen`, `rejected`, and `prompt` unless both start with the prompt. Raises BadInput."""
-    return _load(name, split, config, f"{split}.jsonl", ("chosen", "rejected"))
+def load_pairs(name: str, split: str, config: str | None = None, *, ties: bool = False) -> "Dataset":
+    """Pairs: columns `chosen`, `rejected`, and `prompt` unless both start with the prompt. Raises BadInput.
+
+    ties: with those of a preferences folder, whose `preference` is 0.5, behind the pairs that have a winner.
+    """
+    files = (f"{split}.jsonl", "ties.jsonl") if ties else (f"{split}.jsonl",)
+    return _load(name, split, config, files, ("chosen", "rejected"))
+
+
+def load_rankings(name: str, split: str) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The rows of rankings.jsonl with every rater's answer, and the reliability of each rater. Raises BadInput."""
+    from preferences.contract import check_preferences, is_preferences_folder
+
+    path = Path(name).expanduser()
+    if not is_preferences_folder(path):
+        raise BadInput(
+            f"{name}: no preferences folder, and only `annotate export` writes whole rankings; name one, or take pairs"
+        )
+    rows = _rows(path, split, "rankings.jsonl")
+    return rows, {rater: float(trust) for rater, trust in check_preferences(path).get("raters", {}).items()}
+
+
+def mean_one(weights: Sequence[float], name: str) -> list[float]:
+    """The weights of rows, scaled so that their mean is 1: then a loss has the same size whatever unit trust is in.
+
+    Raises BadInput where all are 0.
+    """
+    mean = sum(weights) / max(len(weights), 1)
+    if mean == 0:
+        raise BadInput(f"{name}: every row has weight 0, so nothing would be learnt; give some rows a weight above 0")
+    return [weight / mean for weight in weights]
+
+
+def said_of(row: dict[str, Any], where: str) -> tuple[float, float, float]:
+    """(preference, weight, strength) of a row of pairs; certain, 1 and 0 where it doesn't say. Raises BadInput."""
+    found = []
+    for column, default, most in (("preference", 1.0, 1.0), ("weight", 1.0, math.inf), ("strength", 0.0, math.inf)):
+        value = row.get(column, default)
+        if value is None and column == "strength":
+            value = 0.0
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+            between = "from 0 to 1" if column == "preference" else "at least 0"
+            raise BadInput(f"{where}: {column} {value!r}: it is a number {between}; mend it, or take the row out")
+        found.append(float(value))
+    return found[0], found[1], found[2]
 
 
 def load_demonstrations(name: str, split: str, config: str | None = None) -> "Dataset":
     """Texts to imitate, as TRL's SFT takes them: `prompt` and `completion`, or `messages`, or `text`."""
     shapes = (("prompt", "completion"), ("messages",), ("text",))
-    return _load(name, split, config, "sft.jsonl", *shapes)
+    return _load(name, split, config, ("sft.jsonl",), *shapes)
 
 
 def load_prompts(name: str, split: str, config: str | None = None) -> list[Messages]:
@@ -31,7 +75,7 @@ def load_prompts(name: str, split: str, config: str | None = None) -> list[Messa
 
 def load_prompt_rows(name: str, split: str, config: str | None = None) -> list[dict[str, Any]]:
     """The same with the data's other columns, for reward functions that want them."""
-    return _each_prompt_once(_load(name, split, config, "rankings.jsonl", ("prompt",)))
+    return _each_prompt_once(_load(name, split, config, ("rankings.jsonl",), ("prompt",)))
 
 
 def prompt_rows(rows: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
@@ -57,11 +101,11 @@ def as_turns(text: Any, role: str = "user") -> Messages:
     return [{"role": role, "content": text}] if isinstance(text, str) else text
 
 
-def _load(name: str, split: str, config: str | None, file: str, *shapes: tuple[str, ...]) -> "Dataset":
-    """The data, checked to have the columns of one of the `shapes` in every row."""
+def _load(name: str, split: str, config: str | None, files: tuple[str, ...], *shapes: tuple[str, ...]) -> "Dataset":
+    """The data, checked to have the columns of one of the `shapes` in every row. `files`: of a preferences folder."""
     path = Path(name).expanduser()
     if path.is_dir() and (path / "manifest.json").is_file():
-        return _from_folder(path, split, file)
+        return _from_folder(path, split, files)
     if path.is_file():
         return _from_file(path, shapes)
     if not path.is_dir() and (name.startswith((".", "/", "~")) or path.suffix == ".jsonl"):
@@ -69,19 +113,26 @@ def _load(name: str, split: str, config: str | None, file: str, *shapes: tuple[s
     return _from_hub(name, split, config, shapes)
 
 
-def _from_folder(path: Path, split: str, file: str) -> "Dataset":
-    """A preferences folder, whose rows the contract has checked."""
+def _from_folder(path: Path, split: str, files: tuple[str, ...]) -> "Dataset":
+    """A preferences folder, whose rows the contract has checked. The first of the files must have something."""
+    rows = _rows(path, split, files[0])
+    for file in files[1:]:
+        rows += [{key: row[key] for key in rows[0]} for row in _rows(path, split, file, needed=False)]
+    return _table(str(path / files[0]), [{key: row[key] for key in row if key != "answers"} for row in rows])
+
+
+def _rows(path: Path, split: str, file: str, *, needed: bool = True) -> list[dict[str, Any]]:
+    """The rows of a split in one file of a preferences folder."""
     from preferences.contract import SPLITS, check_preferences, read_rows
 
     check_preferences(path)
     if split not in SPLITS:
         raise BadInput(f"{path}: a preferences folder has no split {split!r}, only {', '.join(SPLITS)}")
     rows = [row.model_dump() for row in read_rows(path, file)]
-    if file in ("sft.jsonl", "rankings.jsonl"):
-        rows = [row for row in rows if row["split"] == split]
-    if not rows:
+    rows = [row for row in rows if row.get("split", split) == split]
+    if needed and not rows:
         raise BadInput(f"{path / file}: nothing in its {split} split; rank more items, or name another split")
-    return _table(str(path / file), [{key: row[key] for key in row if key != "answers"} for row in rows])
+    return rows
 
 
 def _from_file(path: Path, shapes: tuple[tuple[str, ...], ...]) -> "Dataset":

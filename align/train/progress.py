@@ -1,4 +1,4 @@
-"""One line a logged step, in place of transformers' progress bar and printed dictionaries."""
+"""One line a logged step, in place of transformers' progress bar and printed dictionaries; means over logged steps."""
 
 import time
 from typing import Any
@@ -48,3 +48,31 @@ class RunCallback(TrainerCallback):
                 f"step {state.global_step}/{state.max_steps}  {'  '.join(shown)}"
                 f"  {pace:.1f} s a step, {left:.0f} s left"
             )
+
+
+class Means:
+    """Means over everything seen since the last log, of training and of evaluation apart."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, tuple[float, float]] = {}
+
+    def add(self, trainer: Any, sums: dict[str, tuple[Any, Any]]) -> None:
+        """sums: {name: (sum, number of values)}, scalars of this process; those of all processes are added."""
+        import torch
+
+        device = trainer.accelerator.device
+        own = torch.tensor([[float(total), float(count)] for total, count in sums.values()], device=device)
+        everybody = trainer.accelerator.gather_for_metrics(own.unsqueeze(0)).sum(0).tolist()
+        for name, (total, count) in zip(sums, everybody, strict=True):
+            before = self.sums.get(self._prefix(trainer) + name, (0.0, 0.0))
+            self.sums[self._prefix(trainer) + name] = (before[0] + total, before[1] + count)
+
+    def take(self, trainer: Any) -> dict[str, float]:
+        """The means of what is going on now, by the names under which they are logged; they start anew."""
+        due = [name for name in self.sums if name.startswith("eval_") == bool(self._prefix(trainer))]
+        taken = {name: self.sums.pop(name) for name in due}
+        return {name: total / count for name, (total, count) in taken.items() if count}
+
+    @staticmethod
+    def _prefix(trainer: Any) -> str:
+        return "" if trainer.model.training else "eval_"

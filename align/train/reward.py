@@ -1,16 +1,17 @@
-"""`align reward`: a Bradley-Terry reward model on preference pairs, by TRL's RewardTrainer with two changes.
+"""`align reward`: a reward model on pairs or on whole rankings, by TRL's RewardTrainer with a loss of our own.
 
-The loss takes what raters said as it was said: the probability that one response is better, weighted by how much its
-raters can be trusted, where the data has these columns. And every response goes through the model once a pack,
-however many pairs it is in.
+The loss takes what raters said as it was said (docs/losses.md): the probability that one response is better, ties,
+strength, and how much its raters can be trusted, where the data has these columns. And every response goes through the
+model once a pack, however many pairs it is in.
 """
 
 import random
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from align.data.lengths import check_pairs, token_ids, whole_texts
-from align.data.load import load_pairs
-from align.data.packs import as_columns, length_chunks, pack_pairs
+from align.data.lengths import check_pairs, check_rankings, token_ids, whole_texts
+from align.data.load import load_pairs, load_rankings, mean_one, said_of
+from align.data.packs import PairRow, RankingRow, as_columns, length_chunks, pack_pairs, pack_rankings
 from align.models.load import load_reward_model
 from align.run.progress import say
 from align.train.common import Job, lora_config, make_trainer, read_job, train
@@ -20,6 +21,29 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _SCORED = 256  # training texts, of which a run keeps the mean and the spread of their scores
+_MOST_TIED = 12  # responses on one rank; the exact loss takes 2^12 sums then
+
+
+@dataclass
+class RewardLossArguments:
+    """The keys of a reward recipe that say what is learnt from what raters said; docs/losses.md has the formulas."""
+
+    loss_type: Literal["bradley_terry", "plackett_luce"] = field(
+        default="bradley_terry", metadata={"help": "of pairs, or of every rater's ranking of all responses to a prompt"}
+    )
+    label_smoothing: float = field(default=0.0, metadata={"help": "share of answers that say the opposite by mistake"})
+    strength_margin: float = field(default=0.0, metadata={"help": "score difference asked for by one step of strength"})
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(f"key `label_smoothing`: {self.label_smoothing} is not in [0, 0.5)")
+        check_strength_margin(self.strength_margin)
+
+
+def check_strength_margin(margin: float) -> None:
+    """Raise ValueError unless it is a number of 0 or more."""
+    if not 0 <= margin < float("inf"):
+        raise ValueError(f"key `strength_margin`: {margin} is not a number of 0 or more")
 
 
 def run_reward(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -31,17 +55,13 @@ def run_reward(recipe: dict[str, Any], where: str, *, resume: bool = False, over
     from transformers import set_seed
     from trl import RewardConfig
 
-    job = read_job("reward", recipe, where, RewardConfig, resume, overwrite)
-    pairs = load_pairs(job.data.dataset_name, job.data.dataset_train_split, job.data.dataset_config)
-    dropped = check_pairs(job.tokenizer, pairs, job.args.max_length, job.context, job.data.dataset_name)
-    if dropped:
-        say(f"{dropped} of {len(pairs)} pairs are longer than max_length {job.args.max_length} and are dropped")
-    packs = _packed(pairs, job, job.args.per_device_train_batch_size)
-    say(f"{len(pairs) - dropped} pairs over {sum(map(len, packs['texts']))} responses, in {len(packs)} packs")
+    job = read_job("reward", recipe, where, RewardConfig, resume, overwrite, RewardLossArguments)
+    (loss,) = job.own
+    packed = _packed_pairs if loss.loss_type == "bradley_terry" else _packed_rankings
+    packs, facts = packed(job, job.data.dataset_train_split, job.args.per_device_train_batch_size)
     evaluation = None
     if job.args.eval_strategy != "no":
-        held_out = load_pairs(job.data.dataset_name, job.data.dataset_test_split, job.data.dataset_config)
-        evaluation = _packed(held_out, job, job.args.per_device_eval_batch_size)
+        evaluation, _ = packed(job, job.data.dataset_test_split, job.args.per_device_eval_batch_size)
     peft_config = lora_config(job, "SEQ_CLS")
     set_seed(job.args.seed)  # the head is new: its first weights come from the seed
     model = load_reward_model(job.source, job.model_args, trainable=True)
@@ -50,7 +70,7 @@ def run_reward(recipe: dict[str, Any], where: str, *, resume: bool = False, over
     job.args.per_device_train_batch_size = job.args.per_device_eval_batch_size = 1  # a pack is a batch
     job.args.remove_unused_columns = False
     trainer = make_trainer(
-        _trainer_class(),
+        _trainer_class(loss.label_smoothing),
         job,
         model,
         data_collator=_Collator(job.tokenizer.pad_token_id),
@@ -62,7 +82,7 @@ def run_reward(recipe: dict[str, Any], where: str, *, resume: bool = False, over
     def after() -> dict[str, Any]:
         return {"scores": _score_moments(trainer.model, packs["texts"])}
 
-    train(trainer, job, after, pairs=len(pairs), pairs_dropped=dropped, packs=len(packs))
+    train(trainer, job, after, **facts, packs=len(packs))
 
 
 def _score_moments(model: Any, packs: list[list[list[int]]]) -> dict[str, float]:
@@ -84,29 +104,106 @@ def _score_moments(model: Any, packs: list[list[list[int]]]) -> dict[str, float]
     return {"mean": mean, "std": spread, "texts": float(len(scores))}
 
 
-def _packed(pairs: "Dataset", job: Job, batch_size: int) -> "Dataset":
-    from datasets import Dataset
-
+def _packed_pairs(job: Job, split: str, batch_size: int) -> tuple["Dataset", dict[str, int]]:
+    """The packs of a split's pairs and ties, and how many there are. Raises BadInput."""
+    name = job.data.dataset_name
+    pairs = load_pairs(name, split, job.data.dataset_config, ties=True)
+    dropped = check_pairs(job.tokenizer, pairs, job.args.max_length, job.context, name)
+    if dropped:
+        say(f"{dropped} of {len(pairs)} pairs are longer than max_length {job.args.max_length} and are dropped")
+    (loss,) = job.own
     rows = []
     for number, row in enumerate(pairs, start=1):
+        preference, weight, strength = said_of(row, f"{name}, row {number}")
         chosen, rejected = (token_ids(job.tokenizer, text) for text in whole_texts(row))
-        if job.args.max_length is not None and max(len(chosen), len(rejected)) > job.args.max_length:
-            continue
-        preference, weight = row.get("preference", 1.0), row.get("weight", 1.0)
-        if preference is None or not 0 <= preference <= 1 or weight is None or weight < 0:
-            raise BadInput(
-                f"{job.data.dataset_name}, row {number}: preference {preference} and weight {weight};"
-                " a preference is from 0 to 1, a weight at least 0"
-            )
-        rows.append((chosen, rejected, float(preference), float(weight)))
-    packs = as_columns(pack_pairs(rows, 2 * batch_size, job.args.seed))
+        if job.args.max_length is None or max(len(chosen), len(rejected)) <= job.args.max_length:
+            rows.append(PairRow(chosen, rejected, preference, weight, loss.strength_margin * strength))
+    weights = mean_one([row.weight for row in rows], name)
+    rows = [row._replace(weight=weight) for row, weight in zip(rows, weights, strict=True)]
+    packs = _as_dataset(as_columns(pack_pairs(rows, 2 * batch_size, job.args.seed)))
+    ties = sum(row.preference == 0.5 for row in rows)
+    say(
+        f"{len(rows)} pairs, {ties} of them ties, over {sum(map(len, packs['texts']))} responses, in {len(packs)} packs"
+    )
+    return packs, {"pairs": len(pairs), "pairs_dropped": dropped, "ties": ties}
+
+
+def _packed_rankings(job: Job, split: str, batch_size: int) -> tuple["Dataset", dict[str, int]]:
+    """The packs of a split's rankings, every rater's by itself, and how many there are. Raises BadInput.
+
+    What was decided stands in place of the answers, and so does the consensus where there are none. A response that a
+    rater rewrote, and what it became, are a ranking of two.
+    """
+    name = job.data.dataset_name
+    items, trust = load_rankings(name, split)
+    dropped = check_rankings(job.tokenizer, items, job.args.max_length, job.context, f"{name}, rankings.jsonl")
+    if dropped:
+        say(f"{dropped} of {len(items)} rankings are longer than max_length {job.args.max_length} and are dropped")
+    (loss,) = job.own
+    rows = []
+    for item in items:
+        if item["decided"] or not item["answers"]:
+            said = [(item["ranks"], item["weight"], 0.0)]
+        else:
+            said = [
+                (answer["ranks"], trust.get(answer["rater"], 1.0), loss.strength_margin * abs(answer["strength"] or 0))
+                for answer in item["answers"]
+            ]
+        texts = [token_ids(job.tokenizer, item["prompt"] + response) for response in item["responses"]]
+        _check_ranking(item["ranking"], [ranks for ranks, _, _ in said], batch_size, loss.label_smoothing > 0, name)
+        if job.args.max_length is None or max(map(len, texts)) <= job.args.max_length:
+            ranks, weights, margins = zip(*said, strict=True)
+            rows.append(RankingRow(texts, ranks, weights, margins))
+    rows += _edits(job, split)
+    scaled = iter(mean_one([weight for row in rows for weight in row.weight], name))
+    rows = [row._replace(weight=[next(scaled) for _ in row.weight]) for row in rows]
+    packs = _as_dataset(as_columns(pack_rankings(rows, 2 * batch_size, job.args.seed)))
+    answers = sum(len(row.ranks) for row in rows)
+    say(f"{answers} rankings of {sum(map(len, packs['texts']))} responses, in {len(packs)} packs")
+    return packs, {"rankings": answers, "items": len(items), "items_dropped": dropped}
+
+
+def _check_ranking(name: str, said: list[list[int]], batch_size: int, smoothing: bool, where: str) -> None:
+    count = len(said[0])
+    if count > 2 * batch_size:
+        raise BadInput(
+            f"{where}: ranking {name} has {count} responses, and a pack room for {2 * batch_size}; set"
+            f" per_device_train_batch_size and per_device_eval_batch_size to {(count + 1) // 2} or more"
+        )
+    tied = count if smoothing else max(ranks.count(rank) for ranks in said for rank in ranks)
+    if tied > _MOST_TIED:
+        raise BadInput(
+            f"{where}: ranking {name} has {tied} responses on one rank, as label_smoothing takes all of them to be, and"
+            f" plackett_luce takes {_MOST_TIED}; set loss_type: bradley_terry"
+            if smoothing
+            else f"{where}: ranking {name} has {tied} responses on one rank, and plackett_luce takes {_MOST_TIED};"
+            " set loss_type: bradley_terry"
+        )
+
+
+def _edits(job: Job, split: str) -> list[RankingRow]:
+    try:
+        pairs = load_pairs(job.data.dataset_name, split)
+    except BadInput:  # only ties
+        return []
+    rows = []
+    for pair in pairs:
+        texts = [token_ids(job.tokenizer, text) for text in whole_texts(pair)]
+        if pair["source"] == "edited" and max(map(len, texts)) <= (job.args.max_length or max(map(len, texts))):
+            rows.append(RankingRow(texts, [[1, 2]], [pair["weight"]], [0.0]))
+    return rows
+
+
+def _as_dataset(packs: dict[str, list[Any]]) -> "Dataset":
+    from datasets import Dataset
+
     # TRL takes a data set with these two columns for a tokenized one, and leaves it alone
     return Dataset.from_dict({**packs, "chosen_ids": packs["texts"], "rejected_ids": packs["texts"]})
 
 
 class _Collator:
-    """One pack to tensors: runs of texts of like length, each ids and mask (texts, n) padded on the right, and the
-    pairs' columns (pairs,).
+    """One pack to tensors: runs of texts of like length, each ids and mask (texts, n) padded on the right, and what was
+    said of them: pairs' columns (pairs,), or a list with the places of each ranking's responses, and their ranks.
     """
 
     def __init__(self, pad_token_id: int) -> None:
@@ -119,28 +216,50 @@ class _Collator:
         (pack,) = packs
         texts = [torch.tensor(ids) for ids in pack["texts"]]
         runs = [[texts[n] for n in run] for run in length_chunks([len(text) for text in texts])]
-        ends = torch.tensor(pack["pairs"])
-        return {
+        batch = {
             "ids": [pad_sequence(run, batch_first=True, padding_value=self.pad_token_id) for run in runs],
             "masks": [pad_sequence([torch.ones_like(ids) for ids in run], batch_first=True) for run in runs],
-            "chosen": ends[:, 0],
-            "rejected": ends[:, 1],
-            "preference": torch.tensor(pack["preference"], dtype=torch.float32),
             "weight": torch.tensor(pack["weight"], dtype=torch.float32),
+            "margin": torch.tensor(pack["margin"], dtype=torch.float32),
         }
+        if "rankings" in pack:
+            return batch | {"rankings": [torch.tensor(p) for p in pack["rankings"]], "ranks": pack["ranks"]}
+        ends = torch.tensor(pack["pairs"])
+        preference = torch.tensor(pack["preference"], dtype=torch.float32)
+        return batch | {"chosen": ends[:, 0], "rejected": ends[:, 1], "preference": preference}
 
 
-def _trainer_class() -> Any:
+def _trainer_class(label_smoothing: float) -> Any:
     """RewardTrainer with our loss; made here because importing TRL takes seconds."""
     import torch
     from trl import RewardTrainer
 
-    from align.train.losses import soft_bradley_terry
+    from align.train.losses import bradley_terry, centring, plackett_luce, ranked_pairs, smoothed
+    from align.train.progress import Means
+
+    def of_pairs(scores: Any, inputs: Any) -> tuple[Any, Any, Any, Any]:
+        """Losses, and for the rest the scores of chosen and rejected, and what was preferred: (pairs,) each."""
+        chosen, rejected = scores[inputs["chosen"]], scores[inputs["rejected"]]
+        preference = smoothed(inputs["preference"], label_smoothing)
+        return bradley_terry(chosen - rejected, preference, inputs["margin"]), chosen, rejected, inputs["preference"]
+
+    def of_rankings(scores: Any, inputs: Any) -> tuple[Any, Any, Any, Any]:
+        """Losses of rankings (n,), and the rest for all pairs of each of them."""
+        losses, pairs = [], []
+        for places, ranks, margin in zip(inputs["rankings"], inputs["ranks"], inputs["margin"], strict=True):
+            loss = plackett_luce(scores[places], ranks, margin)
+            if label_smoothing:  # a share of twice epsilon is drawn from a hat: half of it agrees by chance
+                drawn = plackett_luce(scores[places], [1] * len(ranks))
+                loss = (1 - 2 * label_smoothing) * loss + 2 * label_smoothing * drawn
+            losses.append(loss)
+            pairs.append(ranked_pairs(scores[places], ranks))
+        chosen, rejected, preference = (torch.cat(column) for column in zip(*pairs, strict=True))
+        return torch.stack(losses), chosen, rejected, preference
 
     class PackRewardTrainer(RewardTrainer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.told: dict[str, list[float]] = {}
+            self.means = Means()
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -148,23 +267,26 @@ def _trainer_class() -> Any:
             runs = zip(inputs["ids"], inputs["masks"], strict=True)
             logits = [model(input_ids=ids, attention_mask=mask, use_cache=False).logits for ids, mask in runs]
             scores = torch.cat(logits).squeeze(-1).float()
-            chosen, rejected = scores[inputs["chosen"]], scores[inputs["rejected"]]
-            loss = soft_bradley_terry(chosen, rejected, inputs["preference"], inputs["weight"])
+            of = of_rankings if "rankings" in inputs else of_pairs
+            losses, chosen, rejected, preference = of(scores, inputs)
+            loss = (inputs["weight"] * losses).mean()
             if self.args.center_rewards_coefficient is not None:
-                loss = loss + self.args.center_rewards_coefficient * scores.square().mean()
+                loss = loss + self.args.center_rewards_coefficient * centring(chosen, rejected).mean()
             with torch.no_grad():
-                right = (chosen > rejected).float() + 0.5 * (chosen == rejected)
-                numbers = torch.stack([right.mean(), (chosen - rejected).mean(), scores.mean()])
-                means = self.accelerator.gather_for_metrics(numbers.unsqueeze(0)).mean(0).tolist()
-            prefix = "" if self.model.training else "eval_"
-            for name, value in zip(("accuracy", "margin", "mean_reward"), means, strict=True):
-                self.told.setdefault(prefix + name, []).append(value)
+                side = (preference > 0.5).float() - (preference < 0.5).float()  # 0 of a tie, which nobody gets right
+                gain = side * (chosen - rejected)
+                right, decided = ((gain > 0) + 0.5 * ((gain == 0) & (side != 0))).sum(), side.abs().sum()
+                self.means.add(
+                    self,
+                    {
+                        "accuracy": (right, decided),
+                        "margin": (gain.sum(), decided),
+                        "mean_reward": (scores.sum(), len(scores)),
+                    },
+                )
             return (loss, {"scores": scores}) if return_outputs else loss
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-            prefix = "" if self.model.training else "eval_"
-            due = [name for name in self.told if name.startswith("eval_") == bool(prefix)]
-            means = {name: sum(values) / len(values) for name in due if (values := self.told.pop(name))}
-            super().log({**logs, **means}, start_time)
+            super().log({**logs, **self.means.take(self)}, start_time)
 
     return PackRewardTrainer

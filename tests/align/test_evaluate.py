@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from align.data.packs import pack_pairs
+from align.data.packs import PairRow, pack_pairs
 from align.evaluate.compare import EvaluateConfig, HeldOut, _preferences, _reward_model
 from align.models.load import find_model, load_causal_lm, load_tokenizer
 from tests.align.conftest import TRAIN, done, write_recipe
@@ -141,5 +141,5 @@ def test_a_model_with_another_vocabulary_has_no_kl(
 
 def test_a_pack_needs_room_for_a_pair() -> None:
     with pytest.raises(ValueError, match="room for two"):
-        pack_pairs([([1], [2], 1.0, 1.0)], 1, 0)
-    assert math.isclose(pack_pairs([([1], [2], 0.7, 1.0)], 2, 0)[0].preference[0], 0.7)
+        pack_pairs([PairRow([1], [2], 1.0, 1.0)], 1, 0)
+    assert math.isclose(pack_pairs([PairRow([1], [2], 0.7, 1.0)], 2, 0)[0].preference[0], 0.7)
