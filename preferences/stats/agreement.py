@@ -1,100 +1,46 @@
-"""How far raters agree: raw agreement, Krippendorff's alpha, Kendall's W, tau-b. Pure functions on rank lists.
+"""How far raters agree, as a report says it: each number with its interval, in all and in parts.
 
-A *unit* is a pair of responses i < j of one item, in import order; an answer's *value* on it is -1 (the second is
-better), 0 (tie) or 1 (the first is better). Ranks are 1 = best, equal = tie; only their order counts.
+Units, values and the sums that items add are of units.py, the formulas of coefficients.py, the intervals of
+bootstrap.py. None, never NaN, stands where a number is not defined.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from preferences.stats.bootstrap import Estimate, Part, estimate
+from preferences.stats.coefficients import Floats
+from preferences.stats.units import (
+    coefficients_of,
+    kappas_of,
+    orders_of,
+    pair_values,
+    spread,
+    stack_answers,
+    sums_of_orders,
+    sums_of_pairs,
+    sums_of_raters,
+    table_of_ranks,
+    table_of_ratings,
+)
 
+__all__ = ["agreement", "agreement_in_parts", "disagreement", "pair_values", "periods", "stack_answers"]
 
-def pair_values(ranks: Ints) -> Ints:
-    """Ranks (..., k) -> values (..., k(k-1)/2) in {-1, 0, 1} on the pairs (0,1), (0,2), …, (k-2,k-1)."""
-    first, second = np.triu_indices(ranks.shape[-1], k=1)
-    return np.sign(ranks[..., second] - ranks[..., first])
+ENOUGH_SHARED = 20  # units that two raters both answered, below which their kappa is not taken
+PERIODS, ENOUGH_ITEMS = 10, 20  # at most so many stretches of time, of so many items at least
+MOST_PAIRS = 100  # of raters that are listed
 
+RAW_AND_ALPHAS = ["raw", *(f"krippendorff_alpha_{level}" for level in ("nominal", "ordinal", "interval"))]
+SLICED = ["raw", "krippendorff_alpha_nominal", "krippendorff_alpha_ordinal", "krippendorff_alpha_symmetrised"]
 
-def stack_answers(items: Iterable[Sequence[Sequence[int]]]) -> list[tuple[Ints, Ints]]:
-    """Stack the items that have equally many answers m and responses k, so that numpy can take them at once.
-
-    Returns (indices of the items (n,), ranks (n, m, k)) for each such shape; items with fewer than two answers are
-    left out, since nothing can be compared there. Raises ValueError for ragged answers or fewer than two responses.
-    """
-    shapes: dict[tuple[int, int], list[int]] = defaultdict(list)
-    kept: list[Sequence[Sequence[int]]] = []
-    for index, answers in enumerate(items):
-        kept.append(answers)
-        lengths = {len(ranks) for ranks in answers}
-        if len(lengths) > 1 or min(lengths, default=2) < 2:
-            raise ValueError(
-                f"item {index}: rank lists of lengths {sorted(lengths)}; they must be equal, and at least 2"
-            )
-        if len(answers) >= 2:
-            shapes[len(answers), lengths.pop()].append(index)
-    return [(np.array(rows), np.array([kept[row] for row in rows], dtype=np.int64)) for rows in shapes.values()]
+Items = Sequence[Sequence[Sequence[int]]]
+Raters = Sequence[Sequence[str]]
 
 
-def disagreements(counts: Floats) -> Floats:
-    """Counts (..., C) of each value among a unit's m answers -> the off-diagonal sum of its coincidence matrix.
-
-    A unit puts (ordered pairs of answers with values c and k) / (m - 1) into cell c, k, so the off-diagonal sum is
-    (m² - Σ n_c²) / (m - 1). Units need m >= 2. Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", C-D.
-    """
-    size = counts.sum(axis=-1)
-    return (size**2 - (counts**2).sum(axis=-1)) / (size - 1)
-
-
-def nominal_alpha(observed: Floats, totals: Floats) -> Floats:
-    """Krippendorff's alpha for nominal values; NaN where the values don't vary.
-
-    `observed` (...) is the sum of `disagreements` over the units, `totals` (..., C) how often each value was given in
-    them: alpha = 1 - (n - 1) observed / (n² - Σ totals²) with n = Σ totals. Krippendorff (2011), section D.
-    """
-    n = totals.sum(axis=-1)
-    expected = n**2 - (totals**2).sum(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(expected > 0, 1 - (n - 1) * observed / expected, np.nan)
-
-
-def kendall_w(ranks: Ints) -> Floats:
-    """Kendall's coefficient of concordance, corrected for ties: ranks (n, m, k) -> W (n,), NaN where all is tied.
-
-    W = (12 Σ R_j² - 3 m² k (k+1)²) / (m² k (k² - 1) - m Σ T_r), R_j the sum of response j's mid-ranks over the m
-    raters and T_r = Σ (t³ - t) over rater r's groups of t tied responses. Kendall & Gibbons (1990), "Rank Correlation
-    Methods", chapter 6.
-    """
-    m, k = ranks.shape[1:]
-    sums = rankdata(ranks, method="average", axis=-1).sum(axis=1)
-    # Σ (t³ - t) over groups of ties = Σ (t² - 1) over responses, t the number of responses that share its rank.
-    tied = (ranks[..., :, None] == ranks[..., None, :]).sum(axis=-1)
-    correction = (tied**2 - 1).sum(axis=(1, 2))
-    above = 12 * (sums**2).sum(axis=-1) - 3 * m**2 * k * (k + 1) ** 2
-    below = m**2 * k * (k**2 - 1) - m * correction
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(below > 0, above / below, np.nan)
-
-
-def tau_b(values: Ints) -> Floats:
-    """Kendall's tau-b of every pair of raters: values (n, m, pairs) -> (n, m(m-1)/2), NaN where one ties everything.
-
-    tau-b = Σ v_a v_b / sqrt(Σ v_a² Σ v_b²) over the pairs of responses. Kendall (1945), Biometrika 33(3).
-    """
-    products = np.einsum("nap,nbp->nab", values, values).astype(float)
-    untied = np.einsum("naa->na", products)
-    first, second = np.triu_indices(values.shape[1], k=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return products[:, first, second] / np.sqrt(untied[:, first] * untied[:, second])
-
-
-def disagreement(items: Sequence[Sequence[Sequence[int]]]) -> list[float | None]:
+def disagreement(items: Items) -> list[float | None]:
     """How far the answers to each item differ: 1 - the share of pairs of answers that give a unit the same value.
 
     The mean is over the item's units; 0 = all say the same. None for an item with fewer than two answers.
@@ -109,68 +55,183 @@ def disagreement(items: Sequence[Sequence[Sequence[int]]]) -> list[float | None]
     return result
 
 
-def agreement(items: Sequence[Sequence[Sequence[int]]], *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Agreement between raters, ready for JSON; None (never NaN) where a number is not defined.
+def agreement(items: Items, raters: Raters | None = None, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Agreement between raters, ready for JSON.
 
-    `items` has one entry an item: its answers' rank lists, in import order of the responses.
+    `items` has one entry an item: its answers' rank lists, in import order of the responses. `raters` says who gave
+    them; without it the kappa of pairs of raters is None. Each number has its 95% percentile bootstrap over items
+    beside it, under its name with `_interval` behind; None with fewer than two items.
 
-    raw                                 share of pairs of answers to one unit that give it the same value
-    krippendorff_alpha_nominal          over the units; 1 = perfect, 0 = as good as chance
-    krippendorff_alpha_nominal_interval 95% percentile bootstrap over items; None with fewer than two items
-    krippendorff_alpha_symmetrised      the same with every unit counted in both orientations, its values mirrored: it
-                                        doesn't depend on which response came first in the import
-    kendall_w, tau_b                    means over items, and over pairs of raters, with three or more responses
-    units, raters_per_unit              how many units have two or more answers, and how many answers they have (mean)
+    raw                             share of pairs of answers to one unit that give it the same value
+    krippendorff_alpha_nominal      over the units; 1 = perfect, 0 = as good as chance
+    krippendorff_alpha_ordinal      the same, a tie being nearer to either side than these are to each other
+    krippendorff_alpha_interval     the same, the sides being -1 and 1 and a tie 0
+    krippendorff_alpha_symmetrised  nominal, with every unit counted in both orientations, its values mirrored: it
+                                    doesn't depend on which response came first in the import
+    fleiss_kappa                    of many raters, whoever they are
+    cohen_kappa                     of two raters: the mean over all pairs who share 20 units or more, which are
+                                    `cohen_kappa_pairs` many
+    kendall_w, tau_b                means over items, and over pairs of raters, with three or more responses
+    units, raters_per_unit          how many units have two or more answers, and how many answers they have (mean)
     """
-    observed, totals = np.zeros(len(items)), np.zeros((len(items), 3))
-    agreeing = pairs = units = answers = 0
-    concordances: list[Floats] = []
-    correlations: list[Floats] = []
-    for rows, ranks in stack_answers(items):
-        m, k = ranks.shape[1:]
-        values = pair_values(ranks)
-        counts = np.stack([(values == value).sum(axis=1) for value in (-1, 0, 1)], axis=-1)  # (items, pairs, 3)
-        observed[rows] = disagreements(counts).sum(axis=1)
-        totals[rows] = counts.sum(axis=1)
-        shape = counts.shape[0] * counts.shape[1]
-        units, answers, pairs = units + shape, answers + shape * m, pairs + shape * m * (m - 1) // 2
-        agreeing += int((counts * (counts - 1) // 2).sum())
-        if k >= 3:
-            concordances.append(kendall_w(ranks))
-            correlations.append(tau_b(values).ravel())
+    return agreement_in_parts(items, raters, resamples=resamples, seed=seed)["agreement"]
 
-    comparable = totals.sum(axis=1) > 0
-    mirrored = totals + totals[:, ::-1]
+
+def agreement_in_parts(
+    items: Items,
+    raters: Raters | None = None,
+    *,
+    tags: Sequence[Collection[str]] = (),
+    moments: Sequence[float | None] = (),
+    ratings: Mapping[str, Sequence[Sequence[Sequence[float]]]] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Agreement in all and in parts, ready for JSON; every interval comes from the same resamples of the items.
+
+    `tags` and `moments` say for each item what it is tagged with and when its last answer came (Unix time);
+    `ratings` is {dimension: what each rater who gave any gave the responses of each item}.
+
+    agreement    as `agreement`
+    dimensions   [{dimension, items, units, raters_per_unit, raw, alphas and Fleiss' kappa of the ratings}]; a unit is
+                 a response
+    tags         [{tag, items, units, the same of the items with that tag}], the commonest first
+    over_time    [{from, to, items, units, the same}] of at most ten stretches of equally many items, as `periods`
+    raters       {rater: {kappa, raw, units, items}}: each rater against the others of their items
+    rater_pairs  [{raters: [two], kappa, raw, units, items}], who share most first, at most 100
+    """
+    comparable = [index for index, answers in enumerate(items) if len(answers) >= 2]
+    stacks, count = stack_answers(items), len(comparable)
+    places = np.zeros(len(items), dtype=np.int64)
+    places[comparable] = np.arange(count)
+    stacks = [(places[rows], ranks) for rows, ranks in stacks]
+
+    table = table_of_ranks(stacks, count)
+    tagged = _by_tag([tags[index] for index in comparable] if tags else [])
+    stretches = periods([moments[index] for index in comparable] if moments else [])
+    scales = {name: table_of_ratings([rows[index] for index in comparable]) for name, rows in (ratings or {}).items()}
+    people = [raters[index] for index in comparable] if raters else []
+    names = sorted({rater for item in people for rater in item})
+    numbers = {name: number for number, name in enumerate(names)}
+    who = [[numbers[rater] for rater in item] for item in people]
+    rankings = stacks if raters else []
+    shared, pairs = sums_of_pairs(rankings, who, len(names), count, ENOUGH_SHARED)
+
+    def of_slices(sums: Floats) -> dict[str, Floats]:
+        return coefficients_of(table, sums.reshape(*sums.shape[:-1], -1, table.sums.shape[1]))
+
+    def of_pairs(sums: Floats) -> dict[str, Floats]:
+        found = kappas_of(sums)
+        return {**found, "cohen_kappa": _mean(found["kappa"])}
+
+    whole, orders, both, each, by_tag, by_time, *by_dimension = estimate(
+        [
+            Part(table.sums, partial(coefficients_of, table)),
+            Part(sums_of_orders(stacks, count), orders_of),
+            Part(shared, of_pairs),
+            Part(sums_of_raters(rankings, who, len(names), count), kappas_of),
+            Part(spread(table.sums, tagged.values()), of_slices),
+            Part(spread(table.sums, stretches), of_slices),
+            *(Part(scale.sums, partial(coefficients_of, scale)) for scale in scales.values()),
+        ],
+        resamples=resamples,
+        seed=seed,
+    )
+    listed = sorted(range(len(pairs)), key=lambda pair: (-both["units"].value[pair], pairs[pair]))[:MOST_PAIRS]
     return {
-        "raw": agreeing / pairs if pairs else None,
-        "krippendorff_alpha_nominal": _number(nominal_alpha(observed.sum(), totals.sum(axis=0))),
-        "krippendorff_alpha_nominal_interval": _interval(observed[comparable], totals[comparable], resamples, seed),
-        "krippendorff_alpha_symmetrised": _number(nominal_alpha(2 * observed.sum(), mirrored.sum(axis=0))),
-        "kendall_w": _mean(concordances),
-        "tau_b": _mean(correlations),
-        "units": units,
-        "raters_per_unit": answers / units if units else None,
+        "agreement": {
+            **_numbers(whole, RAW_AND_ALPHAS),
+            **_numbers(whole, ["krippendorff_alpha_symmetrised", "fleiss_kappa"]),
+            **_numbers({**both, "items": _most(both["items"])}, ["cohen_kappa"]),
+            "cohen_kappa_pairs": len(pairs),
+            **_numbers(orders, ["kendall_w", "tau_b"]),
+            **_counts(whole, without="items"),
+        },
+        "dimensions": [
+            {"dimension": name, **_counts(found), **_numbers(found, [*RAW_AND_ALPHAS, "fleiss_kappa"])}
+            for name, found in zip(scales, by_dimension, strict=True)
+        ],
+        "tags": [
+            {"tag": tag, **_counts(by_tag, place), **_numbers(by_tag, SLICED, place)}
+            for place, tag in enumerate(tagged)
+        ],
+        "over_time": [
+            {**stretch, **_counts(by_time, place), **_numbers(by_time, SLICED, place)}
+            for place, stretch in enumerate(_span([moments[comparable[row]] for row in rows]) for rows in stretches)
+        ],
+        "raters": {
+            name: {**_counts(each, place), **_numbers(each, ["kappa", "raw"], place)}
+            for place, name in enumerate(names)
+        },
+        "rater_pairs": [
+            {
+                "raters": [names[number] for number in pairs[pair]],
+                **_counts(both, pair),
+                **_numbers(both, ["kappa", "raw"], pair),
+            }
+            for pair in listed
+        ],
     }
 
 
-def _interval(observed: Floats, totals: Floats, resamples: int, seed: int) -> list[float] | None:
-    """95% percentile bootstrap of alpha over items; resamples in which the values don't vary are left out."""
-    count = len(observed)
-    if count < 2:
-        return None
-    rng = np.random.default_rng(seed)
-    sums = np.column_stack([observed, totals])
-    drawn = np.stack([np.bincount(rng.integers(count, size=count), minlength=count) @ sums for _ in range(resamples)])
-    alphas = nominal_alpha(drawn[:, 0], drawn[:, 1:])
-    alphas = alphas[~np.isnan(alphas)]
-    return [float(bound) for bound in np.percentile(alphas, [2.5, 97.5])] if len(alphas) else None
+def periods(moments: Sequence[float | None]) -> list[list[int]]:
+    """The items in the order of their moments, cut into stretches of equally many: lists of their places.
+
+    As many stretches as there are twenty items for, ten at most; none where that is less than two, or where all
+    moments are one. Items without a moment are left out.
+    """
+    known = sorted((moment, place) for place, moment in enumerate(moments) if moment is not None)
+    number = min(PERIODS, len(known) // ENOUGH_ITEMS)
+    if number < 2 or known[0][0] == known[-1][0]:
+        return []
+    return [part.tolist() for part in np.array_split([place for _, place in known], number)]
 
 
-def _number(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _span(moments: Sequence[float | None]) -> dict[str, str]:
+    first, *_, last = sorted(moment for moment in moments if moment is not None)
+    return {
+        name: datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        for name, moment in (("from", first), ("to", last))
+    }
 
 
-def _mean(parts: list[Floats]) -> float | None:
-    values = np.concatenate(parts) if parts else np.empty(0)
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else None
+def _by_tag(tags: Sequence[Collection[str]]) -> dict[str, list[int]]:
+    """{tag: places of the items that have it}, the commonest first."""
+    places: dict[str, list[int]] = {}
+    for place, own in enumerate(tags):
+        for tag in set(own):
+            places.setdefault(tag, []).append(place)
+    return dict(sorted(places.items(), key=lambda one: (-len(one[1]), one[0])))
+
+
+def _mean(values: Floats) -> Floats:
+    """Mean over the last axis of what is not NaN; NaN where all is."""
+    known = ~np.isnan(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(known, values, 0.0).sum(axis=-1) / known.sum(axis=-1)
+
+
+def _most(found: Estimate) -> Estimate:
+    return Estimate(*(np.max(part, initial=0.0) for part in found))
+
+
+def _counts(found: Mapping[str, Estimate], place: int | tuple[()] = (), *, without: str = "") -> dict[str, Any]:
+    """How much there is of what: items and units that can be compared, and answers to such a unit (mean)."""
+    items, units = (round(float(found[name].value[place])) for name in ("items", "units"))
+    counts: dict[str, Any] = {"items": items, "units": units}
+    if "answers" in found:
+        counts["raters_per_unit"] = float(found["answers"].value[place]) / units if units else None
+    return {name: value for name, value in counts.items() if name != without}
+
+
+def _numbers(
+    found: Mapping[str, Estimate], names: Sequence[str], place: int | tuple[()] = ()
+) -> dict[str, float | list[float] | None]:
+    """Each number and its interval, or None; one item alone can't be resampled."""
+    several = found["items"].value[place] >= 2
+    made: dict[str, float | list[float] | None] = {}
+    for name in names:
+        value, low, high = (float(part[place]) for part in found[name])
+        made[name] = None if np.isnan(value) else value
+        made[f"{name}_interval"] = [low, high] if several and not np.isnan(low) else None
+    return made

@@ -1,4 +1,7 @@
-"""Agreement against published examples, scipy, and numbers worked by hand."""
+"""Agreement by hand: what is counted, in all and in parts; its intervals; what must not depend on what.
+
+test_agreement_references.py holds the comparisons with other programs and with published numbers.
+"""
 
 import json
 import time
@@ -7,35 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import friedmanchisquare, kendalltau
 
-from preferences.stats.agreement import agreement, disagreements, kendall_w, nominal_alpha, pair_values, tau_b
+from preferences.stats.agreement import agreement, agreement_in_parts, periods
+from preferences.stats.bootstrap import draws
 
 FIRST, SECOND, TIE = [1, 2], [2, 1], [1, 1]
-
-
-def alpha_of(raters: list[list[int | None]]) -> float:
-    """Alpha of a table raters x units, through our two functions; None = no answer."""
-    categories = sorted({value for row in raters for value in row if value is not None})
-    units = [[row[u] for row in raters] for u in range(len(raters[0]))]
-    counts = np.array([[unit.count(c) for c in categories] for unit in units], dtype=float)
-    counts = counts[counts.sum(axis=1) >= 2]
-    return float(nominal_alpha(disagreements(counts).sum(), counts.sum(axis=0)))
-
-
-def test_alpha_of_krippendorffs_own_examples():
-    # Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability": A (binary, alpha = 0.095) and
-    # C (nominal, four observers, missing values, alpha = 0.743). The PyPI package krippendorff 0.8 gives the same.
-    meg, owen = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
-    assert alpha_of([meg, owen]) == pytest.approx(0.09523809523809534, abs=1e-12)
-    _ = None
-    four = [
-        [1, 2, 3, 3, 2, 1, 4, 1, 2, _, _, _],
-        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, _, 3],
-        [_, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, _],
-        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, _],
-    ]
-    assert alpha_of(four) == pytest.approx(0.743421052631579, abs=1e-12)
 
 
 def test_agreement_reads_krippendorffs_binary_example_from_rankings():
@@ -64,18 +43,6 @@ def test_ties_and_ragged_numbers_of_answers_by_hand():
     assert facts["krippendorff_alpha_symmetrised"] == pytest.approx(1 - 36 / 64)
 
 
-def test_kendall_w_against_scipys_friedman_and_tau_b_against_scipys_kendalltau():
-    rng = np.random.default_rng(1)
-    ranks = rng.integers(1, 5, size=(20, 4, 5))
-    values = pair_values(ranks)
-    for item in range(20):
-        # W = chi² / (m (k - 1)), with scipy's tie-corrected Friedman statistic
-        chi2 = friedmanchisquare(*ranks[item].T).statistic
-        assert kendall_w(ranks)[item] == pytest.approx(chi2 / (4 * 4), abs=1e-12)
-        expected = [kendalltau(ranks[item, a], ranks[item, b]).statistic for a in range(4) for b in range(a + 1, 4)]
-        np.testing.assert_allclose(tau_b(values)[item], expected, atol=1e-12)
-
-
 def test_means_over_items_with_three_responses():
     # Item 1: W = 1, tau = 1. Item 2: opposite orders, W = 0, tau = -1. The pair of two responses doesn't enter.
     facts = agreement([[[1, 2, 3], [1, 2, 3]], [[1, 2, 3], [3, 2, 1]], [FIRST, SECOND]])
@@ -87,7 +54,7 @@ def test_means_over_items_with_three_responses():
 def test_nothing_to_compare_is_null(items):
     facts = agreement(items)
     assert facts["units"] == 0
-    assert all(value is None for key, value in facts.items() if key != "units")
+    assert all(value is None for key, value in facts.items() if key not in ("units", "cohen_kappa_pairs"))
 
 
 def test_no_variation_is_null_and_symmetrised_it_is_one():
@@ -132,9 +99,109 @@ def test_bounds(items):
         assert facts[key] is None or low - 1e-9 <= facts[key] <= 1 + 1e-9
 
 
+def test_intervals_are_percentiles_of_the_whole_computed_anew():
+    """Each resample as a list of items, one by one, through the same function without resampling."""
+    rng = np.random.default_rng(5)
+    items = [rng.integers(1, k + 1, size=(m, k)).tolist() for m, k in zip([2, 3, 4] * 7, [2, 3, 3] * 7, strict=True)]
+    raters = [["a", "b", "c", "d"][: len(item)] for item in items]
+    facts = agreement(items, raters, resamples=40, seed=3)
+    weights = np.concatenate(list(draws(len(items), 40, 3)), axis=1).astype(int)
+    assert (weights.sum(axis=0) == len(items)).all()
+    anew = []
+    for column in weights.T:
+        again = np.repeat(np.arange(len(items)), column)
+        anew.append(agreement([items[i] for i in again], [raters[i] for i in again], resamples=1))
+    for name in (key for key in facts if f"{key}_interval" in facts and key != "cohen_kappa"):  # its pairs vary
+        expected = np.percentile([one[name] for one in anew], [2.5, 97.5])
+        assert facts[f"{name}_interval"] == pytest.approx(expected, abs=1e-9), name
+
+
+def test_more_resamples_at_a_time_or_fewer_are_the_same_draws():
+    whole = np.concatenate(list(draws(7, 50, 1)), axis=1)
+    few = list(draws(7, 50, 1, widest=500_000))
+    assert len(few) == 13
+    np.testing.assert_array_equal(np.concatenate(few, axis=1), whole)
+
+
+def test_parts_by_hand():
+    items = [[FIRST, FIRST], [FIRST, SECOND], [SECOND, SECOND, SECOND], [TIE]]
+    raters = [["a", "b"], ["a", "b"], ["a", "b", "c"], ["a"]]
+    helpful = [[[1, 5], [2, 5]], [[3, 3], [3, 3]], [[4, 4], [4, 4]], []]
+    tags = [["x"], ["x", "y"], ["y"], ["z"]]
+    found = agreement_in_parts(items, raters, tags=tags, ratings={"helpful": helpful})
+    x, y = found["tags"]
+    assert [(one["tag"], one["items"], one["raw"]) for one in (x, y)] == [("x", 2, 0.5), ("y", 2, 0.75)]
+    # x: first 3, second 1, one disagreement: 1 - 3 * 1 / 3; y: first 1, second 4, one of two: 1 - 4 * 1 / 4
+    assert x["krippendorff_alpha_nominal"] == y["krippendorff_alpha_nominal"] == 0.0
+    (dimension,) = found["dimensions"]
+    assert (dimension["dimension"], dimension["items"], dimension["units"], dimension["raw"]) == (
+        "helpful",
+        3,
+        6,
+        5 / 6,
+    )
+    # Values 1, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5: n = 12, mean 41 / 12, and Σ v² = 155;
+    # one disagreement of 1² in either order: 1 - 11 * 2 / (2 (12 * 155 - 41²))
+    assert dimension["krippendorff_alpha_interval"] == pytest.approx(1 - 11 / (12 * 155 - 41**2))
+    # a: alike with b on items 1 and 3, with c on 3; gave first 2, second 1; b: first 1, second 2
+    assert found["raters"]["a"]["raw"] == 2 / 3
+    assert found["raters"]["a"]["kappa"] == pytest.approx((2 / 3 - 4 / 9) / (1 - 4 / 9))
+    assert found["raters"]["c"] == {
+        "items": 1, "units": 1, "kappa": None, "kappa_interval": None, "raw": 1.0, "raw_interval": None,
+    }  # fmt: skip
+    assert found["rater_pairs"] == [] and found["agreement"]["cohen_kappa"] is None, "too few units"
+    assert found["over_time"] == []
+
+
+def test_two_raters_who_share_enough_are_a_pair():
+    items = [[FIRST, FIRST]] * 15 + [[FIRST, SECOND]] * 5
+    found = agreement_in_parts(items, [["b", "a"]] * 20)
+    # b always says first: what a says carries nothing.
+    (pair,) = found["rater_pairs"]
+    assert pair["raters"] == ["a", "b"] and pair["units"] == 20 and pair["raw"] == 0.75 and pair["kappa"] == 0.0
+    assert found["agreement"]["cohen_kappa"] == 0.0 and found["agreement"]["cohen_kappa_pairs"] == 1
+    assert agreement_in_parts(items[1:], [["b", "a"]] * 19)["rater_pairs"] == []
+
+
+def test_stretches_of_time():
+    assert periods([]) == periods([None] * 50) == periods([1.0] * 50) == periods([float(n) for n in range(39)]) == []
+    stretches = periods([float(-n) for n in range(45)] + [None])
+    assert [len(one) for one in stretches] == [23, 22] and stretches[0][0] == 44 and stretches[1][-1] == 0
+    assert len(periods([float(n) for n in range(1000)])) == 10
+
+    # One reply after another, the second half always against the first rater.
+    items = [[FIRST, FIRST], [SECOND, SECOND]] * 10 + [[FIRST, SECOND], [SECOND, FIRST]] * 10
+    moments = [1_700_000_000.0 + 60 * n for n in range(40)]
+    early, late = agreement_in_parts(items, moments=moments)["over_time"]
+    assert (early["from"], early["to"]) == ("2023-11-14T22:13:20Z", "2023-11-14T22:32:20Z")
+    assert (early["krippendorff_alpha_nominal"], late["raw"], late["items"]) == (1.0, 0.0, 20)
+    assert late["krippendorff_alpha_nominal"] < -0.9
+
+
+def test_answers_without_ratings_are_left_out():
+    ratings = {"helpful": [[[1, 2], [1, 2]], [[5, 5]], []], "never": [[], [], []]}
+    found = agreement_in_parts([[FIRST, FIRST]] * 3, ratings=ratings)
+    helpful, never = found["dimensions"]
+    assert helpful["items"] == 1 and helpful["krippendorff_alpha_ordinal"] == 1.0
+    assert helpful["krippendorff_alpha_ordinal_interval"] is None
+    assert never["units"] == 0 and never["raw"] is None
+
+
+@given(ITEMS)
+def test_parts_are_none_and_never_nan(items):
+    raters = [[f"r{number}" for number in range(len(item))] for item in items]
+    tags = [["x"] if number % 2 else ["x", "y"] for number in range(len(items))]
+    ratings = {"d": [item for item in items]}
+    json.dumps(agreement_in_parts(items, raters, tags=tags, ratings=ratings, resamples=5), allow_nan=False)
+
+
 def test_a_large_project_takes_seconds():
+    """Of processor time; it takes a third of a second where nothing else runs."""
     rng = np.random.default_rng(0)
-    items = rng.choice([[1, 2], [2, 1], [1, 1]], size=(12_000, 5)).tolist()
+    items = rng.choice([[1, 2], [2, 1], [1, 1]], size=(10_000, 3)).tolist()
+    raters = [[f"r{number}" for number in rng.choice(40, 3, replace=False)] for _ in items]
+    tags = [[f"t{number % 20}"] for number in range(10_000)]
+    ratings = {"helpful": rng.integers(1, 6, size=(10_000, 3, 2)).tolist()}
     start = time.process_time()
-    agreement(items)
-    assert time.process_time() - start < 3
+    agreement_in_parts(items, raters, tags=tags, moments=[float(n) for n in range(10_000)], ratings=ratings)
+    assert time.process_time() - start < 2
