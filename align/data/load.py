@@ -82,9 +82,9 @@ def prompt_rows(rows: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
     """The same for rows in memory. Raises BadInput."""
     if not rows:
         raise BadInput(f"{where}: nothing in it; give rows with a `prompt`")
-    _columns(where, list(rows[0]), (("prompt",),))
+    columns_of(where, list(rows[0]), (("prompt",),))
     for number, row in enumerate(rows, start=1):
-        _check_row(row, ("prompt",), f"{where}, row {number}")
+        check_row(row, ("prompt",), f"{where}, row {number}")
     return _each_prompt_once(rows)
 
 
@@ -139,30 +139,35 @@ def _from_file(path: Path, shapes: tuple[tuple[str, ...], ...]) -> "Dataset":
     lines = list(read_jsonl(path))
     if not lines:
         raise BadInput(f"{path}: nothing in it; write one JSON object a line")
-    columns = _columns(str(path), list(dict.fromkeys(key for _, row in lines for key in row)), shapes)
+    columns = columns_of(str(path), list(dict.fromkeys(key for _, row in lines for key in row)), shapes)
     for line, row in lines:
-        _check_row(row, columns, f"{path}, line {line}")
+        check_row(row, columns, f"{path}, line {line}")
     return _table(str(path), [row for _, row in lines])
 
 
 def _from_hub(name: str, split: str, config: str | None, shapes: tuple[tuple[str, ...], ...]) -> "Dataset":
     """A dataset of the hub, or a local folder that `load_dataset` takes."""
+    dataset = load_any(name, config, split)
+    if not len(dataset):
+        raise BadInput(f"{name}: nothing in its {split} split; name another split")
+    columns = columns_of(name, dataset.column_names, shapes)
+    for number, row in enumerate(dataset, start=1):
+        check_row(row, columns, f"{name}, row {number}")
+    return dataset
+
+
+def load_any(name: str, config: str | None = None, split: str | None = None) -> Any:
+    """What `load_dataset` gives: a split, or without one {split: rows}. Raises BadInput."""
     from datasets import load_dataset
 
     try:
-        dataset = load_dataset(name, config, split=split)
+        return load_dataset(name, config, split=split)
     except Exception as error:  # datasets raises its own, huggingface_hub's, pyarrow's and plain ones
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         first = str(error).strip().split("\n")[0]
         kind = "not a folder" if Path(name).is_dir() else "neither a local folder nor a dataset"
         raise BadInput(f"{name}: {kind} that could be loaded ({first})") from None
-    if not len(dataset):
-        raise BadInput(f"{name}: nothing in its {split} split; name another split")
-    columns = _columns(name, dataset.column_names, shapes)
-    for number, row in enumerate(dataset, start=1):
-        _check_row(row, columns, f"{name}, row {number}")
-    return dataset
 
 
 def _table(name: str, rows: list[dict[str, Any]]) -> "Dataset":
@@ -174,7 +179,7 @@ def _table(name: str, rows: list[dict[str, Any]]) -> "Dataset":
         raise BadInput(f"{name}: its rows do not fit together in one table ({error})") from None
 
 
-def _columns(name: str, names: list[str], shapes: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+def columns_of(name: str, names: list[str], shapes: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
     """The first of the shapes whose columns are all there. Raises BadInput when there is none."""
     for columns in shapes:
         if set(columns) <= set(names):
@@ -183,7 +188,7 @@ def _columns(name: str, names: list[str], shapes: tuple[tuple[str, ...], ...]) -
     raise BadInput(f"{name}: no column {missing}; its columns are {', '.join(names)}")
 
 
-def _check_row(row: dict[str, Any], columns: tuple[str, ...], where: str) -> None:
+def check_row(row: dict[str, Any], columns: tuple[str, ...], where: str) -> None:
     """Raise BadInput unless each of the columns, and the prompt, is a text or a list of turns; no prompt is empty."""
     texts = [column for column in ("prompt", *columns) if column in columns or row.get(column) is not None]
     for column in dict.fromkeys(texts):
