@@ -1,7 +1,10 @@
 """The answers that count, as plain columns: what statistics need, and no more, of a large project in a second."""
 
-from typing import NamedTuple
+import json
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+from sqlalchemy import Text, cast
 from sqlalchemy.orm import Session
 
 from annotate.services.answers import standing_answers
@@ -9,13 +12,18 @@ from annotate.store.tables import Answer, Member
 
 
 class Counted(NamedTuple):
-    """An answer that stands and counts: rated or imported, the newest revision. Ranks are in import order."""
+    """An answer that stands and counts: rated or imported, the newest revision. Ranks are in import order.
+
+    Its lists and dictionaries are shared with other answers: read them only.
+    """
 
     item: int
     member: int
     pseudonym: str
     kind: str
     ranks: list[int]
+    strength: int | None
+    ratings: dict[str, list[float]] | None
     shown: list[int] | None
     flags: list[str]
     seconds: float | None
@@ -31,9 +39,11 @@ def counted(session: Session, project_id: int) -> dict[int, list[Counted]]:
             Member.id,
             Member.pseudonym,
             Answer.kind,
-            Answer.ranks,
-            Answer.shown,
-            Answer.flags,
+            cast(Answer.ranks, Text),
+            Answer.strength,
+            cast(Answer.ratings, Text),
+            cast(Answer.shown, Text),
+            cast(Answer.flags, Text),
             Answer.seconds,
             Answer.submitted_at,
         )
@@ -41,6 +51,13 @@ def counted(session: Session, project_id: int) -> dict[int, list[Counted]]:
         .order_by(Answer.item_id, Member.pseudonym)
     )
     found: dict[int, list[Counted]] = {}
-    for row in session.execute(query):
-        found.setdefault(row[0], []).append(Counted(*row))
+    for item, member, pseudonym, kind, ranks, strength, ratings, shown, flags, seconds, at in session.execute(query):
+        lists = _parsed(ranks), strength, _parsed(ratings), _parsed(shown), _parsed(flags)
+        found.setdefault(item, []).append(Counted(item, member, pseudonym, kind, *lists, seconds, at))
     return found
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str | None) -> Any:
+    """A column of JSON: there are few different ones, and parsing tens of thousands takes most of the time."""
+    return None if text is None else json.loads(text)

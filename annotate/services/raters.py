@@ -18,7 +18,12 @@ from preferences.stats.reliability import reliability
 
 
 def people_of(
-    session: Session, project: Project, answers: Mapping[int, Sequence[Counted]], *, names: bool
+    session: Session,
+    project: Project,
+    answers: Mapping[int, Sequence[Counted]],
+    kappas: Mapping[str, Mapping[str, Any]],
+    *,
+    names: bool,
 ) -> list[dict[str, Any]]:
     """All members, raters first, JSON-able; what is not defined is None.
 
@@ -27,7 +32,7 @@ def people_of(
     `reliability`, the weight that an export gives them; and, as in preferences/stats/raters.py, `agreement`, how far
     they side with the others, `position_bias`, how often they prefer what stood first, and `speeder`, whether they are
     much faster than the others. `gold_accuracy` is the share of their answers to gold items that are correct, but for
-    training.
+    training. `kappa` is from `kappas`, {pseudonym: how far they agree with the others, beyond chance}.
     """
     ranks = [{one.pseudonym: one.ranks for one in item} for item in answers.values()]
     trust, siding = reliability(ranks), agreement_with_others(ranks)
@@ -67,6 +72,7 @@ def people_of(
                 "skipped": skipped[member.id],
                 "reliability": trust.get(member.pseudonym),
                 "agreement": siding.get(member.pseudonym),
+                "kappa": _kappa(kappas.get(member.pseudonym)),
                 "position_bias": _position_bias(own.get(member.id, ())),
                 "median_seconds": pace and pace["median_seconds"],
                 "speeder": pace,
@@ -82,6 +88,13 @@ def total_cost(project: Project, people: Sequence[Mapping[str, Any]]) -> dict[st
     count, seconds = sum(one["paid"] for one in people), sum(one["active_seconds"] for one in people)
     amount = sum(one["cost"] or 0.0 for one in people)
     return {"answers": count, "active_seconds": seconds, "amount": amount, "currency": project.pay["currency"]}
+
+
+def _kappa(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """{value, interval, n: how many units they share with others}; None where it is not defined."""
+    if found is None or found["kappa"] is None:
+        return None
+    return {"value": found["kappa"], "interval": found["kappa_interval"], "n": found["units"]}
 
 
 def _position_bias(answers: Sequence[Counted]) -> dict[str, Any] | None:

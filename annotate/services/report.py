@@ -7,16 +7,16 @@ from datetime import UTC, date, datetime, timedelta
 from math import ceil
 from typing import Any
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import Text, cast, exists, func, or_, select
 from sqlalchemy.orm import Session
 
+from annotate.services.agreement import project_agreement
 from annotate.services.answers import standing_answers
 from annotate.services.counted import Counted, counted
 from annotate.services.masks import count_masked
 from annotate.services.projects import guideline_version
 from annotate.services.raters import people_of, total_cost
 from annotate.store.tables import Answer, Item, Member, Project, Skip, Slot
-from preferences.stats.agreement import agreement
 
 DAYS = 7  # with answers, that the forecast goes by
 LONGEST_FORECAST = 3650  # days; what is further away is no forecast
@@ -34,13 +34,17 @@ def project_report(
     mask is hidden. `cost` is what the answers given here come to, None without pay. `people` are all members, raters
     first, each as `raters.people_of` says.
 
+    `agreement` and the keys that `_agreement` adds are as preferences/stats/agreement.py says: in all, by dimension of
+    ratings, by tag, over time, and of every two raters who share enough.
+
     Without `names` people appear under their pseudonyms only, and nothing is said of pay.
     """
     answers = counted(session, project.id)
     items, gold_items, slots, filled, surplus = (session.scalar(query) or 0 for query in _counts(project.id))
     per_day = _per_day(one for item in answers.values() for one in item)
     today = datetime.fromtimestamp(time.time() if now is None else now, UTC).date()
-    people = people_of(session, project, answers, names=names)
+    agreed = project_agreement(session, project, answers)
+    people = people_of(session, project, answers, agreed["raters"], names=names)
     return {
         "format": 1,
         "project": project.name,
@@ -54,7 +58,7 @@ def project_report(
         "slots": {"all": slots, "filled": filled},
         "flags": _flags(session, project.id),
         "raters": sum(person["answers"] > 0 for person in people),
-        "agreement": agreement([[one.ranks for one in item] for item in answers.values()]),
+        **_agreement(agreed),
         "per_day": [{"day": day.isoformat(), "answers": count} for day, count in per_day.items()],
         "finish": forecast(per_day, slots - filled, today, closed=project.closed_at is not None),
         "masked": _masked(session, project),
@@ -71,7 +75,17 @@ def agreement_report(session: Session, project: Project) -> dict[str, Any]:
         "items": session.scalar(_counts(project.id)[0]) or 0,
         "answers": sum(map(len, answers.values())),
         "raters": len({one.member for item in answers.values() for one in item}),
-        "agreement": agreement([[one.ranks for one in item] for item in answers.values()]),
+        **_agreement(project_agreement(session, project, answers)),
+    }
+
+
+def _agreement(agreed: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "agreement": agreed["agreement"],
+        "agreement_by_dimension": agreed["dimensions"],
+        "agreement_by_tag": agreed["tags"],
+        "agreement_over_time": agreed["over_time"],
+        "rater_pairs": agreed["rater_pairs"],
     }
 
 
@@ -109,6 +123,7 @@ def _masked(session: Session, project: Project) -> dict[str, int]:
 def _flags(session: Session, project_id: int) -> dict[str, int]:
     """{flag: how many answers that stand, and skips, give it as what is wrong with the item}, sorted."""
     answers = standing_answers().with_only_columns(Answer.flags).where(Member.project_id == project_id)
+    answers = answers.where(cast(Answer.flags, Text) != "[]")  # nearly all are
     counts = Counter(flag for flags in session.scalars(answers) for flag in flags)
     skips = select(Skip.reason, func.count()).join(Item).where(Item.project_id == project_id).group_by(Skip.reason)
     counts.update({reason: count for reason, count in session.execute(skips)})

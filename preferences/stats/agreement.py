@@ -212,7 +212,7 @@ def _mean(values: Floats) -> Floats:
 
 
 def _most(found: Estimate) -> Estimate:
-    return Estimate(*(np.max(part, initial=0.0) for part in found))
+    return Estimate(*(np.asarray(np.max(part, initial=0.0)) for part in found))
 
 
 def _counts(found: Mapping[str, Estimate], place: int | tuple[()] = (), *, without: str = "") -> dict[str, Any]:

@@ -134,11 +134,41 @@ def test_what_is_paid_is_for_owners(house: House) -> None:
 
 def test_the_agreement_alone_is_the_reports(house: House) -> None:
     facts = report(house)
+    parts = ["agreement", *(f"agreement_{part}" for part in ("by_dimension", "by_tag", "over_time")), "rater_pairs"]
     assert house.ask("rita", "GET", "/agreement") == {
-        key: facts[key] for key in ("format", "items", "answers", "raters", "agreement")
+        key: facts[key] for key in ("format", "items", "answers", "raters", *parts)
     }
     with house.database.read() as session:
         assert agreement_report(session, find_project(session, "p"))["raters"] == 2
+
+
+def test_agreement_in_parts(tmp_path: Path) -> None:
+    """Imported: forty pairs in an hour, of which the first twenty are alike; ratings of some; a gold item apart."""
+    rows = []
+    for number in range(40):
+        row = item(f"i{number:02}", [1, 2], [1, 2] if number < 20 else [2, 1], tags=["late"] * (number >= 20) + ["de"])
+        for answer in row["answers"]:
+            answer["submitted_at"] = f"2026-11-16T10:{number:02}:00Z"
+            answer["ratings"] = {"honest": [1, number % 3]} if number < 10 else None
+        rows.append(row)
+    house = House(tmp_path, *rows, item("gold", gold=[1, 2], tags=["late"]), item("one", [1, 2]))
+    facts = report(house)
+    assert facts["agreement"]["raw"] == 0.5 and facts["agreement"]["cohen_kappa_pairs"] == 1
+    tags = {row["tag"]: row for row in facts["agreement_by_tag"]}
+    assert (tags["de"]["items"], tags["late"]["items"], tags["late"]["raw"]) == (40, 20, 0.0)
+    early, late = facts["agreement_over_time"]
+    assert (early["from"], early["to"]) == ("2026-11-16T10:00:00Z", "2026-11-16T10:19:00Z")
+    assert (early["raw"], late["raw"]) == (1.0, 0.0)
+    (honest,) = facts["agreement_by_dimension"]
+    assert (honest["dimension"], honest["items"], honest["units"], honest["raw"]) == ("honest", 10, 20, 1.0)
+    (pair,) = facts["rater_pairs"]
+    people = {one["pseudonym"]: one for one in facts["people"]}
+    assert pair["units"] == 40 and {people[name]["rater"] for name in pair["raters"]} == {"w0", "w1"}
+    assert pair["kappa"] == 0.0, "w0 prefers the first throughout"
+    assert people[pair["raters"][0]]["kappa"] == {"value": 0.0, "interval": [0.0, 0.0], "n": 40}
+    assert person(house, "olga")["kappa"] is None
+    reviewed = report(house, "rita")
+    assert reviewed["rater_pairs"] == facts["rater_pairs"], "pseudonyms for everybody"
 
 
 def test_the_same_on_postgresql(tmp_path: Path, new_database: Callable[[], str]) -> None:
