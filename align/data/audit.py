@@ -1,0 +1,118 @@
+"""Would this data train a bad model, or make its evaluation wrong? Checks with a verdict each, before training.
+
+`audit` has the files beside this one find things, and gathers what they say; docs/audit.md has the table of checks. A
+verdict is "ok", "warn" (look at it), "stop" (training or its evaluation would be wrong) or "skipped" (nothing to judge
+by).
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+from align.data import audit_balance, audit_checks, audit_copies, audit_texts
+from align.data.audit_rows import Data, Part
+from align.data.audit_verdicts import Rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = 1
+_MANY = 20_000  # rows, from which a second process is worth its start
+_CHUNK = 4_000  # rows a task of that process
+
+
+def audit(
+    data: Data,
+    evaluated_on: Sequence[Data] = (),
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    limit: int | None = None,
+    allow: Sequence[str] = (),
+) -> dict[str, Any]:
+    """All checks of a data set, as audit.json holds them.
+
+    evaluated_on: other data that a model of this one will be judged by. limit: the most tokens that a row may have.
+    allow: checks that may not stop; their verdict becomes "warn", and `allowed` names them.
+    """
+    parts = list(data.parts)
+    for other in evaluated_on:
+        for part in other.parts:
+            parts.append(Part(f"{other.name}, {part.name}", f"{other.name}: {part.place}", True, part.rows))
+    found = _look(parts, data.kind)
+    checks = [*audit_checks.all_of(found), *audit_balance.all_of(found, data, tokenizer, limit)]
+    allowed = [check.check for check in checks if check.verdict == "stop" and check.check in allow]
+    for check in checks:
+        if check.check in allowed:
+            check.verdict = "warn"
+    worst = [verdict for verdict in ("stop", "warn", "ok") if any(check.verdict == verdict for check in checks)]
+    checks.sort(key=lambda check: ["stop", "warn", "ok", "skipped"].index(check.verdict))
+    return {
+        "format": FORMAT,
+        "data": data.name,
+        "kind": data.kind,
+        "verdict": worst[0],
+        "allowed": allowed,
+        "rows": [{"part": part.name, "held_out": part.held_out, "rows": len(part.rows)} for part in parts],
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+def refusal(found: dict[str, Any], option: str) -> str | None:
+    """One sentence about the first check that stops, and how to allow it; None where nothing stops."""
+    stops = [check for check in found["checks"] if check["verdict"] == "stop"]
+    if not stops:
+        return None
+    names = ", ".join(check["check"] for check in stops)
+    first = stops[0]
+    where = f" (first: {' and '.join(first['examples'][0]['where'])})" if first["examples"] else ""
+    return (
+        f"{found['data']}: the audit stops at {names}: {first['says'].rstrip('.')}{where};"
+        f" mend the data, or allow it with {option.format(names)}"
+    )
+
+
+def summary(found: dict[str, Any]) -> str:
+    """The audit as lines for a terminal."""
+    rows = ", ".join(f"{part['rows']:,} {part['part']}" for part in found["rows"])
+    lines = [f"{found['data']}: {rows} rows of {found['kind']}"]
+    for check in found["checks"]:
+        lines.append(f"  {check['verdict']:<8}{check['check']:<16}{check['says']}")
+        if check["verdict"] in ("warn", "stop") and check["examples"]:
+            places = [" = ".join(example["where"]) for example in check["examples"][:3]]
+            lines.append(f"{'':<26}{'; '.join(places)}")
+    return "\n".join(lines)
+
+
+def _look(parts: list[Part], kind: str) -> Rows:
+    """Compare and scan all texts, in two processes where there are many."""
+    rows = [row for part in parts for row in part.rows]
+    trains = sum(len(part.rows) for part in parts if not part.held_out)
+    tasks = [
+        (name, start, [getattr(row, name) or "" for row in rows[start : start + _CHUNK]])
+        for name in ("prompt", "chosen", "rejected")
+        for start in range(0, trains, _CHUNK)
+    ]
+    hits: dict[tuple[str, str], list[int]] = {}
+
+    def take(name: str, start: int, found: dict[str, list[int]]) -> None:
+        for finder, numbers in found.items():
+            hits.setdefault((finder, name), []).extend(start + number for number in numbers if start + number < trains)
+
+    if trains < _MANY:
+        for name, start, texts in tasks:
+            take(name, start, audit_texts.scan(texts, _finders(name)))
+        copies = audit_copies.compare(parts)
+    else:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            running: list[tuple[str, int, Future[dict[str, list[int]]]]] = [
+                (name, start, pool.submit(audit_texts.scan, texts, _finders(name))) for name, start, texts in tasks
+            ]
+            copies = audit_copies.compare(parts)
+            for name, start, future in running:
+                take(name, start, future.result())
+    return Rows(parts, kind, rows, copies, hits, trains)
+
+
+def _finders(name: str) -> tuple[str, ...]:
+    return ("personal_data", "slurs") if name == "prompt" else tuple(audit_texts.FINDERS)

@@ -1,0 +1,227 @@
+"""What an audit reads: any data that training takes, as plain texts with the place where each row stands."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from align.data.load import check_row, columns_of, load_any
+from preferences.errors import BadInput
+from preferences.files import read_jsonl
+
+Kind = Literal["pairs", "demonstrations", "prompts"]
+SHAPES: dict[Kind, tuple[tuple[str, ...], ...]] = {
+    "pairs": (("chosen", "rejected"),),
+    "demonstrations": (("prompt", "completion"), ("messages",), ("text",)),
+    "prompts": (("prompt",),),
+}
+_LAST_TURN = "\n\nAssistant:"  # of HH-RLHF's dialogues as one text
+
+
+class Row(NamedTuple):
+    """One row as texts. `chosen` is what a demonstration shows; rows of prompts have neither of the two responses."""
+
+    line: int  # of the file, or of the split, from 1
+    prompt: str
+    chosen: str | None
+    rejected: str | None
+    preference: float  # 0.5: a tie, of which nothing is asked that needs a winner
+    group: str | None
+    tags: tuple[str, ...]
+    models: tuple[str | None, str | None]  # of chosen and rejected
+    synthetic: tuple[bool | None, bool | None]  # of chosen and rejected; None: nobody says
+    raw: dict[str, Any]
+
+
+@dataclass
+class Part:
+    """The rows of one split, or of one set that is evaluated on."""
+
+    name: str
+    place: str  # what stands before a row's number: "train.jsonl, line " or "train, row "
+    held_out: bool
+    rows: list[Row]
+
+    def at(self, number: int) -> str:
+        """Where the row with this index stands, in words."""
+        return f"{self.place}{self.rows[number].line}"
+
+
+@dataclass
+class Data:
+    """All parts of one data set, and the answers that say where a response was shown."""
+
+    name: str
+    kind: Kind
+    parts: list[Part]
+    shown: list[tuple[str, list[int], list[int]]] = field(default_factory=list)  # (where, ranks, order shown)
+
+
+def read_data(name: str, kind: Kind | None = None, config: str | None = None, train: str = "train") -> Data:
+    """Read a preferences folder, a JSON-lines file, or a data set of the hub, all splits of it. Raises BadInput.
+
+    kind: what is trained on; None: what the data looks like, pairs before demonstrations before prompts. Of several
+    splits `train` is what trains, and the others are held out.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir() and (path / "manifest.json").is_file():
+        return _from_folder(name, path, kind, train)
+    if path.is_file():
+        lines = list(read_jsonl(path))
+        if not lines:
+            raise BadInput(f"{path}: nothing in it; write one JSON object a line")
+        names = list(dict.fromkeys(key for _, row in lines for key in row))
+        kind, columns = _shape(name, kind, names)
+        for line, row in lines:
+            check_row(row, columns, f"{path}, line {line}")
+        return Data(name, kind, [Part("train", f"{path.name}, line ", False, _rows(lines, kind))])
+    parts: list[Part] = []
+    for split, rows in load_any(name, config).items():
+        kind, columns = _shape(name, kind, rows.column_names)
+        numbered = list(enumerate(rows, start=1))
+        for number, row in numbered:
+            check_row(row, columns, f"{name}, {split}, row {number}")
+        parts.append(Part(split, f"{split}, row ", False, _rows(numbered, kind)))
+    return Data(name, kind or "pairs", _train_first(parts, train))
+
+
+def _from_folder(name: str, path: Path, kind: Kind | None, train: str) -> Data:
+    """A preferences folder. Its hashes are checked, and with them what the contract promises of every row."""
+    from preferences.contract import SPLITS, check_preferences
+
+    check_preferences(path)
+    shown: list[tuple[str, list[int], list[int]]] = []
+    found: dict[str, dict[str, list[tuple[int, dict[str, Any]]]]] = {}
+
+    def split_up(file: str) -> dict[str, list[tuple[int, dict[str, Any]]]]:
+        rows: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        for line, row in read_jsonl(path / file):
+            rows.setdefault(row["split"], []).append((line, row))
+        return rows
+
+    if kind in (None, "pairs"):
+        found = {f"{split}.jsonl": {split: list(read_jsonl(path / f"{split}.jsonl"))} for split in SPLITS}
+        found["ties.jsonl"] = split_up("ties.jsonl")
+        for line, row in read_jsonl(path / "rankings.jsonl"):
+            for answer in row["answers"]:
+                if answer["shown"] is not None:
+                    shown.append((f"rankings.jsonl, line {line}", answer["ranks"], answer["shown"]))
+        if kind is None and not any(rows for splits in found.values() for rows in splits.values()):
+            kind = "demonstrations"
+    if kind == "demonstrations":
+        found = {"sft.jsonl": split_up("sft.jsonl")}
+    elif kind == "prompts":
+        found = {"rankings.jsonl": split_up("rankings.jsonl")}
+    parts = [
+        Part(split, f"{file}, line ", False, _rows(rows, kind or "pairs"))
+        for file, splits in found.items()
+        for split, rows in splits.items()
+        if rows
+    ]
+    return Data(name, kind or "pairs", _train_first(parts, train), shown)
+
+
+def _train_first(parts: list[Part], train: str) -> list[Part]:
+    """The parts with those that train first; the others are held out, unless nothing trains."""
+    if not any(part.rows for part in parts):
+        raise BadInput("there is nothing in any split of the data; rank items and export again")
+    trains = train.split("[")[0]  # "train[:1000]" of the hub
+    some_train = any(part.name == trains for part in parts)
+    for part in parts:
+        part.held_out = some_train and part.name != trains
+    return sorted(parts, key=lambda part: part.held_out)
+
+
+def _shape(name: str, kind: Kind | None, names: list[str]) -> tuple[Kind, tuple[str, ...]]:
+    if kind is not None:
+        return kind, columns_of(name, names, SHAPES[kind])
+    for each, shapes in SHAPES.items():
+        for columns in shapes:
+            if set(columns) <= set(names):
+                return each, columns
+    columns_of(name, names, tuple(shape for shapes in SHAPES.values() for shape in shapes))  # raises
+    raise AssertionError
+
+
+def _rows(lines: Iterable[tuple[int, dict[str, Any]]], kind: Kind) -> list[Row]:
+    return list(_each(lines, kind))
+
+
+def _each(lines: Iterable[tuple[int, dict[str, Any]]], kind: Kind) -> Iterator[Row]:
+    for line, row in lines:
+        prompt, chosen, rejected = _texts(row, kind)
+        models = row.get("models")
+        models = models if isinstance(models, dict) else {}
+        wrote = (_text(models.get("chosen")), _text(models.get("rejected")))
+        preference = row.get("preference")
+        yield Row(
+            line=line,
+            prompt=prompt,
+            chosen=chosen,
+            rejected=rejected,
+            preference=float(preference) if isinstance(preference, int | float) else 1.0,
+            group=_text(row.get("group")),
+            tags=tuple(tag for tag in row.get("tags") or () if isinstance(tag, str)),
+            models=wrote,
+            synthetic=_synthetic(wrote, row.get("source")),
+            raw=row,
+        )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _synthetic(models: tuple[str | None, str | None], source: Any) -> tuple[bool | None, bool | None]:
+    """Whether a model wrote chosen and rejected: where models are named, they did, unless the name is "human"."""
+    one, other = (None if name is None else "human" not in name.lower() for name in models)
+    return (False if source == "edited" else one), other
+
+
+def _texts(row: dict[str, Any], kind: Kind) -> tuple[str, str | None, str | None]:
+    """(prompt, chosen, rejected) of a row in any of the shapes."""
+    if kind == "pairs":
+        chosen, rejected = row["chosen"], row["rejected"]
+        if row.get("prompt") is not None:
+            return said(row["prompt"]), said(chosen), said(rejected)
+        if isinstance(chosen, str):
+            cut = _shared_text(chosen, rejected)
+            return chosen[:cut].strip(), chosen[cut:], rejected[cut:]
+        cut = _common(chosen[:-1], rejected[:-1])
+        return said(chosen[:cut]), said(chosen[cut:]), said(rejected[cut:])
+    if kind == "prompts":
+        return said(row["prompt"]), None, None
+    if row.get("completion") is not None:
+        return said(row.get("prompt") or ""), said(row["completion"]), None
+    if row.get("messages") is not None:
+        turns = row["messages"]
+        last = len(turns) - 1 if turns and turns[-1]["role"] == "assistant" else len(turns)
+        return said(turns[:last]), said(turns[last:]), None
+    return "", row["text"], None
+
+
+def _shared_text(one: str, other: str) -> int:
+    """Where the responses begin in two texts with the prompt in them: after the last turn that they share."""
+    common = _common(one, other)
+    turn = one.rfind(_LAST_TURN, 0, common + 1)
+    if turn >= 0 and turn + len(_LAST_TURN) <= common:
+        return turn + len(_LAST_TURN)
+    return one.rfind("\n", 0, common) + 1
+
+
+def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many first places are the same."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
+    return low
+
+
+def said(value: Any) -> str:
+    """A text as it is; of turns the content, with the roles where there are several."""
+    if isinstance(value, str):
+        return value
+    if len(value) == 1:
+        return value[0]["content"]
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in value)
