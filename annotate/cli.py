@@ -7,11 +7,9 @@ from typing import Any
 
 import click
 
-from annotate.commands import people, project, serve, storage
+from annotate.commands import people, project, report, serve, storage
 from annotate.commands.common import database_option, json_option, progress, read_text, say, use_database
 from preferences.errors import BadInput, exit_on_bad_input
-
-TEXT_PEOPLE = 30  # how many rows of raters a report prints as text
 
 
 def main() -> None:
@@ -59,6 +57,8 @@ def import_(project: str, file: str, database: str | None, as_json: bool) -> Non
     )
     if counts["unchanged"]:
         text += f"; {counts['unchanged']} items were there already, unchanged"
+    if counts["near"]:
+        text += f"; items that share a group since their prompt is nearly another one: {counts['near']}"
     if counts["kept_apart"]:
         text += f"; groups that share a prompt with one on another side of the split, and stay: {counts['kept_apart']}"
     say({"project": project, **counts}, as_json, text)
@@ -116,8 +116,10 @@ def export(
     text = f"{folder}: " + ", ".join(f"{counts[name]} {word}" for name, word in words.items())
     if left_out:
         text += f"; left out, because the same prompt or group is held out in another project: {left_out} rankings"
+    if held_back := manifest.get("held_back", 0):  # a server of before does not say it
+        text += f"; held back, because raters differ and nobody has decided: {held_back} rankings"
     facts = {"project": manifest["project"], "projects": list(projects), "folder": folder, "counts": counts}
-    say({**facts, "left_out": left_out}, as_json, text)
+    say({**facts, "left_out": left_out, "held_back": held_back}, as_json, text)
 
 
 def _export_from_database(database: str | None, projects: tuple[str, ...], folder: Path) -> dict[str, Any]:
@@ -148,65 +150,14 @@ def _export_from_server(server: str, token_file: str | None, projects: tuple[str
         return client.export([client.project(name).id for name in projects], folder)
 
 
-@cli.command()
-@click.argument("project")
-@database_option
-@json_option
-def report(project: str, database: str | None, as_json: bool) -> None:
-    """Print how far PROJECT is, how well its raters agree, and how reliable each one is."""
-    from annotate.services.projects import find_project
-    from annotate.services.report import project_report
-
-    with use_database(database) as db, db.read() as session:
-        facts = project_report(session, find_project(session, project))
-    say(facts, as_json, _report_text(facts))
-
-
 for command in (
     project.project,
     people.people,
     people.token,
+    report.report,
     serve.serve,
     storage.backup,
     storage.restore,
     storage.move,
 ):
     cli.add_command(command)
-
-
-def _report_text(facts: dict[str, Any]) -> str:
-    def number(value: float | None) -> str:
-        return "–" if value is None else f"{value:.2f}"
-
-    agreed = facts["agreement"]
-    interval = agreed["krippendorff_alpha_nominal_interval"]
-    between = f" (95% {number(interval[0])} to {number(interval[1])})" if interval else ""
-    slots = facts["slots"]
-    lines = [
-        facts["project"] + ("   SIMULATED: imported answers come from programs" if facts["simulated"] else ""),
-        f"  items      {facts['items']}, of which {facts['items_answered']} have an answer",
-        f"  answers    {facts['answers']} by {facts['raters']} raters"
-        + (f", and {facts['surplus']} surplus" if facts["surplus"] else ""),
-        f"  slots      {slots['filled']} of {slots['all']} filled",
-        f"  agreement  raw {number(agreed['raw'])}, Krippendorff's alpha "
-        f"{number(agreed['krippendorff_alpha_nominal'])}{between},",
-        f"             {number(agreed['krippendorff_alpha_symmetrised'])} with each pair in either order",
-    ]
-    people = sorted(facts["people"], key=lambda person: -person["answers"])[:TEXT_PEOPLE]
-    names = [_for_terminal(person["rater"]) for person in people]
-    width = max(map(len, ["rater", *names]))
-    lines += ["", f"  {'rater':<{width}}  {'pseudonym':<16}  {'role':<5}  {'answers':>7}  {'reliability':>11}"]
-    lines += [
-        f"  {name:<{width}}  {person['pseudonym']:<16}  {person['role']:<5}  {person['answers']:>7}"
-        f"  {number(person['reliability']):>11}"
-        for name, person in zip(names, people, strict=True)
-    ]
-    if len(facts["people"]) > TEXT_PEOPLE:
-        lines.append(f"  … and {len(facts['people']) - TEXT_PEOPLE} more; --json lists everybody")
-    return "\n".join(lines)
-
-
-def _for_terminal(name: str) -> str:
-    """An imported id as one short word that does nothing to the terminal."""
-    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
-    return shown if len(shown) <= 40 else shown[:39] + "…"

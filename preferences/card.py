@@ -103,6 +103,10 @@ def dataset_card(manifest: dict[str, Any]) -> str:
     }
     header = json.loads(json.dumps(header))  # no shared parts: datasets can't read YAML's aliases
     table = "\n".join(f"| {name} | {count} |" for name, count in counts.items())
+    held = manifest.get("held_back")
+    held_back = (
+        f"{held} items that raters differed on are held back until somebody decides about them.\n\n" if held else ""
+    )
     return (
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n"
         f"# {manifest.get('project', 'Preferences')}\n\n"
@@ -110,6 +114,7 @@ def dataset_card(manifest: dict[str, Any]) -> str:
         "Human preferences exported by Concord, in TRL's conversational, explicit-prompt preference format. "
         "Raters appear under random pseudonyms.\n\n"
         f"| file | rows |\n|---|---|\n{table}\n\n"
+        f"{held_back}"
         "`preference` is the probability that `chosen` is the better one, from all answers to the pair; `strength` the "
         "mean size of the raters' strength (1 slightly, 2 clearly, 3 much better); `weight` how much to trust the row; "
         "`source` is `edited` where a rater rewrote `rejected` into `chosen`. "

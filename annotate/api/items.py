@@ -84,7 +84,8 @@ class ImportedOut(BaseModel):
     answers: int
     raters: int
     unchanged: int
-    kept_apart: int
+    near: int = Field(description="whose prompt is nearly that of another item, so that they share a group")
+    kept_apart: int = Field(description="groups that share a prompt with one on another side of the split")
 
 
 class ExportIn(Strict):

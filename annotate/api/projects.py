@@ -56,6 +56,8 @@ class ProjectOut(BaseModel):
     practice: int
     pay: Pay | None = Field(description="for owners")
     arena: list[str]
+    sure: float | None = Field(description="how certain it must be what is better for raters to be asked no more")
+    hold_back: float | None = Field(description="above which disagreement an item without a decision isn't exported")
     guideline: int | None
     items: int = Field(description="gold items left out")
     slots: int = Field(description="answers that the items want of raters here")

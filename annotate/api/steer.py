@@ -64,6 +64,7 @@ class ContestedOut(BaseModel):
     disagreement: float | None = Field(description="0 (all alike) to 1; null with fewer than two answers")
     flags: dict[str, int] = Field(description="flags of its answers and reasons of its skips, and how many")
     decided: bool
+    held_back: bool = Field(description="it stays out of exports until somebody decides")
 
 
 class ContestedPage(BaseModel):
@@ -123,7 +124,8 @@ class DecisionIn(Strict):
 class ExportPreview(BaseModel):
     counts: dict[str, int] = Field(description="rows of each file, as in the manifest; `pairs` are those with a winner")
     rows: list[dict[str, Any]] = Field(description="the first pairs with a winner")
-    left_out: int
+    left_out: int = Field(description="items that are held out elsewhere, on another side of the split")
+    held_back: int = Field(description="items that raters differ on more than the project wants, and nobody decided")
     warnings: list[str]
 
 
@@ -191,6 +193,7 @@ def contested(project_id: Id, asker: AnyAsker, after: After = 0, limit: Limit = 
             disagreement=row.disagreement,
             flags=row.flags,
             decided=row.decided,
+            held_back=row.held_back,
         )
         for row in rows[:limit]
     ]
@@ -234,6 +237,10 @@ def export_preview(project_id: Id, asker: AnyAsker, request: Request) -> ExportP
                 say(language, "Items that raters are divided on, and nobody has decided: {n}", n=found.divided),
             ),
             (
+                found.held_back,
+                say(language, "Items that are held back until somebody decides about them: {n}", n=found.held_back),
+            ),
+            (
                 found.weightless,
                 say(
                     language,
@@ -256,6 +263,7 @@ def export_preview(project_id: Id, asker: AnyAsker, request: Request) -> ExportP
         counts={**counts, "pairs": len(pairs), "edited": sum(pair.source == "edited" for pair in pairs)},
         rows=[pair.model_dump(mode="json") for pair in pairs[:PAIRS]],
         left_out=folder.manifest["left_out"] if folder else 0,
+        held_back=found.held_back,
         warnings=warnings,
     )
 

@@ -25,6 +25,17 @@ def options_of_raters(command: Any) -> Any:
     for option in reversed(
         [
             click.option("--overlap", type=int, help="How many raters answer each item.  [default: 1]"),
+            click.option(
+                "--sure",
+                metavar="SHARE|off",
+                help="Ask no more about an item when it is so certain which response is better, as in 0.95."
+                "  [default: off]",
+            ),
+            click.option(
+                "--hold-back",
+                metavar="SHARE|off",
+                help="Leave items of more disagreement out of exports until somebody decides.  [default: off]",
+            ),
             click.option("--gold-rate", type=float, help="Share of gold items among real ones.  [default: 0.1]"),
             click.option("--qualify", type=int, help="Gold items to pass before real ones.  [default: 0]"),
             click.option("--practice", type=int, help="Gold items that a new rater practises on.  [default: 3]"),
@@ -164,6 +175,9 @@ def _checked(model: type[M], given: dict[str, Any]) -> M:
             values[name] = [one for one in values[name] if one]
     if "dimensions" in values:
         values["dimensions"] = [_dimension(text) for text in values["dimensions"] if text]
+    for name in ("sure", "hold_back"):
+        if values.get(name) == "off":
+            values[name] = None
     if "pay" in values:
         values["pay"] = _pay(values["pay"])
     if "consent" in values:

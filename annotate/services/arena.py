@@ -256,7 +256,7 @@ def _make_item(session: Session, member: Member, project: Project, chat: Chat, t
     record = contract.validate(
         contract.Item, {"id": key, "prompt": turns[0].user, "responses": responses, "overlap": 1}, key
     )
-    import_items(session, project, [record], key, by=member)
+    import_items(session, project, [record], key, by=member, near=False)  # what was said before may be a great deal
     made = session.scalar(select(Item.id).where(Item.project_id == project.id, Item.key == key))
     assert made is not None
     return made

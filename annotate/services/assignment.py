@@ -263,7 +263,7 @@ def _free_slots(member: Member, project: Project, now: float) -> Select:
         .join(Item, Item.id == Slot.item_id)
         .where(Slot.project_id == project.id, is_free(now))
         .where(*_unseen(Slot.item_id, member), *not_blocked(Slot.item_id, blocked))
-        .order_by(Slot.position, Slot.item_id, Slot.number)
+        .order_by(Slot.position, Slot.turn, Slot.item_id, Slot.number)
     )
 
 

@@ -12,7 +12,7 @@ from annotate.services.answers import answer_columns, text_columns
 from annotate.services.people import new_pseudonym
 from annotate.services.projects import lock_project, note
 from annotate.services.refusals import Refused
-from annotate.services.splits import GroupsOfPrompts, prompt_hash
+from annotate.services.splits import GroupsOfPrompts, nearly_the_same, prompt_hash
 from annotate.store.tables import Answer, AnswerText, Group, Item, ItemTag, Member, Project, Slot
 from preferences import contract
 from preferences.errors import BadInput
@@ -29,13 +29,15 @@ def import_items(
     advance: Callable[[int], Any] = lambda count: None,
     *,
     by: Member | None = None,
+    near: bool = True,
 ) -> dict[str, int]:
     """Store the items that were read from the file `path`, in the caller's transaction.
 
     `advance(n)` is called whenever n more items are stored. Returns how many {items, answers, raters} are new, how
-    many items were there `unchanged`, and how many groups stay `kept_apart` from one that they share a prompt with,
-    because both have a split already. Raises BadInput, with file and line, for a known id with other content, and
-    Refused for a closed project.
+    many items were there `unchanged`, how many share a group since their prompt is `near` another one, and how many
+    groups stay `kept_apart` from one that they share a prompt with, because both have a split already. Without `near`
+    only prompts that are the same share one, until an export looks at all of them. Raises BadInput, with file and line,
+    for a known id with other content, and Refused for a closed project.
     """
     lock_project(session, project)
     if project.closed_at is not None:
@@ -53,7 +55,7 @@ def import_items(
             )
     advance(len(records) - len(fresh))
 
-    prompts, groups, kept_apart = _place(session, project, [record for record, _ in fresh])
+    prompts, groups, kept_apart, alike = _place(session, project, [record for record, _ in fresh], near)
     raters, new_raters = _raters(session, project, [record for record, _ in fresh])
     answers = 0
     for start in range(0, len(fresh), CHUNK):
@@ -85,6 +87,7 @@ def import_items(
         "answers": answers,
         "raters": new_raters,
         "unchanged": len(records) - len(fresh),
+        "near": alike,
         "kept_apart": kept_apart,
     }
     note(session, "imported", project=project.id, member=by.id if by else None, **counts)
@@ -92,11 +95,12 @@ def import_items(
 
 
 def _place(
-    session: Session, project: Project, records: Sequence[contract.Item]
-) -> tuple[dict[str, tuple[str, str]], dict[str, int], int]:
+    session: Session, project: Project, records: Sequence[contract.Item], near: bool
+) -> tuple[dict[str, tuple[str, str]], dict[str, int], int, int]:
     """Find each new item's group, and store the groups that are new and those that have become one.
 
-    Returns {item key: (prompt hash, group name)}, {group name: group id}, and how many groups are kept apart.
+    Returns {item key: (prompt hash, group name)}, {group name: group id}, how many groups are kept apart, and how many
+    items have a prompt that is near another one.
     """
     of_project = Group.project_id == project.id
     prompts = select(Item.prompt_hash, Group.name).join(Group).where(of_project)
@@ -109,9 +113,16 @@ def _place(
     )
     known = select(Group.name, Group.id).where(of_project)
     before = _mapping(session, known)
-    hashes = {record.id: prompt_hash([message.model_dump() for message in record.prompt]) for record in records}
+    turns = {record.id: [message.model_dump() for message in record.prompt] for record in records}
+    hashes = {key: prompt_hash(prompt) for key, prompt in turns.items()}
+    like: dict[str, set[str]] = {}
+    if near and records:
+        stored = session.execute(select(Item.prompt_hash, Item.prompt).where(Item.project_id == project.id))
+        like = nearly_the_same(
+            [*((hashed, prompt) for hashed, prompt in stored), *((hashes[key], turns[key]) for key in turns)]
+        )
     for record in records:
-        groups.add(hashes[record.id], record.group)
+        groups.add(hashes[record.id], record.group, like.get(hashes[record.id], ()))
     missing = [name for name in groups.splits if name not in before]
     if missing:
         session.execute(insert(Group), [{"project_id": project.id, "name": name} for name in missing])
@@ -121,7 +132,7 @@ def _place(
         session.execute(update(Group).where(Group.id == old).values(joined_id=new))
         session.execute(update(Item).where(Item.group_id == old).values(group_id=new))
     places = {record.id: (prompt := hashes[record.id], groups.of(prompt)) for record in records}
-    return places, ids, len(groups.kept_apart)
+    return places, ids, len(groups.kept_apart), sum(hashes[record.id] in like for record in records)
 
 
 def _raters(session: Session, project: Project, records: Sequence[contract.Item]) -> tuple[dict[str, int], int]:
@@ -143,7 +154,7 @@ def _store_tags_and_slots(session: Session, project: Project, stored: Sequence[t
     """Make the tags and slots of items (id, record) that were just stored. Gold items have no slots."""
     tags = [{"item_id": item, "tag": tag} for item, record in stored for tag in dict.fromkeys(record.tags)]
     slots = [
-        {"project_id": project.id, "item_id": item, "number": number, "position": -record.priority}
+        {"project_id": project.id, "item_id": item, "number": number, "position": -record.priority, "turn": item}
         for item, record in stored
         if record.gold is None
         for number in range(1, (record.overlap or project.overlap) + 1)

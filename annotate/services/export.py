@@ -12,10 +12,11 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from annotate.services.answers import GivenAnswer, counted_answers
+from annotate.services.contested import held_back
 from annotate.services.decisions import decisions
 from annotate.services.projects import guideline_version, lock_project, note
 from annotate.services.rows import demonstration_rows, edited_rows, pair_rows, ranking_row
-from annotate.services.splits import Place, choose_joint_splits, on_another_side
+from annotate.services.splits import Place, choose_joint_splits, nearly_the_same, on_another_side
 from annotate.services.webhooks import announce
 from annotate.store.tables import Answer, Decision, Group, Item, Project
 from preferences import contract
@@ -24,7 +25,11 @@ from preferences.errors import BadInput
 
 
 class Part(NamedTuple):
-    """What one project brings to an export: its items that have answers, in the order of import."""
+    """What one project brings to an export: its items that have answers, in the order of import.
+
+    `left_out` counts those that stand on another side of the split elsewhere, `held_back` those that raters differ on
+    more than the project wants, until somebody decides.
+    """
 
     project: Project
     items: list[tuple[Item, Place]]
@@ -32,6 +37,7 @@ class Part(NamedTuple):
     trust: dict[str, float]  # the reliability of each pseudonym
     decisions: dict[int, Decision]  # that stand, by item id
     left_out: int = 0
+    held_back: int = 0
 
 
 def settle_splits(session: Session, *projects: Project, person: int | None = None) -> None:
@@ -58,8 +64,10 @@ def settle_splits(session: Session, *projects: Project, person: int | None = Non
         note(session, "exported", project=project.id, person=person)
         announce(session, project.id, "export.made", projects=[one.id for one in projects])
         sizes.append((project, len(found)))
-    for group, split in zip(groups, choose_joint_splits(places, **_shares(sizes)), strict=True):
-        group.split = split
+    if any(place.split is None for place in places):
+        near = _near(session, projects)
+        for group, split in zip(groups, choose_joint_splits(places, near=near, **_shares(sizes)), strict=True):
+            group.split = split
 
 
 def export_preferences(session: Session, *projects: Project) -> PreferencesFolder:
@@ -84,7 +92,8 @@ def would_export(session: Session, project: Project) -> PreferencesFolder | None
     found = _answered(session, project)
     if not found:
         return None
-    splits = choose_joint_splits([place for _, place in found], **_shares([(project, len(found))]))
+    shares, near = _shares([(project, len(found))]), _near(session, [project])
+    splits = choose_joint_splits([place for _, place in found], near=near, **shares)
     chosen = {group.id: split for (group, _), split in zip(found, splits, strict=True)}
     return _folder(session, [_part(session, project, chosen)])
 
@@ -95,6 +104,13 @@ def _answered(session: Session, project: Project) -> list[tuple[Group, Place]]:
     query = select(Item.prompt_hash, Group).join(Group).where(Item.project_id == project.id, answered)
     rows = session.execute(query.order_by(Item.id))
     return [(group, Place(prompt, group.name, group.split)) for prompt, group in rows]
+
+
+def _near(session: Session, projects: Sequence[Project]) -> dict[str, set[str]]:
+    """{hash of a prompt: those of its near-duplicates}, over all items of the projects."""
+    of_these = Item.project_id.in_([project.id for project in projects])
+    rows = session.execute(select(Item.prompt_hash, Item.prompt).where(of_these).order_by(Item.id))
+    return nearly_the_same((hashed, prompt) for hashed, prompt in rows)
 
 
 def _part(session: Session, project: Project, splits: dict[int, str]) -> Part:
@@ -114,7 +130,8 @@ def _part(session: Session, project: Project, splits: dict[int, str]) -> Part:
 
 def _folder(session: Session, parts: list[Part]) -> PreferencesFolder:
     shares = _shares([(part.project, len(part.items)) for part in parts])
-    parts = _without_other_sides(parts)
+    near = _near(session, [part.project for part in parts])
+    parts = [_without_held_back(part) for part in _without_other_sides(parts, near)]
     pairs: dict[str, list[Pair]] = {split: [] for split in contract.SPLITS}
     ties: list[Tie] = []
     rankings: list[Ranking] = []
@@ -144,16 +161,23 @@ def _shares(sizes: Sequence[tuple[Project, int]]) -> dict[str, float]:
     }
 
 
-def _without_other_sides(parts: Sequence[Part]) -> list[Part]:
-    """The parts without the items that stand on another side of the split than the same prompt of another project."""
+def _without_other_sides(parts: Sequence[Part], near: dict[str, set[str]]) -> list[Part]:
+    """The parts without the items that stand on another side of the split than the same prompt, or one near it."""
     placed = [both for part in parts for both in part.items]
-    sides = on_another_side([place for _, place in placed])
+    sides = on_another_side([place for _, place in placed], near)
     out = {item.id for (item, _), out in zip(placed, sides, strict=True) if out}
     kept = [[(item, place) for item, place in part.items if item.id not in out] for part in parts]
     return [
         part._replace(items=items, left_out=len(part.items) - len(items))
         for part, items in zip(parts, kept, strict=True)
     ]
+
+
+def _without_held_back(part: Part) -> Part:
+    given = {item.id: [one.answer.ranks for one in part.answers[item.id]] for item, _ in part.items}
+    held = held_back(part.project, given, part.decisions)
+    items = [(item, place) for item, place in part.items if item.id not in held]
+    return part._replace(items=items, held_back=len(held))
 
 
 def _prefix(project: Project) -> str:
@@ -184,6 +208,7 @@ def _manifest(session: Session, parts: Sequence[Part], shares: dict[str, float])
         "answers": sum(map(len, given)),
         "decided": sum(item.id in part.decisions for part in parts for item, _ in part.items),
         "left_out": sum(part.left_out for part in parts),
+        "held_back": sum(part.held_back for part in parts),
         "overlap": overlaps.pop() if len(overlaps) == 1 else None,
         "groups": dict(sorted(Counter(split for _, split in groups if split).items())),
         "shares_asked": shares,
@@ -208,6 +233,7 @@ def _facts(session: Session, part: Part) -> dict[str, Any]:
         "answers": versions.total(),
         "decided": sum(item.id in part.decisions for item, _ in part.items),
         "left_out": part.left_out,
+        "held_back": part.held_back,
         "overlap": part.project.overlap,
         "shares_asked": {"validation": part.project.validation, "test": part.project.test},
     }

@@ -123,10 +123,9 @@ def _set_overlap(session: Session, item: Item, overlap: int, now: float) -> None
     if overlap > len(slots):
         used = {slot.number for slot in slots}
         free = (number for number in range(1, len(slots) + overlap + 1) if number not in used)
-        rows: list[dict[str, Any]] = [
-            {"project_id": item.project_id, "item_id": item.id, "number": next(free), "position": -item.priority}
-            for _ in range(overlap - len(slots))
-        ]
+        same = {"project_id": item.project_id, "item_id": item.id, "position": -item.priority}
+        turn = slots[0].turn if slots else float(item.id)
+        rows: list[dict[str, Any]] = [{**same, "number": next(free), "turn": turn} for _ in range(overlap - len(slots))]
         session.execute(insert(Slot), rows)
     spare = [slot.id for slot in reversed(slots) if not slot.filled and (slot.leased_until or 0.0) < now]
     session.execute(delete(Slot).where(Slot.id.in_(spare[: max(0, len(slots) - overlap)])))

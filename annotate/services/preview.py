@@ -15,7 +15,7 @@ class Preview(NamedTuple):
 
     `waiting`: without an answer; `short`: with fewer answers than they ask for; `divided`: where answers differ so
     evenly that no single response is best, and nobody has decided; `unsettled`: groups whose split this export would
-    choose; `weightless`: raters whose answers would weigh nothing.
+    choose; `weightless`: raters whose answers would weigh nothing; `held_back`: that stay out until they are decided.
     """
 
     folder: PreferencesFolder | None
@@ -24,6 +24,7 @@ class Preview(NamedTuple):
     divided: int
     unsettled: int
     weightless: int
+    held_back: int
 
 
 def preview(session: Session, project: Project) -> Preview:
@@ -39,6 +40,7 @@ def preview(session: Session, project: Project) -> Preview:
         divided=sum(map(_divided, rankings)),
         unsettled=counts[2],
         weightless=sum(weight == 0 for weight in trust),
+        held_back=folder.manifest["held_back"] if folder else 0,
     )
 
 

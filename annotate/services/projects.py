@@ -71,6 +71,8 @@ class Adjustable(BaseModel):
     practice: Annotated[int, Field(ge=0, le=1000)] = 3
     pay: Pay | None = None
     arena: Annotated[list[Name], Field(max_length=100), AfterValidator(_two_or_none)] = []
+    sure: Annotated[float, Field(gt=0.5, lt=1, allow_inf_nan=False)] | None = None
+    hold_back: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = None
 
 
 class ProjectSettings(Adjustable):

@@ -3,7 +3,7 @@
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 OWN_GROUP = "prompt-"  # begins the name of a group that no import named
@@ -23,12 +23,33 @@ def prompt_hash(prompt: list[dict[str, str]]) -> str:
     return hashlib.sha256(turns.encode()).hexdigest()
 
 
+def nearly_the_same(prompts: Iterable[tuple[str, list[dict[str, str]]]]) -> dict[str, set[str]]:
+    """{hash of a prompt: those of its near-duplicates}, of (hash, prompt); without those that have none.
+
+    Near is what preferences.near says of the turns' text. System turns are set aside, unless there is nothing else:
+    items often share a long one, and differ in what is asked.
+    """
+    from preferences.near import near  # numpy, which most of the service can do without
+
+    texts: dict[str, str] = {}
+    for hashed, prompt in prompts:
+        if hashed not in texts:
+            turns = [turn for turn in prompt if turn["role"] != "system"] or prompt
+            texts[hashed] = "\n".join(turn["content"] for turn in turns)
+    hashes = list(texts)
+    found: dict[str, set[str]] = {}
+    for pair in near(list(texts.values())):
+        for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
+            found.setdefault(hashes[one], set()).add(hashes[other])
+    return found
+
+
 class GroupsOfPrompts:
     """Which group each prompt belongs to, as items come in: all items of one prompt stand in one group.
 
-    A new prompt takes the group that the import says, or else one of its own. A known prompt keeps its group, and a
-    group that the import says for it becomes one with that; the one with a stored split stays, or else the one that
-    an import named.
+    A new prompt takes the group that the import says, or else that of a near-duplicate, or else one of its own. A known
+    prompt keeps its group, and a group that the import says for it becomes one with that; so do the groups of
+    near-duplicates. The one with a stored split stays, or else the one that an import named.
     Two groups that both have a split can't become one any more: where the splits differ they are kept apart.
 
     `splits` holds every group's stored split or None; `newly_joined` the groups that are part of another one now.
@@ -43,13 +64,24 @@ class GroupsOfPrompts:
         self._of_prompt = dict(of_prompt)
         self._joined = dict(joined)  # group -> the one that it has become part of
 
-    def add(self, prompt: str, named: str | None) -> None:
-        """Take in an item with this prompt (a hash), for which the import names a group, or None."""
+    def add(self, prompt: str, named: str | None, like: Collection[str] = ()) -> None:
+        """Take in an item with this prompt (a hash), for which the import names a group, or None.
+
+        `like` are the hashes of its near-duplicates: those that are known by now share its group. It goes with the one
+        that is held out most, should their splits differ.
+        """
+        known = sorted(other for other in like if other in self._of_prompt)
         if prompt not in self._of_prompt:
-            group = self._of_prompt[prompt] = named or OWN_GROUP + prompt[:16]
+            group = named or OWN_GROUP + prompt[:16]
+            if known and named is None:
+                splits = {other: self.splits[self.of(other)] or "train" for other in known}
+                group = self.of(max(known, key=lambda other: HELD_OUT.index(splits[other])))
+            self._of_prompt[prompt] = group
             self.splits.setdefault(group, None)
         elif named is not None:
             self._join(self.of(prompt), named)
+        for other in known:
+            self._join(self.of(prompt), self.of(other))
 
     def of(self, prompt: str) -> str:
         """The group of a prompt."""
@@ -116,14 +148,16 @@ class Place(NamedTuple):
     split: str | None
 
 
-def choose_joint_splits(places: Sequence[Place], *, validation: float, test: float) -> list[str]:
+def choose_joint_splits(
+    places: Sequence[Place], *, validation: float, test: float, near: Mapping[str, Collection[str]] | None = None
+) -> list[str]:
     """The split of each item, so that what may be chosen still is chosen alike for all that belongs together.
 
-    Items of one prompt belong together, and so do those whose groups have one name, also if the two are of different
-    projects. What has no split takes the most held-out one that is stored for something it belongs with, or else a
-    new one as in `choose_splits`. A stored split stays, whatever the others say; see `on_another_side`.
+    Items of one prompt belong together, those of `near` prompts, and those whose groups have one name, also if the two
+    are of different projects. What has no split takes the most held-out one that is stored for something it belongs
+    with, or else a new one as in `choose_splits`. A stored split stays, whatever the others say; see `on_another_side`.
     """
-    root = _components(places)
+    root = _components(places, near or {})
     members: dict[str, list[Place]] = {}
     for place in places:
         members.setdefault(root(place.group), []).append(place)
@@ -142,8 +176,8 @@ def choose_joint_splits(places: Sequence[Place], *, validation: float, test: flo
     return [place.split or settled[root(place.group)] for place in places]
 
 
-def on_another_side(places: Sequence[Place]) -> list[bool]:
-    """Which items have to stay out, so that no prompt and no group stands on two sides of the split.
+def on_another_side(places: Sequence[Place], near: Mapping[str, Collection[str]] | None = None) -> list[bool]:
+    """Which items have to stay out, so that no prompt or one `near` it, and no group, stands on two sides of the split.
 
     Splits were stored before the projects came together, so that they may contradict each other. What is held out
     most (test, then validation) stays.
@@ -154,10 +188,14 @@ def on_another_side(places: Sequence[Place]) -> list[bool]:
         split = place.split or "train"
         for known, key in ((of_prompt, place.prompt), (of_group, place.group)):
             known[key] = max(known.get(key, split), split, key=HELD_OUT.index)
-    return [not (place.split or "train") == of_prompt[place.prompt] == of_group[place.group] for place in places]
+    alike = dict(of_prompt)
+    for prompt in of_prompt.keys() & (near or {}).keys():
+        splits = [of_prompt[other] for other in (near or {})[prompt] if other in of_prompt]
+        alike[prompt] = max([of_prompt[prompt], *splits], key=HELD_OUT.index)
+    return [not (place.split or "train") == alike[place.prompt] == of_group[place.group] for place in places]
 
 
-def _components(places: Sequence[Place]) -> Callable[[str], str]:
+def _components(places: Sequence[Place], near: Mapping[str, Collection[str]]) -> Callable[[str], str]:
     """A function from a group's name to the smallest name among all groups that it is bound to by prompts."""
     parent: dict[str, str] = {}
 
@@ -171,4 +209,9 @@ def _components(places: Sequence[Place]) -> Callable[[str], str]:
     for place in places:
         one, two = sorted((root(place.group), root(first.setdefault(place.prompt, place.group))))
         parent[two] = one
+    for prompt, others in near.items():
+        for other in others:
+            if prompt in first and other in first:
+                one, two = sorted((root(first[prompt]), root(first[other])))
+                parent[two] = one
     return root

@@ -52,6 +52,10 @@ class Project(Base):
     passages). `mask`: names that are hidden in responses. `practice`: how many gold items a new rater sees with the
     right answer first. `pay`: {amount, currency, per: hour or answer}. `arena`: names of the models that raters chat
     with, instead of imported items.
+
+    `sure`: from which certainty on, 0.5 to 1, an item is asked about no more (services/sure.py); null: never. `fit` are
+    the parameters of the consensus model that go with it, as last fitted. `hold_back`: the disagreement, 0 to 1, above
+    which an item that nobody has decided stays out of exports; null: none does.
     """
 
     __tablename__ = "projects"
@@ -78,6 +82,9 @@ class Project(Base):
     practice: Mapped[int] = mapped_column(default=0)
     pay: Mapped[dict[str, Any] | None]
     arena: Mapped[list[Any]] = mapped_column(default=list)
+    sure: Mapped[float | None]
+    hold_back: Mapped[float | None]
+    fit: Mapped[dict[str, Any] | None]
     version: Mapped[int] = mapped_column(default=1)
 
 
@@ -117,7 +124,7 @@ class Member(Base):
     `guideline` is the version that this member has read, `consent_hash` the SHA-256 of the consent that they gave.
     `training_since` is when an owner sent them back to training. `skills` are tags that they can rate, `opted_out`
     tags with a warning that they don't want to see. Who has `removed_at` is out; erasing a member also cuts `person_id`
-    and makes a new pseudonym.
+    and makes a new pseudonym. `reliability` is the last fit's, where the project stops asking (services/sure.py).
     """
 
     __tablename__ = "members"
@@ -141,6 +148,7 @@ class Member(Base):
     consented_at: Mapped[float | None]
     consent_hash: Mapped[str | None] = mapped_column(String(64))
     removed_at: Mapped[float | None]
+    reliability: Mapped[float | None]
     version: Mapped[int] = mapped_column(default=1)
 
 
@@ -228,21 +236,24 @@ class Assignment(Base):
 class Slot(Base):
     """One of the answers that an item wants. It is free when it is not filled and no lease of it still runs.
 
-    `filled` says that an answer has it; then it has that answer's assignment, and no lease. `project_id` and `position`
-    (minus the item's priority) are the item's, for the index that finds the next free slot.
+    `filled` says that an answer has it; then it has that answer's assignment, and no lease. `project_id`, `position`
+    (minus the item's priority) and `turn` are the item's, for the index that finds the next free slot. Items of one
+    priority take turns in the order of import; where the project stops asking, the surer one comes later
+    (services/sure.py).
     """
 
     __tablename__ = "slots"
     __table_args__ = (
         UniqueConstraint("item_id", "number"),
         CheckConstraint("NOT filled OR leased_until IS NULL", name="filled"),
-        Index(None, "project_id", "filled", "position", "item_id", "number"),
+        Index(None, "project_id", "filled", "position", "turn", "item_id", "number"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
     number: Mapped[int]
     position: Mapped[float]
+    turn: Mapped[float]
     filled: Mapped[bool] = mapped_column(default=False)
     assignment_id: Mapped[int | None] = mapped_column(ForeignKey("assignments.id"), unique=True)
     leased_until: Mapped[float | None]

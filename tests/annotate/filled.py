@@ -97,7 +97,7 @@ def fill(session: Session) -> None:
             {"item_id": 1, "member_id": 2, "state": "skipped", "purpose": "item", "shown": [0, 1], "created_at": 5.0},
         ],
     )
-    slot = {"project_id": 1, "position": -0.0, "assignment_id": None, "leased_until": None}
+    slot = {"project_id": 1, "position": -0.0, "turn": 1.0, "assignment_id": None, "leased_until": None}
     session.execute(
         insert(t.Slot),
         [

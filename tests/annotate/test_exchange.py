@@ -181,6 +181,33 @@ def test_groups_that_share_a_prompt_become_one(annotate: Annotate) -> None:
     assert "one on another side of the split, and stay: 1" in annotate.ok("import", "p", "items.jsonl")
 
 
+def test_a_near_duplicate_joins_the_known_prompt_and_never_trains_on_what_is_held_out(annotate: Annotate) -> None:
+    annotate.ok("project", "create", "p", "--test", "0.3", "--validation", "0.3")
+    topics = ["rivers", "comets", "bridges", "violins", "glaciers", "tulips", "lighthouses", "sparrows", "cheeses"]
+    answers = [{"rater": "w", "ranks": [1, 2]}]
+
+    def bring(name: str, wanted: str) -> dict[str, Any]:
+        rows = [
+            {"id": f"{name}{topic}", "prompt": wanted.format(topic=topic), "responses": ["x", "y"], "answers": answers}
+            for topic in topics
+        ]
+        annotate.write("items.jsonl", *rows)
+        return annotate.json("import", "p", "items.jsonl")
+
+    def places(folder: str) -> dict[str, tuple[str, str]]:
+        annotate.ok("export", "p", folder)
+        return {row["ranking"]: (row["group"], row["split"]) for row in annotate.rows(f"{folder}/rankings.jsonl")}
+
+    assert bring("a", "Tell me all that you know about the history of {topic}!")["near"] == 0
+    first = places("one")
+    assert {split for _, split in first.values()} == {"train", "validation", "test"}
+    said = bring("b", "Tell me all that you know about the history of {topic}, please.")
+    assert (said["near"], said["kept_apart"]) == (len(topics), 0)
+    second = places("two")
+    assert all(second[key] == place for key, place in first.items())
+    assert all(second[f"b{topic}"] == first[f"a{topic}"] for topic in topics)
+
+
 @pytest.mark.parametrize("kind", ["rich", "only ties", "bare"])
 def test_datasets_loads_every_config(annotate: Annotate, kind: str) -> None:
     datasets = pytest.importorskip("datasets")

@@ -170,6 +170,58 @@ def test_where_all_are_bad_the_best_is_nothing_to_imitate(database: Database) ->
     assert flags == {"half": ["all-bad"], "few": ["all-bad"]}
 
 
+def test_what_raters_differ_on_is_held_back_until_somebody_decides(tmp_path: Path) -> None:
+    rows = [
+        item("alike", [1, 2], [1, 2], [1, 2]),
+        item("mostly", [1, 2], [1, 2], [2, 1]),  # two of three pairs of answers differ
+        item("split", [1, 2], [2, 1]),
+        item("once", [1, 2]),
+    ]
+    house = House(tmp_path, *rows, validation=0.0, test=0.0)
+
+    def exported() -> tuple[set[str], dict[str, Any]]:
+        body = {"projects": [house.project]}
+        answer = house.client.post("/api/v1/exports", json=body, headers=house.headers["olga"])
+        with zipfile.ZipFile(BytesIO(answer.content)) as archive:
+            rankings = [json.loads(line) for line in archive.open("rankings.jsonl")]
+            card, manifest = archive.read("README.md").decode(), json.loads(archive.read("manifest.json"))
+        assert ("held back" in card) == (manifest["held_back"] > 0) == (manifest["projects"][0]["held_back"] > 0)
+        return {row["ranking"] for row in rankings}, manifest
+
+    def hold(back: float | None) -> None:
+        version = house.ask("olga", "GET", "")["version"]
+        said = house.client.patch(
+            house.address, json={"hold_back": back}, headers={**house.headers["olga"], "If-Match": f'"{version}"'}
+        )
+        assert said.json()["hold_back"] == back
+
+    assert len(exported()[0]) == 4
+    hold(0.5)
+    names, manifest = exported()
+    assert names == {"alike", "once"} and (manifest["held_back"], manifest["items"], manifest["left_out"]) == (2, 2, 0)
+    look = house.ask("olga", "GET", "/exports/preview")
+    assert look["held_back"] == 2 and look["counts"]["rankings"] == 2
+    assert "Items that are held back until somebody decides about them: 2" in look["warnings"]
+    listed = house.ask("rita", "GET", "/contested")["items"]
+    assert [(row["key"], row["held_back"]) for row in listed] == [("split", True), ("mostly", True), ("alike", False)]
+    house.ask("rita", "PUT", f"/items/{listed[0]['item']}/decision", {"ranks": [1, 2]})
+    assert exported()[0] == {"alike", "once", "split"}
+    hold(0.7)
+    assert exported()[0] == {"alike", "once", "split", "mostly"}
+    hold(0.0)
+    assert exported()[1]["held_back"] == 1
+    hold(None)
+    assert exported()[1]["held_back"] == 0
+
+
+def test_all_may_be_held_back(tmp_path: Path) -> None:
+    house = House(tmp_path, item("split", [1, 2], [2, 1]), hold_back=0.0)
+    look = house.ask("olga", "GET", "/exports/preview")
+    assert (look["held_back"], look["counts"]["rankings"]) == (1, 0)
+    answer = house.client.post("/api/v1/exports", json={"projects": [house.project]}, headers=house.headers["olga"])
+    assert answer.status_code == 200
+
+
 # --- any answers ----------------------------------------------------------------------------------------------------
 
 

@@ -121,6 +121,23 @@ def test_a_prompt_that_comes_later_follows_the_stored_split(annotate: Annotate) 
     assert {prompt: before[prompt] for prompt in before} == dict(sides(annotate, "both"))
 
 
+def test_near_duplicates_of_another_project_stand_on_one_side(annotate: Annotate) -> None:
+    topics = ["rivers", "comets", "bridges", "violins", "glaciers", "tulips", "lighthouses", "sparrows", "cheeses"]
+    create(annotate, "one", "two", test=0.4)
+    bring(annotate, "one", [f"Tell me all that you know about the history of {topic}!" for topic in topics])
+    bring(annotate, "two", [f"Tell me all that you know about the history of {topic}, please." for topic in topics])
+    assert annotate.json("export", "one", "two", "both")["left_out"] == 0
+    rows = {row["ranking"]: row for row in annotate.rows("both/rankings.jsonl")}
+    assert len({row["split"] for row in rows.values()}) == 3
+    assert all(rows[f"one/q{n}"]["split"] == rows[f"two/q{n}"]["split"] for n in range(len(topics)))
+
+    # Stored before, and otherwise: what is held out most stays, alone or with others.
+    with open_database(str(annotate.folder / "data" / "annotate.db")).write() as session:
+        session.execute(text("UPDATE groups SET split = CASE project_id WHEN 1 THEN 'train' ELSE 'test' END"))
+    assert annotate.json("export", "one", "two", "later")["left_out"] == len(topics)
+    assert {row["project"] for row in annotate.rows("later/rankings.jsonl")} == {"two"}
+
+
 def test_the_manifest_keeps_guidelines_and_projects_apart(annotate: Annotate) -> None:
     (annotate.folder / "g.md").write_text("Be kind.")
     for name in ("a/b", "a"):

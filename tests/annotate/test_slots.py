@@ -364,9 +364,9 @@ def test_the_next_free_slot_comes_from_an_index(tmp_path: Path) -> None:
             text("EXPLAIN QUERY PLAN " + str(query.compile(session.get_bind(), compile_kwargs={"literal_binds": True})))
         ).all()
     steps = [row.detail for row in plan]
-    assert any("ix_slots_project_id_filled_position_item_id_number (project_id=? AND filled=?)" in s for s in steps), (
-        steps
-    )
+    assert any(
+        "ix_slots_project_id_filled_position_turn_item_id_number (project_id=? AND filled=?)" in s for s in steps
+    ), steps
     assert not any("TEMP B-TREE" in step for step in steps), json.dumps(steps)
 
 

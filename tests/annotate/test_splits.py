@@ -2,7 +2,16 @@
 
 from collections import Counter
 
-from annotate.services.splits import choose_splits, normalised, prompt_hash
+from annotate.services.splits import (
+    GroupsOfPrompts,
+    Place,
+    choose_joint_splits,
+    choose_splits,
+    nearly_the_same,
+    normalised,
+    on_another_side,
+    prompt_hash,
+)
 
 
 def user(text: str) -> list[dict[str, str]]:
@@ -61,3 +70,63 @@ def test_later_groups_keep_the_shares_and_move_nothing() -> None:
     # 20 groups: 4 test and 2 validation are wanted, 2 test are there.
     assert Counter(splits.values()) == {"test": 2, "validation": 2, "train": 6}
     assert not set(splits) & set(kept)
+
+
+# --- near-duplicates ------------------------------------------------------------------------------------------------
+
+LONG = "Explain to a child of seven why the sky is blue at noon and red in the evening"
+
+
+def prompt(text: str, system: str | None = None) -> tuple[str, list[dict[str, str]]]:
+    turns = [{"role": "system", "content": system}] if system else []
+    turns += user(text)
+    return prompt_hash(turns), turns
+
+
+def test_near_prompts_are_found_whatever_the_system_says() -> None:
+    (one, _), (two, _), _ = near = [prompt(LONG), prompt(LONG + ", please"), prompt("Why is the sea salty?")]
+    assert nearly_the_same(near) == {one: {two}, two: {one}}
+    manner = "You are a helpful assistant. " * 20
+    asked = [prompt("Why is the sea salty?", manner), prompt("Name three rivers of Spain.", manner)]
+    assert nearly_the_same(asked) == {}, "a long system turn that all share says nothing"
+    assert nearly_the_same([prompt(f"What is {n} times 17, and how do you know it?") for n in range(5)]) == {}
+
+
+def groups(splits: dict[str, str | None], of_prompt: dict[str, str]) -> GroupsOfPrompts:
+    return GroupsOfPrompts(of_prompt, splits, {})
+
+
+def test_a_near_duplicate_joins_the_group_of_the_known_prompt() -> None:
+    known = groups({"red": "train", "blue": None}, {"a": "red", "b": "blue"})
+    known.add("c", None, {"a"})
+    assert known.of("c") == "red" and known.newly_joined == []
+    known.add("d", "green", {"b"})  # two groups that are named, neither with a split
+    assert known.of("b") == known.of("d") and len(known.newly_joined) == 1
+    known.add("e", None, {"a", "b"})  # now they hang together: the one with a split stays
+    assert {known.of(one) for one in "abcde"} == {"red"} and not known.kept_apart
+
+
+def test_near_duplicates_whose_splits_are_stored_are_kept_apart() -> None:
+    known = groups({"red": "train", "blue": "test"}, {"a": "red", "b": "blue"})
+    known.add("c", None, {"a", "b"})
+    assert (known.of("a"), known.of("b"), known.of("c")) == ("red", "blue", "blue")  # what is held out most
+    assert known.kept_apart == {"red"}
+    known.add("d", "red", {"b"})
+    assert known.of("d") == "red" and known.kept_apart == {"red", "blue"}
+
+
+def test_near_prompts_of_two_projects_are_split_alike_or_left_out() -> None:
+    places = [Place("x", "one", None), Place("y", "two", None), Place("z", "three", None)]
+    near = {"x": {"y", "elsewhere"}, "y": {"x"}, "elsewhere": {"x"}}
+    for share in (0.0, 0.3, 0.6):
+        splits = choose_joint_splits(places, validation=0.0, test=share, near=near)
+        assert splits[0] == splits[1]
+    assert choose_joint_splits([places[0], places[1]._replace(split="test")], validation=0, test=0, near=near) == [
+        "test",
+        "test",
+    ]
+    settled = [Place("x", "one", "train"), Place("y", "two", "test"), Place("z", "three", "train")]
+    assert on_another_side(settled, near) == [True, False, False] and on_another_side(settled) == [False] * 3
+    # Not through a third one: z is near y, and not near x.
+    chain = [Place("x", "one", "test"), Place("y", "two", "train"), Place("z", "three", "train")]
+    assert on_another_side(chain, {"x": {"y"}, "y": {"x", "z"}, "z": {"y"}}) == [False, True, False]

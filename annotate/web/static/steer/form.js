@@ -16,6 +16,7 @@ const KNOWN_DIMENSIONS = [
 export const PLAIN = {
   overlap: 1, strength: true, practice: 3, gold_rate: 0.1, qualify: 0, dimensions: [], rationale: "off", edit: false, spans: false,
   all_bad: false, mask: [], pay: null, consent: null, warnings: {}, skills: [], validation: 0.1, test: 0.1,
+  sure: null, hold_back: null,
 };
 
 // {node, read, fill}: `fresh` forms have what can't change later; `showMarkdown(text)` renders on the server.
@@ -23,6 +24,8 @@ export function settingsForm(values, { fresh, showMarkdown }) {
   const given = { ...PLAIN, ...values };
   const controls = {
     overlap: number(given.overlap, { min: 1, max: 1000, step: 1, required: true }),
+    sure: number(inPercent(given.sure), { min: 51, max: 99.9, step: "any", placeholder: "–" }),
+    hold_back: number(inPercent(given.hold_back), { min: 0, max: 99, step: "any", placeholder: "–" }),
     strength: tick(given.strength),
     practice: number(given.practice, { min: 0, max: 1000, step: 1, required: true }),
     gold_rate: number(Math.round(1000 * given.gold_rate) / 10, { min: 0, max: 50, step: "any", required: true }),
@@ -48,6 +51,7 @@ export function settingsForm(values, { fresh, showMarkdown }) {
     group(
       t("Who answers what"),
       field(t("Answers for each item"), controls.overlap, t("One is cheapest. Three show how well raters agree. A change holds for items that are added from then on.")),
+      field(t("Certain enough, in percent"), controls.sure, t("An item whose answers say so surely what is better is given to no more raters, from two answers on. Empty: every item gets all of its answers.")),
       field(t("Skills, one a line"), controls.skills, t("An item with such a tag goes only to raters who have the skill.")),
     ),
     group(
@@ -74,6 +78,7 @@ export function settingsForm(values, { fresh, showMarkdown }) {
       field(t("Checks among real items, in percent"), controls.gold_rate, t("Gold items mixed in where nobody can tell.")),
     ),
     group(t("Pay"), pay.node),
+    group(t("Export"), field(t("Hold back what raters differ on more than, in percent"), controls.hold_back, t("Such items stay out of exports until somebody has decided. Empty: nothing is held back."))),
     group(
       t("Before raters begin"),
       withPreview(t("What raters must agree to (Markdown)"), controls.consent, showMarkdown),
@@ -105,6 +110,8 @@ export function settingsForm(values, { fresh, showMarkdown }) {
       consent: text || null,
       warnings: Object.fromEntries(warnings.read()),
       skills: [...new Set(lines(controls.skills))],
+      sure: share(controls.sure),
+      hold_back: share(controls.hold_back),
     };
     if (!fresh) return values;
     const shares = { validation: Number(controls.validation.value) / 100, test: Number(controls.test.value) / 100 };
@@ -112,6 +119,10 @@ export function settingsForm(values, { fresh, showMarkdown }) {
   }
   return { node, read };
 }
+
+// A share as percent, and back; an empty field is null.
+const inPercent = (value) => (value === null ? "" : Number((100 * value).toFixed(6)));
+const share = (control) => (control.value === "" ? null : Number((Number(control.value) / 100).toFixed(8)));
 
 const group = (title, ...fields) => make("fieldset.group", {}, make("legend", {}, title), fields);
 

@@ -68,7 +68,7 @@ async function drawContested(list, here, after) {
     { key: "answers", label: t("Answers"), number: true, cell: (one) => count(one.answers) },
     { key: "disagreement", label: t("Disagreement"), cell: (one) => (one.disagreement === null ? "–" : bar(one.disagreement, percent(one.disagreement))) },
     { key: "flags", label: t("Flags"), cell: (one) => flags(one.flags) },
-    { key: "decided", label: t("Decided"), cell: (one) => (one.decided ? t("yes") : "") },
+    { key: "decided", label: t("Decided"), cell: (one) => (one.decided ? t("yes") : one.held_back ? make("span.badge.warn", {}, t("held back")) : "") },
   ];
   list.append(table(t("Contested items"), columns, page.items), more(here, page.after, (next) => drawContested(list, here, next)));
 }

@@ -12,6 +12,7 @@ const WORDS = {
   edit: later("Let raters rewrite the best response"), spans: later("Let raters mark good and bad passages"), all_bad: later("Ties for the worst: offer “All bad”"),
   mask: later("Hide these words in responses, one a line"), pay: later("Pay"), consent: later("What raters must agree to (Markdown)"),
   warnings: later("Content warnings by tag"), skills: later("Skills, one a line"), closed: later("closed"),
+  sure: later("Certain enough, in percent"), hold_back: later("Hold back what raters differ on more than, in percent"),
 };
 
 export async function draw(box, here) {
