@@ -16,6 +16,8 @@ from annotate.store.tables import Answer, Item, Member, Person, Project, Skip
 from preferences.stats.raters import agreement_with_others, position_bias, speeders
 from preferences.stats.reliability import reliability
 
+CHECKS_RIGHT = 0.6  # of the gold items, below which somebody is worth a look
+
 
 def people_of(
     session: Session,
@@ -58,27 +60,45 @@ def people_of(
         count, seconds = paid.get(member.id, Done(0, 0.0))
         pace = haste.get(member.id)
         people.append(
-            {
-                "rater": member.rater if names else member.pseudonym,
-                "name": person.name if person and names else None,
-                "pseudonym": member.pseudonym,
-                "role": member.role,
-                "login": person is not None,
-                "answers": len(own.get(member.id, ())),
-                "paid": count,
-                "active_seconds": seconds,
-                "cost": earned(project, count, seconds) if names else None,
-                "gold_accuracy": gold.get(member.id),
-                "skipped": skipped[member.id],
-                "reliability": trust.get(member.pseudonym),
-                "agreement": siding.get(member.pseudonym),
-                "kappa": _kappa(kappas.get(member.pseudonym)),
-                "position_bias": _position_bias(own.get(member.id, ())),
-                "median_seconds": pace and pace["median_seconds"],
-                "speeder": pace,
-            }
+            with_findings(
+                {
+                    "rater": member.rater if names else member.pseudonym,
+                    "name": person.name if person and names else None,
+                    "pseudonym": member.pseudonym,
+                    "role": member.role,
+                    "login": person is not None,
+                    "answers": len(own.get(member.id, ())),
+                    "paid": count,
+                    "active_seconds": seconds,
+                    "cost": earned(project, count, seconds) if names else None,
+                    "gold_accuracy": gold.get(member.id),
+                    "skipped": skipped[member.id],
+                    "reliability": trust.get(member.pseudonym),
+                    "reliability_interval": None,
+                    "agreement": siding.get(member.pseudonym),
+                    "kappa": _kappa(kappas.get(member.pseudonym)),
+                    "position_bias": _position_bias(own.get(member.id, ())),
+                    "median_seconds": pace and pace["median_seconds"],
+                    "speeder": pace,
+                }
+            )
         )
     return people
+
+
+def with_findings(person: dict[str, Any]) -> dict[str, Any]:
+    """The person with `findings`: what about them is worth a look, as names; the evidence is in their other facts.
+
+    speed: `speeder` says so. position: `position_bias` says so. others: the whole interval of `agreement` is below
+    what a coin gets. checks: less than 60% of the gold items right.
+    """
+    told = {
+        "speed": person["speeder"] is not None and person["speeder"]["is"],
+        "position": person["position_bias"] is not None and person["position_bias"]["biased"],
+        "others": person["agreement"] is not None and person["agreement"]["interval"][1] < 0.5,
+        "checks": person["gold_accuracy"] is not None and person["gold_accuracy"] < CHECKS_RIGHT,
+    }
+    return {**person, "findings": [name for name, found in told.items() if found]}
 
 
 def total_cost(project: Project, people: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

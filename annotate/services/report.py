@@ -49,6 +49,7 @@ def project_report(
         "format": 1,
         "project": project.name,
         "simulated": project.simulated,
+        "closed": project.closed_at is not None,
         "guideline": guideline_version(session, project.id),
         "items": items,
         "items_answered": len(answers),
