@@ -109,6 +109,13 @@ def dpo(recipe: dict[str, Any], where: str, **options: Any) -> None:
     run_dpo(recipe, where, **options)
 
 
+@recipe_verb("kto", "Align a model with single responses that are good or bad, by KTO.")
+def kto(recipe: dict[str, Any], where: str, **options: Any) -> None:
+    from align.train.kto import run_kto
+
+    run_kto(recipe, where, **options)
+
+
 @recipe_verb("ppo", "Align a model with rewards, of reward runs and functions, by PPO.")
 def ppo(recipe: dict[str, Any], where: str, **options: Any) -> None:
     from align.ppo.trainer import run_ppo
@@ -144,7 +151,9 @@ def evaluate(recipe: dict[str, Any], where: str, **options: Any) -> None:
 @align.command(context_settings={"ignore_unknown_options": True})
 @click.argument("recipe", metavar="RECIPE")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]...")
-@click.option("--verb", type=click.Choice(["ppo", "sft", "reward", "dpo"]), help="Else told by the recipe's keys.")
+@click.option(
+    "--verb", type=click.Choice(["ppo", "sft", "reward", "dpo", "kto"]), help="Else told by the recipe's keys."
+)
 @click.option("--device", type=click.Choice(["gpu", "cpu"]), help="Plan for this one, whatever is here.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts, in bytes.")
 def plan(recipe: str, overrides: tuple[str, ...], verb: str | None, device: Any, as_json: bool) -> None:
@@ -152,15 +161,18 @@ def plan(recipe: str, overrides: tuple[str, ...], verb: str | None, device: Any,
     from align.run.progress import quiet_libraries
 
     quiet_libraries()
-    from trl import DPOConfig, ModelConfig, RewardConfig, SFTConfig
+    from trl import DPOConfig, KTOConfig, ModelConfig, RewardConfig, SFTConfig
 
     from align.config import read_recipe
     from align.models import plan
     from align.ppo.config import PPOConfig
     from align.train.common import DataArguments
+    from align.train.dpo import DPOLossArguments
+    from align.train.reward import RewardLossArguments
 
-    trainers = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig}
-    schemas = {name: (config, ModelConfig, DataArguments) for name, config in trainers.items()}
+    trainers = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "kto": KTOConfig}
+    own: dict[str, tuple[type, ...]] = {"reward": (RewardLossArguments,), "dpo": (DPOLossArguments,)}
+    schemas = {name: (config, ModelConfig, DataArguments, *own.get(name, ())) for name, config in trainers.items()}
     found = plan.plan_run(
         read_recipe(recipe, list(overrides)), recipe, {"ppo": (PPOConfig, ModelConfig), **schemas}, verb, device
     )

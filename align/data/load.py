@@ -24,6 +24,11 @@ def load_pairs(name: str, split: str, config: str | None = None, *, ties: bool =
     return _load(name, split, config, files, ("chosen", "rejected"))
 
 
+def load_pairs_or_labels(name: str, split: str, config: str | None = None) -> "Dataset":
+    """Pairs, or single responses: columns `prompt` and `completion`; a `label` beside them is not looked at."""
+    return _load(name, split, config, (f"{split}.jsonl",), ("prompt", "completion"), ("chosen", "rejected"))
+
+
 def load_rankings(name: str, split: str) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The rows of rankings.jsonl with every rater's answer, and the reliability of each rater. Raises BadInput."""
     from preferences.contract import check_preferences, is_preferences_folder

@@ -286,11 +286,11 @@ def _trainer(
         parts, trained = [_whole(role, model)], list(model.parameters())
     else:
         adapters = {role: _adapter(source, model_args, "SEQ_CLS" if verb == "reward" else "CAUSAL_LM")}
-        if verb == "dpo" and source.adapter:
+        if verb in ("dpo", "kto") and source.adapter:
             adapters["reference"] = adapters[role]
         model = sizes.put_adapters_on(model, adapters, [role])
         parts, trained = [_base(model, model_args), _adapter_part(model, role)], sizes.adapter_parameters(model, role)
-    if verb == "dpo":
+    if verb in ("dpo", "kto"):
         reference = Part("reference", "none" if whole else "the base without adapters", 0)
         if whole and not args.precompute_ref_log_probs:
             reference = _whole("reference", model)
@@ -303,7 +303,7 @@ def _trainer(
     context = context_length(config)
     limits = [(limit, name) for limit, name in ((args.max_length, "max_length"), (context, "the context")) if limit]
     length, name = min(limits) if limits else (_ASSUMED_PROMPT, "assumed: set max_length")
-    rows = args.per_device_train_batch_size * (1 if verb == "sft" else 2)
+    rows = args.per_device_train_batch_size * (1 if verb in ("sft", "kto") else 2)
     more = sizes.largest_linear_size(model) if _bits(model_args) else 0
     if verb != "reward":
         logits = min(rows * length, _TILE[0]) * min(config.vocab_size, _TILE[1])

@@ -1,0 +1,40 @@
+"""`align kto`: Kahneman-Tversky Optimization (arXiv 2402.01306) on single responses, by TRL's stable KTOTrainer."""
+
+from typing import Any
+
+from align.data.lengths import check_demonstrations
+from align.data.unpaired import load_unpaired
+from align.models.load import load_causal_lm
+from align.run.progress import say
+from align.train.common import lora_config, make_trainer, read_job, train
+
+
+def run_kto(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Train a policy on responses that are good or bad by themselves; pairs are taken apart (align/data/unpaired.py).
+    The reference is as in DPO. Raises BadInput before anything is written.
+    """
+    from trl import KTOConfig, KTOTrainer
+
+    job = read_job("kto", recipe, where, KTOConfig, resume, overwrite)
+    name, config = job.data.dataset_name, job.data.dataset_config
+    rows = load_unpaired(name, job.data.dataset_train_split, config, job.args.seed)
+    cut = check_demonstrations(job.tokenizer, rows, job.args.max_length, job.context, name)
+    if cut:
+        say(f"{cut} of {len(rows)} responses are longer than max_length {job.args.max_length} and will be cut")
+    good = sum(rows["label"])
+    say(f"{good} good and {len(rows) - good} bad responses")
+    evaluation = None
+    if job.args.eval_strategy != "no":
+        evaluation = load_unpaired(name, job.data.dataset_test_split, config, job.args.seed)
+    peft_config = lora_config(job, "CAUSAL_LM")
+    model = load_causal_lm(job.source, job.model_args, trainable=True)
+
+    trainer = make_trainer(
+        KTOTrainer,
+        job,
+        model,
+        train_dataset=rows,
+        eval_dataset=evaluation,
+        peft_config=peft_config,
+    )
+    train(trainer, job, rows=len(rows), good=good, rows_cut=cut)
