@@ -18,7 +18,7 @@ that hold where there is too little overlap to say. docs/consensus.md says why t
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,11 @@ Ints = NDArray[np.int64]
 
 D = np.linspace(-4.8, 4.8, 49)  # score differences over their prior standard deviation, √2 τ
 NORMAL = np.exp(-(D**2) / 2) / np.exp(-(D**2) / 2).sum()
-RHO = np.array([0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.97])  # reliabilities that a rater may have …
-RHO_PRIOR = np.array([1.0, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 10.0, 6.0]) / 37.5  # … with which probability: mean 0.72
-TIES = np.array([0.01, 0.05, 0.12, 0.25, 0.4, 0.6, 0.85])  # shares of ties that a rater may have …
-TIES_PRIOR = np.array([6.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.25]) / 16.75
-RATERS = 8.0  # … and how many raters' evidence these defaults are worth
-SPREAD, SPREAD_SD = 4.0, 0.35  # √2 τ: its prior median, and the standard deviation of its logarithm
+RHO = np.linspace(0, 1, 41)  # edges of the cells in which a rater's reliability may lie …
+TIES = np.linspace(0, 1, 33) ** 2  # … and their share of ties
+CUTS = np.array([0.002, 0.01, 0.03, 0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 0.995])
+RHO_PRIOR, TIES_PRIOR = (0.78, 0.7), (0.12, 1.5)  # mean over raters: median, and standard deviation of its logit
+SPREAD, SPREAD_SD = 4.0, 0.35  # √2 τ: median, and standard deviation of its logarithm
 GOLD = 10.0  # a right answer that is known counts as so many answers of raters with reliability 1
 STRONG = (0.6, 0.25)  # shares of decided pairs with strength >= 2, >= 3; worth 20 answers
 TIE, ANY = 0, 4  # codes of what is said of a pair, positive where the first is better: 1-3 strength, 4 none given
@@ -263,57 +262,96 @@ def _learn(heard: _Heard, raters: int, strong: tuple[float, float]) -> tuple[Flo
 
     Returns reliability (raters,), ties (raters,), (spread, mean reliability, mean ties), intervals (raters, 2).
     """
-    units, by_rater = len(heard.gold), np.argsort(heard.rater, kind="stable")
-    codes = heard.code + 4
-    rows = [np.flatnonzero(codes == code) for code in range(9)]
-    spread, pi_rho, pi_ties = SPREAD, RHO_PRIOR, TIES_PRIOR
-    prior = np.log(pi_rho[:, None] * pi_ties)
-    believed = np.tile(np.exp(prior), (len(codes), 1, 1))  # (n, RHO, TIES): of the rater, from the other answers
-    means = np.zeros((raters, 2))
+    units, n = len(heard.gold), len(heard.code)
+    by_rater = np.argsort(heard.rater, kind="stable")
+    code, tied = heard.code + 4, heard.code == TIE
 
-    def messages(spread: float) -> tuple[Floats, Floats, Floats]:
-        own, habit = _tables(TIES, spread, strong)
-        judged = np.einsum("nrt,r->nt", believed, RHO)
-        guessed = believed.sum(axis=1) - judged
-        logs = np.empty((len(codes), len(D)))
-        for code, at in enumerate(rows):
-            if len(at):
-                logs[at] = np.log(judged[at] @ own[code] + (guessed[at] @ habit[code])[:, None])
-        return logs, own, habit
+    # 1. How often each rater ties. Their pairs alone say it, since habit and judgement tie equally often.
+    counts = [np.bincount(heard.rater, heard.share * which, raters) for which in (tied, ~tied)]
+    grid = (TIES[1:] + TIES[:-1]) / 2
+    likely = counts[0][:, None] * np.log(grid) + counts[1][:, None] * np.log(1 - grid)
+    pool = _pool(likely, TIES, *TIES_PRIOR)
+    ties, mean_ties = _normalised(likely + np.log(pool)) @ grid, float(pool @ grid)
+    but = [_normalised(likely - np.log(one) + np.log(pool)) @ grid for one in (grid, 1 - grid)]
+    shares = np.where(tied, but[0][heard.rater], but[1][heard.rater])  # of the rater, from their other pairs
+    node = np.clip(np.searchsorted(CUTS, shares) - 1, 0, len(CUTS) - 2)
+    part = np.clip((shares - CUTS[node]) / (CUTS[node + 1] - CUTS[node]), 0, 1)
 
-    def evidence(logs: Floats, spread: float) -> tuple[Floats, float]:
-        own, _ = _tables(pi_ties @ TIES[:, None], spread, strong)
-        told = _sums(logs, heard.unit, units) + heard.gold @ np.log(own[:, 0]) + np.log(NORMAL)
-        top = told.max(axis=1, keepdims=True) if units else np.zeros((0, 1))
-        total = (np.log(np.exp(told - top).sum(axis=1)) + top[:, 0]).sum()
-        return told, float(total) - np.log(spread / SPREAD) ** 2 / (2 * SPREAD_SD**2)
+    def said(spread: float, rows: Any = slice(None)) -> tuple[Floats, Floats]:
+        """What judgement (rows, D) and habit (rows,) give to what was said."""
+        own, habit = _tables(CUTS, spread, strong)
+        at, low, up = code[rows], node[rows], part[rows]
+        judged = own[at, low] * (1 - up[:, None]) + own[at, low + 1] * up[:, None]
+        return judged, habit[at, low] * (1 - up) + habit[at, low + 1] * up
 
-    ratio = np.empty((len(codes), len(RHO), len(TIES)))
-    for step in range(40):
-        if 1 <= step < 16 and units and len(codes):
-            spread = _climb(lambda value: evidence(messages(value)[0], value)[1], spread, 0.3 / step**0.5)
-        logs, own, habit = messages(spread)
-        told, _ = evidence(logs, spread)
-        others = _normalised(told[heard.unit] - logs) if len(codes) else logs
-        for code, at in enumerate(rows):
-            if len(at):
-                judged = others[at] @ own[code].T  # (n, TIES)
-                mixed = RHO[:, None] * judged[:, None, :] + (1 - RHO[:, None]) * habit[code]
-                ratio[at] = np.log(mixed) * heard.share[at, None, None]
-        flat = ratio.reshape(len(codes), len(RHO) * len(TIES))
-        total = _sums(flat[by_rater], heard.rater[by_rater], raters)
-        before = means
-        belief = _normalised(total + prior.ravel()) if raters else total
-        believed = _normalised(total[heard.rater] - flat + prior.ravel()).reshape(ratio.shape) if len(codes) else ratio
-        belief = belief.reshape(raters, len(RHO), len(TIES))
-        means = np.stack([belief.sum(axis=2) @ RHO, belief.sum(axis=1) @ TIES], axis=1)
-        if step and np.abs(means - before).max(initial=0) < 1e-4:
+    def anchors(spread: float) -> Floats:
+        own, _ = _tables(np.array([mean_ties]), spread, strong)
+        return heard.gold @ np.log(own[:, 0]) + np.log(NORMAL)
+
+    # 2. Messages to and fro; the spread climbs on every few units, which is enough to know it.
+    some = np.flatnonzero(heard.unit % (1 + units // 4000) == 0)
+    grid = (RHO[1:] + RHO[:-1]) / 2
+    spread, rho, means = SPREAD, np.full(n, RHO_PRIOR[0]), np.full(raters, RHO_PRIOR[0])
+
+    def height(value: float) -> float:
+        judged, habit = said(value, some)
+        trust = _along(rho[some], spread, value)
+        logs = np.log(trust[:, None] * judged + ((1 - trust) * habit)[:, None])
+        told = _sums(logs, heard.unit[some], units) + anchors(value)
+        return _log_sum(told).sum() - np.log(value / SPREAD) ** 2 / (2 * SPREAD_SD**2)
+
+    for step in range(30):
+        if step and n:
+            climbed = _climb(height, spread, 0.4 / step**0.5)
+            rho, spread = _along(rho, spread, climbed), climbed
+        judged, habit = said(spread)
+        logs = np.log(rho[:, None] * judged + ((1 - rho) * habit)[:, None])
+        told = _sums(logs, heard.unit, units) + anchors(spread)
+        others = _normalised(told[heard.unit] - logs)
+        own = np.einsum("nd,nd->n", others, judged)
+        ratio = np.log(habit[:, None] + (own - habit)[:, None] * grid) * heard.share[:, None]
+        likely = _sums(ratio[by_rater], heard.rater[by_rater], raters)
+        pool = _pool(likely, RHO, *RHO_PRIOR)
+        likely += np.log(pool)
+        before, means = means, _normalised(likely) @ grid
+        rho = _normalised(likely[heard.rater] - ratio) @ grid
+        if np.abs(means - before).max(initial=0) < 1e-3:
             break
-        pi_rho = (RATERS * RHO_PRIOR + belief.sum(axis=(0, 2))) / (RATERS + raters)
-        pi_ties = (RATERS * TIES_PRIOR + belief.sum(axis=(0, 1))) / (RATERS + raters)
-        prior = np.log(pi_rho[:, None] * pi_ties)
-    population = np.array([spread, pi_rho @ RHO, pi_ties @ TIES])
-    return means[:, 0], means[:, 1], population, _intervals(belief.sum(axis=2))
+    population = np.array([spread, pool @ grid, mean_ties])
+    return means, ties, population, _intervals(_normalised(likely))
+
+
+def _along(rho: Floats, old: float, new: float) -> Floats:
+    """Reliabilities under which raters agree as far as before when the spread changes: along the ridge, not across."""
+    sides = [NORMAL @ np.tanh(spread * D / 2) ** 2 for spread in (old, new)]
+    return np.minimum(rho * (sides[0] / sides[1]) ** 0.5, 0.999)
+
+
+def _log_sum(logs: Floats) -> Floats:
+    top = logs.max(axis=1, keepdims=True)
+    return np.log(np.exp(logs - top).sum(axis=1)) + top[:, 0]
+
+
+def _pool(likely: Floats, edges: Floats, centre: float, width: float) -> Floats:
+    """Log likelihoods of raters (raters, cells) -> how the share is distributed over raters (cells,).
+
+    A beta distribution, averaged over its mean and concentration by how well they fit (empirical Bayes, with a prior:
+    the logit of the mean is normal around `centre`, the log of the concentration around that of 5), and 1% even.
+    """
+    low, high, middle = edges[:-1], edges[1:], (edges[1:] + edges[:-1]) / 2
+    about = np.linspace(-3.5, 3.5, 41) * width + np.log(centre / (1 - centre))
+    firm = np.geomspace(1, 60, 9)
+    mean, firm = (both.ravel()[:, None] for both in np.meshgrid(_logistic(about), firm))
+    a, b = mean * firm, (1 - mean) * firm
+    left = (high**a - low**a) / a * (1 - middle) ** (b - 1)  # exact where the density may be infinite: at its end
+    right = ((1 - low) ** b - (1 - high) ** b) / b * middle ** (a - 1)
+    beta = np.where(middle < 0.5, left, right)
+    beta = 0.99 * beta / beta.sum(axis=1, keepdims=True) + 0.01 * np.diff(edges)
+    prior = -((np.log(mean / (1 - mean)) - np.log(centre / (1 - centre))) ** 2) / (2 * width**2)
+    prior -= np.log(firm / 5) ** 2 / (2 * 0.8**2)
+    top = likely.max(axis=1, keepdims=True)
+    fits = np.log(np.exp(likely - top) @ beta.T).sum(axis=0)
+    return _normalised((prior[:, 0] + fits)[None])[0] @ beta
 
 
 def _climb(height: Callable[[float], float], at: float, step: float) -> float:
@@ -325,10 +363,9 @@ def _climb(height: Callable[[float], float], at: float, step: float) -> float:
 
 
 def _intervals(belief: Floats) -> Floats:
-    """Belief in each of RHO (raters, RHO) -> 95% intervals (raters, 2); between the points it is spread evenly."""
-    edges = np.concatenate([[0.0], (RHO[1:] + RHO[:-1]) / 2, [1.0]])
+    """Belief in each cell of RHO (raters, cells) -> 95% intervals (raters, 2); within a cell it is spread evenly."""
     below = np.concatenate([np.zeros((len(belief), 1)), np.cumsum(belief, axis=1)], axis=1)
-    return np.array([[np.interp(level, row, edges) for level in (0.025, 0.975)] for row in below]).reshape(-1, 2)
+    return np.array([np.interp([0.025, 0.975], row, RHO) for row in below]).reshape(-1, 2)
 
 
 # Items, given the raters
