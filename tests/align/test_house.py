@@ -51,18 +51,21 @@ def test_help_comes_at_once(command: str) -> None:
 
 
 def schemas_of(verb: str) -> tuple[type, ...]:
-    from trl import DPOConfig, GRPOConfig, ModelConfig, RewardConfig, RLOOConfig, SFTConfig
+    from trl import DPOConfig, GRPOConfig, KTOConfig, ModelConfig, RewardConfig, RLOOConfig, SFTConfig
 
     from align.evaluate.compare import EvaluateConfig
     from align.evaluate.sample import SampleConfig
     from align.ppo.config import PPOConfig
     from align.train.common import DataArguments
+    from align.train.dpo import DPOLossArguments
     from align.train.online import OnlineArguments
+    from align.train.reward import RewardLossArguments
 
     return {
         "sft": (DataArguments, ModelConfig, SFTConfig),
-        "reward": (DataArguments, ModelConfig, RewardConfig),
-        "dpo": (DataArguments, ModelConfig, DPOConfig),
+        "reward": (DataArguments, ModelConfig, RewardConfig, RewardLossArguments),
+        "dpo": (DataArguments, ModelConfig, DPOConfig, DPOLossArguments),
+        "kto": (DataArguments, ModelConfig, KTOConfig),
         "ppo": (PPOConfig, ModelConfig),
         "rloo": (DataArguments, OnlineArguments, ModelConfig, RLOOConfig),
         "grpo": (DataArguments, OnlineArguments, ModelConfig, GRPOConfig),

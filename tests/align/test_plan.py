@@ -221,7 +221,7 @@ def planned(*words: Any) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-@pytest.mark.parametrize("path", [path for path in RECIPES if path.parent.name in ("ppo", "sft", "reward", "dpo")],
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.parent.name in ("ppo", "sft", "reward", "dpo", "kto")],
                          ids=lambda path: "-".join(path.parts[-3:]))  # fmt: skip
 def test_recipes_are_planned_without_loading(path: Path, device: str, tiny: Path) -> None:
     fits = ["--response_length", "16"] if path.parent.name == "ppo" else []
