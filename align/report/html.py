@@ -62,12 +62,13 @@ def write_report(folder: Path, metrics: Mapping[str, Any], samples: Sequence[Map
     Optional keys of `metrics` may be missing or null; their sections are then left out.
     """
     path = Path(folder) / "report.html"
-    page = _environment().get_template("report.html.jinja").render(**context(metrics, samples))
+    page = environment().get_template("report.html.jinja").render(**context(metrics, samples))
     write_text(path, page.encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate is not UTF-8
     return path
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Jinja for our pages: everything from outside is escaped, and a name that is missing is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
