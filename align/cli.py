@@ -1,5 +1,6 @@
 """The `align` command. Heavy imports happen inside the verb, so that `align --help` answers at once."""
 
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import click
 
 from preferences.errors import BadInput, exit_on_bad_input
+from preferences.formats import FORMATS, list_of_formats
 
 
 def main() -> None:
@@ -233,6 +235,28 @@ def serve(models: tuple[str, ...], host: str, port: int, api_key_env: str | None
     from align.evaluate.serve import run_serve
 
     run_serve(models, host, port, api_key_env)
+
+
+@align.command(epilog=list_of_formats())
+@click.argument("source", metavar="FROM", type=click.Path())
+@click.argument("target", metavar="TO", type=click.Path())
+@click.option("--from", "read_as", type=click.Choice(list(FORMATS)), metavar="NAME", help="What FROM is.")
+@click.option("--to", "write_as", type=click.Choice(list(FORMATS)), metavar="NAME", help="What TO becomes.")
+@click.option("--overwrite", is_flag=True, help="Replace TO if it is there.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def convert(
+    source: str, target: str, read_as: str | None, write_as: str | None, overwrite: bool, as_json: bool
+) -> None:
+    """Convert preference data of one tool, FROM, into another's, TO.
+
+    Without --from, FROM is a preferences folder, or a file for `annotate import`; without --to, TO becomes such a file.
+    TO is a file (.json, .jsonl, also .gz) or else a folder. What has no place in TO's shape is counted.
+    """
+    from preferences.formats import convert as convert_files
+
+    lost = convert_files(source, target, read_as, write_as, overwrite=overwrite)
+    facts = {"format": 1, "from": source, "to": target, "lost": lost}
+    print(json.dumps(facts, ensure_ascii=False) if as_json else "\n  ".join([target, *lost]))
 
 
 def _without_accelerate_config(words: list[str]) -> list[str]:

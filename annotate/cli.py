@@ -10,6 +10,7 @@ import click
 from annotate.commands import people, project, report, serve, storage
 from annotate.commands.common import database_option, json_option, progress, read_text, say, use_database
 from preferences.errors import BadInput, exit_on_bad_input
+from preferences.formats import FORMATS, list_of_formats
 
 
 def main() -> None:
@@ -31,25 +32,31 @@ def cli() -> None:
     """
 
 
-@cli.command("import")
+@cli.command("import", epilog=list_of_formats())
 @click.argument("project")
 @click.argument("file", type=click.Path())
+@click.option("--format", "name", type=click.Choice(list(FORMATS)), metavar="NAME", help="FILE is another tool's.")
 @database_option
 @json_option
-def import_(project: str, file: str, database: str | None, as_json: bool) -> None:
+def import_(project: str, file: str, name: str | None, database: str | None, as_json: bool) -> None:
     """Store the items of FILE, with the answers in it: all of them or, if a line is wrong, none.
 
     FILE has one JSON object a line: {"id", "prompt", "responses": [two or more], "answers": [optional], …}; see
     docs/contract.md. Items that are there already, unchanged, are left as they are.
+
+    With --format FILE is what another tool writes, as JSON lines or a JSON array, gzipped or not. What it says and an
+    item has no place for is counted; docs/formats.md has the list.
     """
     from annotate.services.exchange import import_items
     from annotate.services.projects import find_project
     from preferences.contract import read_items
+    from preferences.formats import read_format
 
     with use_database(database) as db:
         with db.read() as session:
             find_project(session, project)
-        records = read_items(file)  # outside of the transaction, which would keep raters waiting
+        # Reading is outside of the transaction, which would keep raters waiting.
+        records, lost = read_format(file, name) if name else (read_items(file), [])
         with db.write() as session, progress("importing", as_json) as advance:
             counts = import_items(session, find_project(session, project), records, file, advance)
     text = (
@@ -61,13 +68,15 @@ def import_(project: str, file: str, database: str | None, as_json: bool) -> Non
         text += f"; items that share a group since their prompt is nearly another one: {counts['near']}"
     if counts["kept_apart"]:
         text += f"; groups that share a prompt with one on another side of the split, and stay: {counts['kept_apart']}"
-    say({"project": project, **counts}, as_json, text)
+    facts = {"project": project, **counts, **({"lost": lost} if name else {})}
+    say(facts, as_json, "\n  ".join([text, *lost]))
 
 
-@cli.command()
+@cli.command(epilog=list_of_formats())
 @click.argument("projects", nargs=-1, required=True, metavar="PROJECT...")
 @click.argument("folder", type=click.Path())
-@click.option("--overwrite", is_flag=True, help="Replace FOLDER if it is a preferences folder.")
+@click.option("--format", "name", type=click.Choice(list(FORMATS)), metavar="NAME", help="Write another tool's shape.")
+@click.option("--overwrite", is_flag=True, help="Replace FOLDER if it is an earlier export.")
 @click.option("--server", metavar="URL", help="Ask the server at URL instead of a database on this machine.")
 @click.option("--token-file", type=click.Path(), metavar="FILE|-", help="Your token of it.  [env var: ANNOTATE_TOKEN]")
 @database_option
@@ -75,6 +84,7 @@ def import_(project: str, file: str, database: str | None, as_json: bool) -> Non
 def export(
     projects: tuple[str, ...],
     folder: str,
+    name: str | None,
     overwrite: bool,
     server: str | None,
     token_file: str | None,
@@ -88,10 +98,16 @@ def export(
     chosen apart before, what is held out less is left out. The same answers give the same bytes.
 
     With --server it needs a token with the right `export`, from --token-file or ANNOTATE_TOKEN.
+
+    With --format it is the same in another tool's shape: a file a split in FOLDER, or one file if FOLDER is named
+    like one (.json, .jsonl, .jsonl.gz) and the shape is a single file. What has no place in it is counted.
     """
     from preferences.contract import is_preferences_folder
 
     path = Path(folder)
+    if name is not None:
+        _export_as(name, path, overwrite, server, token_file, database, projects, as_json)
+        return
     if path.exists() and not path.is_dir():
         raise BadInput(f"{folder} is a file; name a folder to write to")
     if path.is_dir() and any(path.iterdir()):
@@ -101,10 +117,7 @@ def export(
             )
         if not is_preferences_folder(path):
             raise BadInput(f"{folder} is not a preferences folder, so --overwrite leaves it alone; name another folder")
-    if server is not None:
-        manifest = _export_from_server(server, token_file, projects, path)
-    else:
-        manifest = _export_from_database(database, projects, path)
+    manifest = _export(server, token_file, database, projects, path)
     counts, left_out = manifest["counts"], manifest["left_out"]
     words = {
         "train": "training pairs",
@@ -120,6 +133,41 @@ def export(
         text += f"; held back, because raters differ and nobody has decided: {held_back} rankings"
     facts = {"project": manifest["project"], "projects": list(projects), "folder": folder, "counts": counts}
     say({**facts, "left_out": left_out, "held_back": held_back}, as_json, text)
+
+
+def _export_as(
+    name: str,
+    path: Path,
+    overwrite: bool,
+    server: str | None,
+    token_file: str | None,
+    database: str | None,
+    projects: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """The same in another tool's shape, by way of a preferences folder."""
+    import tempfile
+
+    from preferences.formats import write_format
+    from preferences.formats.records import read_folder
+    from preferences.formats.rows import check_free
+
+    check_free(path, overwrite)
+    with tempfile.TemporaryDirectory() as temporary:
+        manifest = _export(server, token_file, database, projects, Path(temporary) / "preferences")
+        records = read_folder(Path(temporary) / "preferences")
+    lost = write_format(path, name, records, overwrite=overwrite)
+    text = "\n  ".join([f"{path}: {manifest['counts']['rankings']} rankings as {name}", *lost])
+    facts = {"project": manifest["project"], "projects": list(projects), "folder": str(path), "format_name": name}
+    say({**facts, "counts": manifest["counts"], "left_out": manifest["left_out"], "lost": lost}, as_json, text)
+
+
+def _export(
+    server: str | None, token_file: str | None, database: str | None, projects: tuple[str, ...], folder: Path
+) -> dict[str, Any]:
+    if server is not None:
+        return _export_from_server(server, token_file, projects, folder)
+    return _export_from_database(database, projects, folder)
 
 
 def _export_from_database(database: str | None, projects: tuple[str, ...], folder: Path) -> dict[str, Any]:

@@ -201,4 +201,7 @@ def _mapping(session: Session, query: Select) -> dict[str, Any]:
 
 def _line_of(path: str | Path, key: str) -> str:
     """ ", line 7"; nothing where the file was a pipe, which can't be read twice."""
-    return next((f", line {line}" for line, row in read_jsonl(path) if str(row.get("id")) == key), "")
+    try:
+        return next((f", line {line}" for line, row in read_jsonl(path) if str(row.get("id")) == key), "")
+    except BadInput:  # another tool's file
+        return ""

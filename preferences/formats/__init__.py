@@ -1,0 +1,133 @@
+"""Other tools' files, read as import lines and written from a preferences folder or from import lines.
+
+One module a tool. Each has the same two functions, and its docstring says where the shape is documented:
+
+    read(path, lost) -> Iterator[Item]         # what the file says, as the contract's items with answers
+    write(records, name, lost) -> Files        # what the items and their answers say, as the tool's files by name
+
+What has no place on the other side is counted in `lost`, never dropped in silence. Nothing heavy is imported here, so
+that a command can list the names at once.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from preferences.contract import Item
+    from preferences.formats.records import Record
+
+FORMATS: dict[str, tuple[str, str]] = {  # name: (module, what it is)
+    "trl": ("trl", "TRL: prompt, chosen, rejected as turns; reads any of TRL's preference shapes"),
+    "trl-text": ("trl", "TRL: prompt, chosen, rejected as texts"),
+    "trl-implicit": ("trl", "TRL: chosen and rejected as turns, which begin with the prompt"),
+    "trl-implicit-text": ("trl", "TRL: the same as texts"),
+    "trl-unpaired": ("trl", "TRL for KTO: prompt, completion as turns, and a label"),
+    "trl-unpaired-text": ("trl", "TRL for KTO: the same as texts"),
+    "hh-rlhf": ("hh_rlhf", "HH-RLHF: chosen and rejected as \\n\\nHuman: … \\n\\nAssistant: … strings"),
+    "ultrafeedback": ("ultrafeedback", "UltraFeedback: completions with annotations by aspect and overall_score"),
+    "ultrafeedback-binarized": (
+        "ultrafeedback_binarized",
+        "UltraFeedback binarized: chosen, rejected and their scores",
+    ),
+    "helpsteer": ("helpsteer", "HelpSteer 1 and 2: a response a row, rated on attributes"),
+    "helpsteer-preference": (
+        "helpsteer_preference",
+        "HelpSteer 2 and 3: two responses, everyone's preference of -3 to 3",
+    ),
+    "shp": ("shp", "SHP: two comments on a post with their scores"),
+    "llama-factory": ("llama_factory", "LLaMA-Factory: sharegpt preference data with dataset_info.json"),
+    "llama-factory-alpaca": ("llama_factory", "LLaMA-Factory: alpaca preference data with dataset_info.json"),
+    "llama-factory-kto": ("llama_factory", "LLaMA-Factory for KTO: sharegpt with kto_tag and dataset_info.json"),
+    "axolotl": ("axolotl", "axolotl: chat_template.default for DPO; reads its chatml shapes too"),
+    "axolotl-chatml": ("axolotl", "axolotl: chatml.prompt_pairs for DPO, as texts"),
+    "axolotl-kto": ("axolotl", "axolotl for KTO: user_defined.default, as texts"),
+    "openrlhf": ("openrlhf", "OpenRLHF: chosen and rejected as turns, with a margin"),
+    "openrlhf-text": ("openrlhf", "OpenRLHF: prompt, chosen, rejected as texts, with a margin"),
+    "argilla": ("argilla", "Argilla 2: records with fields, responses of users, metadata"),
+    "label-studio": ("label_studio", "Label Studio: tasks with pairwise or ranker annotations"),
+    "fastchat": ("fastchat", "FastChat: votes of an arena"),
+}
+
+
+def read_format(path: str | Path, name: str) -> "tuple[list[Item], list[str]]":
+    """The items of another tool's file, and a sentence about each kind of thing that has no place in them.
+
+    An id that comes back with the same content is taken once. Raises BadInput with file, line and key.
+    """
+    from importlib import import_module
+
+    from preferences.errors import BadInput
+    from preferences.formats.records import sentences
+
+    lost: Counter[tuple[str, str]] = Counter()
+    items: dict[str, Item] = {}
+    for item in import_module(f"preferences.formats.{FORMATS[name][0]}").read(path, lost):
+        if item.id not in items:
+            items[item.id] = item
+        elif items[item.id].content_hash() == item.content_hash():
+            lost["repetitions", "rows say what an earlier row says, and are taken once"] += 1
+        else:
+            raise BadInput(f"{path}: id {item.id!r} stands there twice with different content; give one another id")
+    if not items:
+        raise BadInput(f"{path}: nothing in it to rank{_because(sentences(lost))}")
+    return list(items.values()), sentences(lost)
+
+
+def write_format(path: str | Path, name: str, records: "Sequence[Record]", *, overwrite: bool = False) -> list[str]:
+    """Write another tool's file or folder, whole or not at all. Returns sentences about what has no place in it.
+
+    `path` is a file (.json or .jsonl, both also .gz) or else a folder. Raises BadInput for one that is in use, and for
+    a file where the tool has several, as with several splits: test data would train.
+    """
+    from importlib import import_module
+
+    from preferences.errors import BadInput
+    from preferences.formats.records import sentences
+    from preferences.formats.rows import check_free, save
+
+    check_free(path, overwrite)
+    lost: Counter[tuple[str, str]] = Counter()
+    files = import_module(f"preferences.formats.{FORMATS[name][0]}").write(records, name, lost)
+    if not any(files.values()):
+        raise BadInput(f"{path} was not written: {name} has a place for nothing here{_because(sentences(lost))}")
+    save(path, files)
+    return sentences(lost)
+
+
+def convert(source: str, target: str, read_as: str | None, write_as: str | None, *, overwrite: bool) -> list[str]:
+    """Write what the file or folder `source` says to `target`. Returns sentences about what had no place.
+
+    Without a name `source` is a preferences folder or import lines, and `target` import lines. Raises BadInput.
+    """
+    from preferences.contract import read_items
+    from preferences.errors import BadInput
+    from preferences.formats.records import from_items, line_of, read_folder
+    from preferences.formats.rows import check_free, is_file_name, save
+
+    said: list[str] = []
+    if read_as is None and Path(source).is_dir():
+        records = read_folder(source)
+    elif read_as is None:
+        records = from_items(read_items(source))
+    else:
+        items, said = read_format(source, read_as)
+        records = from_items(items)
+    if write_as is not None:
+        return said + write_format(target, write_as, records, overwrite=overwrite)
+    if not is_file_name(target):
+        raise BadInput(f"{target}: import lines are one file; name it {target}.jsonl, or say --to and another format")
+    check_free(target, overwrite)
+    save(target, {"items.jsonl": [line_of(record.item) for record in records]})
+    return said
+
+
+def list_of_formats() -> str:
+    """The names with a line each, as a paragraph that click leaves as it is."""
+    width = max(map(len, FORMATS))
+    return "\b\nFormats:\n" + "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in FORMATS.items())
+
+
+def _because(said: list[str]) -> str:
+    return f" ({'; '.join(said)})" if said else ""
