@@ -1,7 +1,7 @@
 // Pictures as inline SVG, drawn to the width of their box: each has a title, a sentence that says what it shows, and the
 // same numbers as a table. Nothing of it is a string that somebody evaluates.
 
-import { day, decimal, make, table } from "./widgets.js";
+import { day, decimal, make, table, when } from "./widgets.js";
 import { n, t } from "../words.js";
 
 let ids = 0;
@@ -129,6 +129,70 @@ export function alphaWords(value, interval) {
   if (interval[1] < 0.667) return t("{value}, between {low} and {high}: raters agree too little to rely on; look at contested items and at the guidelines.", given);
   if (value >= 0.667) return t("{value}, between {low} and {high}: enough for tentative conclusions.", given);
   return t("{value}, between {low} and {high}: too few answers to tell whether raters agree enough.", given);
+}
+
+// Estimates with their intervals, one under the other, all on one line from below 0 to 1: [{label, value, interval, n}].
+// `head` and `counted` are the words over the labels and the counts in the table. A value may be null.
+export function forestPicture(width, title, said, rows, { head, counted }) {
+  const step = 40;
+  const height = rows.length * step + 26;
+  const [left, right] = [10, width - 10];
+  const low = Math.max(-1, Math.min(0, ...rows.map((row) => row.interval?.[0] ?? row.value ?? 0)));
+  const x = (value) => left + ((Math.max(low, value) - low) / (1 - low)) * (right - left);
+  const shapes = MARKS.flatMap((mark) => [
+    line(x(mark), 14, x(mark), height - 20, "grid"),
+    words(x(mark), height - 6, n(mark, 3), mark === 1 ? "end" : mark === low ? "start" : mark === 0.667 ? "end" : "middle"),
+  ]);
+  rows.forEach((row, index) => {
+    const y = index * step + 28;
+    shapes.push(words(left, y - 12, clipped(row.label, (right - left - 44) / 6.6)));
+    shapes.push(words(right, y - 12, decimal(row.value), "end", "strong"), line(left, y, right, y, "grid"));
+    if (row.value === null) return;
+    shapes.push(...whisker(row.interval, (at) => [x(at), y], [0, 5]));
+    shapes.push(svgElement("circle", { cx: x(row.value), cy: y, r: 5, class: "dot" }));
+  });
+  const numbers = estimates(title, rows, { key: "label", label: head, cell: (row) => row.link ?? make("span", { dir: "auto" }, row.label) }, counted);
+  return figure(title, said, { width, height }, shapes, numbers);
+}
+
+// The same beside each other, as time goes by: [{from, to, value, interval, n}].
+export function timePicture(width, title, said, rows, counted) {
+  const height = 220;
+  const [left, right, top, bottom] = [40, width - 14, 12, height - 28];
+  const low = Math.max(-1, Math.min(0, ...rows.map((row) => row.interval?.[0] ?? row.value ?? 0)));
+  const x = (index) => left + ((index + 0.5) / rows.length) * (right - left);
+  const y = (value) => bottom - ((Math.max(low, value) - low) / (1 - low)) * (bottom - top);
+  const shapes = MARKS.flatMap((mark) => [line(left, y(mark), right, y(mark), "grid"), words(left - 6, y(mark) + 4, n(mark, 3), "end")]);
+  const known = rows.map((row, index) => ({ ...row, index })).filter((row) => row.value !== null);
+  shapes.push(svgElement("polyline", { points: known.map((row) => [x(row.index), y(row.value)].join(",")).join(" "), class: "sum thin" }));
+  for (const row of known) {
+    shapes.push(...whisker(row.interval, (at) => [x(row.index), y(at)], [4, 0]));
+    shapes.push(svgElement("circle", { cx: x(row.index), cy: y(row.value), r: 5, class: "dot" }));
+  }
+  shapes.push(words(left, height - 8, day(rows[0].from)), words(right, height - 8, day(rows.at(-1).to), "end"));
+  const first = { key: "from", label: t("When"), cell: (row) => t("{from} to {to}", { from: moment(row.from), to: moment(row.to) }) };
+  return figure(title, said, { width, height }, shapes, estimates(title, rows, first, counted));
+}
+
+const MARKS = [0, 0.667, 0.8, 1]; // chance, Krippendorff's two, perfect
+const moment = (iso) => when(Date.parse(iso) / 1000);
+const clipped = (text, most) => (text.length > most ? text.slice(0, Math.max(1, most - 1)) + "…" : text);
+
+// The line of an interval with its ends; `at` gives the place of a value, `[dx, dy]` is half an end.
+function whisker(interval, at, [dx, dy]) {
+  if (!interval) return [];
+  const [[x1, y1], [x2, y2]] = interval.map(at);
+  const ends = [[x1, y1], [x2, y2]].map(([x, y]) => line(x - dx, y - dy, x + dx, y + dy, "interval thin"));
+  return [line(x1, y1, x2, y2, "interval"), ...ends];
+}
+
+function estimates(title, rows, first, counted) {
+  return table(title, [
+    first,
+    { key: "value", label: t("Value"), number: true, cell: (row) => decimal(row.value) },
+    { key: "interval", label: t("95% interval"), cell: (row) => (row.interval ? t("{low} to {high}", { low: decimal(row.interval[0]), high: decimal(row.interval[1]) }) : "–") },
+    { key: "n", label: counted, number: true, cell: (row) => (row.n === undefined ? "" : n(row.n, 0)) },
+  ], rows);
 }
 
 // A share with its interval on a short line from 0 to 1, with a mark for what would be even. For cells of tables.

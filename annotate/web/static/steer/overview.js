@@ -20,7 +20,7 @@ export async function draw(box, here) {
 }
 
 // Two pictures beside each other where there is room (as in steer/page.css); less what a panel has around a picture.
-function pictureWidth(body) {
+export function pictureWidth(body) {
   const whole = body.clientWidth || document.getElementById("content").clientWidth - 48;
   return Math.floor(Math.max(250, (whole >= 860 ? (whole - 16) / 2 : whole) - 36));
 }
@@ -40,8 +40,8 @@ function parts(report, here, width) {
   ];
 }
 
-const panel = (...children) => make("section.panel", {}, children);
-const tile = (number, label, more = null) => make("div.tile", {}, make("b", {}, number), make("span", {}, label), more ? make("small", {}, more) : null);
+export const panel = (...children) => make("section.panel", {}, children);
+export const tile = (number, label, more = null) => make("div.tile", {}, make("b", {}, number), make("span", {}, label), more ? make("small", {}, more) : null);
 
 function tiles(report, { owner, to }) {
   const { all, filled } = report.slots;
@@ -54,7 +54,7 @@ function tiles(report, { owner, to }) {
     tile(t("{done} of {total}", { done: filled, total: all }), t("answers that are wanted"), bar(all ? filled / all : 0, percent(all ? filled / all : 0))),
     tile(count(report.answers), t("answers in all"), report.surplus ? t("and {surplus} more than wanted", { surplus: report.surplus }) : null),
     tile(count(report.raters), t("raters"), make("a", { href: to("raters") }, t("How each one does"))),
-    tile(decimal(alpha), t("agreement (alpha)"), between),
+    tile(decimal(alpha), t("agreement (alpha)"), make("a", { href: to("agreement") }, between)),
   ];
   if (finish) {
     const pace = t("{rate} answers a day, {left} to go", { rate: finish.per_day, left: finish.left });

@@ -6,6 +6,7 @@ import { whenDrawn } from "../dom.js";
 import { viewMenu } from "../look.js";
 import { Problem, call, loginPage, whoAmI } from "../server.js";
 import { button, make } from "./widgets.js";
+import * as agreement from "./agreement.js";
 import * as exports from "./export.js";
 import * as gold from "./gold.js";
 import * as items from "./items.js";
@@ -24,6 +25,7 @@ const PARTS = [
   ["overview", later("Overview"), overview, false],
   ["items", later("Items"), items, false],
   ["questions", later("Questions"), questions, false],
+  ["agreement", later("Agreement"), agreement, false],
   ["raters", later("Raters"), raters, false],
   ["people", later("People"), people, true],
   ["gold", later("Practice and checks"), gold, true],
