@@ -150,6 +150,49 @@ def evaluate(recipe: dict[str, Any], where: str, **options: Any) -> None:
     print(report)
 
 
+@align.command("audit")
+@click.argument("data", metavar="DATA")
+@click.option("--eval", "evaluated_on", multiple=True, metavar="DATA", help="Data that the model will be judged by.")
+@click.option("--model", metavar="NAME", help="Say what fits this model's context: a hub name or a model folder.")
+@click.option("--allow", multiple=True, metavar="CHECK", help="A check that may not stop; it only warns.")
+@click.option("--out", metavar="FOLDER", help="Write audit.html and audit.json there.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def audit_(
+    data: str, evaluated_on: tuple[str, ...], model: str | None, allow: tuple[str, ...], out: str | None, as_json: bool
+) -> None:
+    """Say whether DATA would train a bad model, or make its evaluation wrong.
+
+    DATA is what training takes: a preferences folder, a JSON-lines file, a hub data set. `sft`, `reward`, `dpo`, `kto`,
+    `ppo`, `rloo` and `grpo` do the same before they train. The exit code is 2 where a check says stop, else 0.
+    docs/audit.md has the checks.
+    """
+    from align.run.progress import quiet_libraries
+
+    quiet_libraries()
+    from align.data.audit import audit, check_names, refusal, summary
+    from align.data.audit_rows import read_data
+    from align.data.lengths import context_length
+    from align.models.load import find_model, load_config, load_tokenizer
+    from align.report.audit import write_audit
+    from preferences.files import dump_json
+
+    try:
+        check_names(allow, "--allow")
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    tokenizer = limit = None
+    if model is not None:
+        source = find_model(model)
+        tokenizer, limit = load_tokenizer(source), context_length(load_config(source))
+    found = audit(read_data(data), [read_data(other) for other in evaluated_on], tokenizer, limit, allow)
+    if out is not None:
+        write_audit(out, found)
+    print(dump_json(found) if as_json else summary(found))
+    sentence = refusal(found, "--allow CHECK")
+    if sentence:
+        raise BadInput(sentence)
+
+
 @align.command(context_settings={"ignore_unknown_options": True})
 @click.argument("recipe", metavar="RECIPE")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]...")

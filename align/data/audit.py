@@ -5,15 +5,19 @@ verdict is "ok", "warn" (look at it), "stop" (training or its evaluation would b
 by).
 """
 
+import difflib
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.data import audit_balance, audit_checks, audit_copies, audit_texts
-from align.data.audit_rows import Data, Part
-from align.data.audit_verdicts import Rows
+from align.data.audit_rows import Data, Kind, Part, read_data
+from align.data.audit_verdicts import LIMITS, Rows
+from preferences.errors import BadInput
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,13 +36,19 @@ def audit(
 ) -> dict[str, Any]:
     """All checks of a data set, as audit.json holds them.
 
-    evaluated_on: other data that a model of this one will be judged by. limit: the most tokens that a row may have.
+    evaluated_on: other data that a model of this one will be judged by, or its held-out splits where it has some. limit: the most tokens that a row may have.
     allow: checks that may not stop; their verdict becomes "warn", and `allowed` names them.
     """
     parts = list(data.parts)
     for other in evaluated_on:
-        for part in other.parts:
-            parts.append(Part(f"{other.name}, {part.name}", f"{other.name}: {part.place}", True, part.rows))
+        held = [part for part in other.parts if part.held_out] or other.parts
+        for part in held:
+            name = other.name if len(held) == 1 else f"{other.name}, {part.name}"
+            place = part.place if part.place.startswith(Path(other.name).name) else f"{other.name}: {part.place}"
+            parts.append(Part(name, place, True, part.rows))
+    sizes: dict[tuple[str, bool], int] = {}  # pairs and ties of a split together
+    for part in parts:
+        sizes[part.name, part.held_out] = sizes.get((part.name, part.held_out), 0) + len(part.rows)
     found = _look(parts, data.kind)
     checks = [*audit_checks.all_of(found), *audit_balance.all_of(found, data, tokenizer, limit)]
     allowed = [check.check for check in checks if check.verdict == "stop" and check.check in allow]
@@ -53,13 +63,46 @@ def audit(
         "kind": data.kind,
         "verdict": worst[0],
         "allowed": allowed,
-        "rows": [{"part": part.name, "held_out": part.held_out, "rows": len(part.rows)} for part in parts],
+        "rows": [{"part": name, "held_out": held_out, "rows": count} for (name, held_out), count in sizes.items()],
         "checks": [asdict(check) for check in checks],
     }
 
 
-def refusal(found: dict[str, Any], option: str) -> str | None:
-    """One sentence about the first check that stops, and how to allow it; None where nothing stops."""
+def audit_for_training(
+    name: str,
+    kind: Kind | None,
+    *,
+    config: str | None = None,
+    splits: Sequence[str] = ("train",),
+    evaluated_on: str | None = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    limit: int | None = None,
+    allow: Sequence[str] = (),
+) -> dict[str, Any] | None:
+    """The audit of what a run is about to train on; None in all but the main process. Raises BadInput on a stop.
+
+    splits: the one that trains, and those that the run looks at besides; a preferences folder is read whole.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return None
+    others = [read_data(evaluated_on, kind, config)] if evaluated_on else []
+    found = audit(read_data(name, kind, config, splits[0], splits), others, tokenizer, limit, allow)
+    sentence = refusal(found, "`allow: [CHECK]` in the recipe")
+    if sentence:
+        raise BadInput(sentence)
+    return found
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Raise ValueError for a name that is no check."""
+    for name in names:
+        if name not in LIMITS:
+            near = difflib.get_close_matches(name, LIMITS, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{where}: there is no check {name!r}; the nearest is {near!r}")
+
+
+def refusal(found: dict[str, Any], allow: str) -> str | None:
+    """One sentence about the first check that stops, and how to `allow` it; None where nothing stops."""
     stops = [check for check in found["checks"] if check["verdict"] == "stop"]
     if not stops:
         return None
@@ -68,7 +111,7 @@ def refusal(found: dict[str, Any], option: str) -> str | None:
     where = f" (first: {' and '.join(first['examples'][0]['where'])})" if first["examples"] else ""
     return (
         f"{found['data']}: the audit stops at {names}: {first['says'].rstrip('.')}{where};"
-        f" mend the data, or allow it with {option.format(names)}"
+        f" mend the data, or allow it with {allow.replace('CHECK', names)}"
     )
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from align.data import audit_copies, audit_texts
-from align.data.audit_verdicts import EXAMPLES, FEW, Check, Rows, check, excerpt, of, some
+from align.data.audit_verdicts import EXAMPLES, FEW, Check, Rows, check, excerpt, of, percent, some
 
 
 def all_of(found: Rows) -> list[Check]:
@@ -28,24 +28,29 @@ def leakage(found: Rows) -> Check:
     leaks = audit_copies.leaks(found.copies)
     by_prompt = {row for row, _, _ in leaks}
     in_group = [pair for pair in audit_copies.shared_groups(found.copies, found.parts) if pair[0] not in by_prompt]
-    count = len(leaks) + len(in_group)
-    near = sum(similarity < 1 for _, _, similarity in leaks)
-    says = f"{of(count, held, 'held-out rows')} have a prompt or a group that is trained on."
-    if near or in_group:
-        says = f"{says[:-1]}: {len(leaks) - near:,} the same prompt, {near:,} nearly, {len(in_group):,} the same group."
-    if not count:
-        says = f"None of {held:,} held-out rows has a prompt or a group that is trained on."
+    count, near = len(leaks) + len(in_group), sum(similarity < 1 for _, _, similarity in leaks)
+    sizes = Counter(found.part_of(row) for row in range(found.trains, len(found.rows)))
+    in_part = Counter(found.part_of(pair[0]) for pair in [*leaks, *in_group])
+    shares = {part: in_part[part] / size for part, size in sizes.items()}
+    worst = max(shares, key=lambda part: shares[part])
+    says = f"None of {held:,} held-out rows has a prompt or a group that is trained on."
+    if count:
+        says = f"{of(count, held, 'held-out rows')} have a prompt or a group that is trained on"
+        kinds = {"the same prompt": len(leaks) - near, "nearly the same": near, "the same group": len(in_group)}
+        says += " (" + ", ".join(f"{number:,} {kind}" for kind, number in kinds.items() if number) + ")."
+        if len(sizes) > 1:
+            says += f" Of {worst} it is {percent(shares[worst])}."
     leaks.sort(key=lambda leak: -leak[2])
     examples = some(leaks, lambda leak: found.example(leak[:2], f"similarity {leak[2]:.2f}"))
     examples += some(in_group, lambda pair: found.example(pair, "the same group"))
     return check(
         "leakage",
         title,
-        count / held,
+        shares[worst],
         says,
         "Take these rows out of training or out of the evaluation; split by prompt, as `annotate export` does.",
         count=count,
-        facts={"same": len(leaks) - near, "near": near, "group": len(in_group)},
+        facts={"same": len(leaks) - near, "near": near, "group": len(in_group), "shares": shares},
         examples=examples[:EXAMPLES],
     )
 
@@ -132,7 +137,7 @@ def cycles(found: Rows) -> Check:
         "cycles",
         title,
         share,
-        f"{of(triples.cyclic, triples.complete, 'triples')} of responses are cyclic: a beats b, b beats c, c beats a.",
+        f"{of(triples.cyclic, triples.complete, 'triples of responses')} are cyclic: a beats b, b beats c, c beats a.",
         "A scalar reward can't learn a cycle; have these prompts ranked as a whole, or by more raters.",
         judged=share if triples.complete >= FEW else 0.0,
         count=triples.cyclic,
@@ -144,17 +149,16 @@ def cycles(found: Rows) -> Check:
 
 
 def empty(found: Rows) -> Check:
-    rows = [n for n in range(found.trains) if not (found.rows[n].chosen or "").strip()]
+    taught = found.taught
+    rows = [number for number in taught if not (found.rows[number].chosen or "").strip()]
     lost = sum(row.rejected is not None and not row.rejected.strip() for row in found.rows[: found.trains])
-    says = (
-        f"{of(len(rows), found.trains, 'chosen responses')} say nothing"
-        if rows
-        else "Every chosen response says something"
-    )
+    says = "Every chosen response says something"
+    if rows:
+        says = f"{of(len(rows), len(taught), 'chosen responses')} say nothing"
     return check(
         "empty",
         "Empty responses",
-        len(rows) / found.trains,
+        len(rows) / max(len(taught), 1),
         says + (f", and {lost:,} rejected ones do not." if lost else "."),
         "Take these rows out: they teach a model to say nothing.",
         count=len(rows),
@@ -166,10 +170,11 @@ def empty(found: Rows) -> Check:
 def _in_responses(found: Rows, finder: str) -> tuple[list[int], int, float, str]:
     """(rows by chosen, how many rejected, share of chosen, the words for it)."""
     rows, lost = found.hits.get((finder, "chosen"), []), len(found.hits.get((finder, "rejected"), []))
-    words = of(len(rows), found.trains, "chosen responses")
+    taught = len(found.taught)
+    words = of(len(rows), taught, "chosen responses")
     if found.kind == "pairs":
         words += f" and {lost:,} rejected ones"
-    return rows, lost, len(rows) / found.trains, words
+    return rows, lost, len(rows) / max(taught, 1), words
 
 
 def cut_off(found: Rows) -> Check:

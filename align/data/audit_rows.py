@@ -57,11 +57,17 @@ class Data:
     shown: list[tuple[str, list[int], list[int]]] = field(default_factory=list)  # (where, ranks, order shown)
 
 
-def read_data(name: str, kind: Kind | None = None, config: str | None = None, train: str = "train") -> Data:
-    """Read a preferences folder, a JSON-lines file, or a data set of the hub, all splits of it. Raises BadInput.
+def read_data(
+    name: str,
+    kind: Kind | None = None,
+    config: str | None = None,
+    train: str = "train",
+    splits: Sequence[str] | None = None,
+) -> Data:
+    """Read a preferences folder, a JSON-lines file, or a data set of the hub. Raises BadInput.
 
     kind: what is trained on; None: what the data looks like, pairs before demonstrations before prompts. Of several
-    splits `train` is what trains, and the others are held out.
+    splits `train` is what trains, and the others are held out. splits: those to read from the hub; None: all.
     """
     path = Path(name).expanduser()
     if path.is_dir() and (path / "manifest.json").is_file():
@@ -76,7 +82,8 @@ def read_data(name: str, kind: Kind | None = None, config: str | None = None, tr
             check_row(row, columns, f"{path}, line {line}")
         return Data(name, kind, [Part("train", f"{path.name}, line ", False, _rows(lines, kind))])
     parts: list[Part] = []
-    for split, rows in load_any(name, config).items():
+    loaded = load_any(name, config) if splits is None else {split: load_any(name, config, split) for split in splits}
+    for split, rows in loaded.items():
         kind, columns = _shape(name, kind, rows.column_names)
         numbered = list(enumerate(rows, start=1))
         for number, row in numbered:
@@ -192,7 +199,9 @@ def _texts(row: dict[str, Any], kind: Kind) -> tuple[str, str | None, str | None
     if kind == "prompts":
         return said(row["prompt"]), None, None
     if row.get("completion") is not None:
-        return said(row.get("prompt") or ""), said(row["completion"]), None
+        shown = said(row["completion"])
+        bad = row.get("label") is False  # of `align kto`: a response to be unlike
+        return said(row.get("prompt") or ""), None if bad else shown, shown if bad else None
     if row.get("messages") is not None:
         turns = row["messages"]
         last = len(turns) - 1 if turns and turns[-1]["role"] == "assistant" else len(turns)

@@ -61,7 +61,8 @@ def cut_off(text: str) -> bool:
     last = text[text.rfind("\n") + 1 :]
     if len(last) < _SENTENCE or _GOES_ON.search(last) is None or _ITEM.match(last):
         return False
-    return "://" not in last[-80:] and not text.endswith("```")
+    word = last[last.rfind(" ") + 1 :]
+    return not (len(word) > 40 or "/" in word or "@" in word)  # a link
 
 
 # --- who it says it is ------------------------------------------------------------------------------------------
@@ -187,7 +188,7 @@ _SLURS = frozenset(
         """
         ornare ornaref puvanzna qnexvr qnexvrf snttbg snttbgf tbyyvjbt wvtnobb wvtnobbf xvxr xvxrf zbatbybvq
         zbatbybvqf avttn avttnf avttre avttref cnxv cnxvf cbepuzbaxrl enturnq enturnqf ergneq ergneqrq ergneqf
-        fnaqavttre fnaqavttref furznyr furznyrf fcnm fcvp fcvpf gbbx gbbxf gbjryurnq gbjryurnqf jrgonpx jrgonpxf
+        fnaqavttre fnaqavttref furznyr furznyrf fcnm fcvp fcvpf tbbx tbbxf gbjryurnq gbjryurnqf jrgonpx jrgonpxf
         """,
         "rot13",
     ).split()

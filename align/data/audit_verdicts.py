@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from align.data import audit_copies, audit_shares
@@ -82,6 +83,14 @@ class Rows:
     hits: dict[tuple[str, str], list[int]]  # (finder, field) -> rows
     trains: int  # how many rows train: they stand first
 
+    @cached_property
+    def taught(self) -> list[int]:
+        """The rows that train with a response to be like: all but the bad ones of unpaired data."""
+        return [number for number, row in enumerate(self.rows[: self.trains]) if row.chosen is not None]
+
+    def part_of(self, number: int) -> str:
+        return self.parts[self.copies.places[number].part].name
+
     def at(self, number: int) -> str:
         place = self.copies.places[number]
         return self.parts[place.part].at(place.row)
@@ -145,7 +154,7 @@ def percent(value: float) -> str:
 
 def of(count: int, total: int, what: str) -> str:
     """`3 of 200 rows (1.5%)`."""
-    return f"{count:,} of {total:,} {what} ({percent(count / total)})"
+    return f"{count:,} of {total:,} {what} ({percent(count / max(total, 1))})"
 
 
 def between(share: audit_shares.Share) -> str:
