@@ -18,6 +18,7 @@ that hold where there is too little overlap to say. docs/consensus.md says why t
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,7 +114,9 @@ def fit(items: Sequence[Sequence[Said]], gold: Mapping[int, Sequence[int]] | Non
         for name, n in names.items()
     }
     parameters = Parameters(float(spread[0]), _short(spread[1]), _short(spread[2]), strong)
-    return Fit(raters, _items(prepared, heard, starts, list(names), raters, parameters), parameters)
+    beliefs = _beliefs(prepared, heard, starts, list(names), raters, parameters)
+    found = [_item(belief, one.order, parameters) for belief, one in zip(beliefs, prepared, strict=True)]
+    return Fit(raters, found, parameters)
 
 
 def posterior(
@@ -123,11 +126,34 @@ def posterior(
     gold: Sequence[int] | None = None,
 ) -> ItemFit:
     """What the answers to one item say, given what is known of raters; a rater who is not in `raters` is average."""
+    belief, order = _belief(answers, raters, parameters, gold)
+    return _item(belief, order, parameters)
+
+
+def says(answers: Sequence[Said], raters: Mapping[str, float | Rater], parameters: Parameters, rater: str) -> Floats:
+    """What a rater would say of the pairs (0,1), (0,2), …: (pairs, 3), P(first better), P(tie), P(second better)."""
+    belief, order = _belief(answers, raters, parameters, None)
+    who = _rater(raters.get(rater, parameters.reliability), parameters)
+    own, habit = (table[:, 0] for table in _tables(np.array([who.ties]), parameters.spread, parameters.strong))
+    first, tie, second = (
+        who.reliability * belief @ own[code + 4] + (1 - who.reliability) * habit[code + 4] for code in (ANY, TIE, -ANY)
+    )
+    better, tied = _square(first, second, order, 0.0), _square(tie, tie, order, 0.0)
+    at = np.triu_indices(len(order), k=1)
+    return np.stack([better[at], tied[at], better.T[at]], axis=1)
+
+
+def _belief(
+    answers: Sequence[Said],
+    raters: Mapping[str, float | Rater],
+    parameters: Parameters,
+    gold: Sequence[int] | None,
+) -> tuple[Floats, Ints]:
     prepared = [_canonical(0, answers, gold)]
     names = {said.rater: n for n, said in enumerate(answers)}
-    heard, starts = _hear(prepared, names)
     known = {name: _rater(raters.get(name, parameters.reliability), parameters) for name in names}
-    return _items(prepared, heard, starts, list(names), known, parameters)[0]
+    heard, starts = _hear(prepared, names)
+    return _beliefs(prepared, heard, starts, list(names), known, parameters)[0], prepared[0].order
 
 
 def _rater(value: float | Rater, parameters: Parameters) -> Rater:
@@ -229,8 +255,7 @@ def _tables(ties: Floats, spread: float, strong: tuple[float, float]) -> tuple[F
     A cut point stands where the share of pairs beyond it, over all d, is what it should be: 1 - ties for κ, and the
     shares of strengths beyond it for the others.
     """
-    cuts = np.concatenate([[0.0], np.geomspace(1e-3, 12 + 6 * spread, 160)])
-    beyond = 2 * _logistic(spread * D - cuts[:, None]) @ NORMAL  # falls from 1 to 0
+    cuts, beyond = _beyond(spread)
     shares = (1 - ties) * np.array([1.0, *strong])[:, None]  # (3, T)
     kappa = np.interp(-shares, -beyond, cuts)
     over = _logistic(spread * D - kappa[..., None])  # (3, T, D): P(strength >= 1, 2, 3 for the first)
@@ -241,6 +266,13 @@ def _tables(ties: Floats, spread: float, strong: tuple[float, float]) -> tuple[F
     own = np.concatenate([second[::-1], tie[None], first])
     habit = np.concatenate([steps[::-1], ties[None], steps])
     return np.clip(own, 1e-12, 1), np.clip(habit, 1e-12, 1)
+
+
+@lru_cache(maxsize=16)
+def _beyond(spread: float) -> tuple[Floats, Floats]:
+    """Cut points, and the share of pairs beyond each on either side, which falls from 1 to 0."""
+    cuts = np.concatenate([[0.0], np.geomspace(1e-3, 12 + 6 * spread, 160)])
+    return cuts, 2 * _logistic(spread * D - cuts[:, None]) @ NORMAL
 
 
 def _sums(values: Floats, groups: Ints, count: int) -> Floats:
@@ -289,7 +321,8 @@ def _learn(heard: _Heard, raters: int, strong: tuple[float, float]) -> tuple[Flo
         return heard.gold @ np.log(own[:, 0]) + np.log(NORMAL)
 
     # 2. Messages to and fro; the spread climbs on every few units, which is enough to know it.
-    some = np.flatnonzero(heard.unit % (1 + units // 4000) == 0)
+    plain = ~heard.gold.any(axis=1) & (np.arange(units) % (1 + units // 4000) == 0)
+    some = np.flatnonzero(plain[heard.unit])
     grid = (RHO[1:] + RHO[:-1]) / 2
     spread, rho, means = SPREAD, np.full(n, RHO_PRIOR[0]), np.full(raters, RHO_PRIOR[0])
 
@@ -297,7 +330,7 @@ def _learn(heard: _Heard, raters: int, strong: tuple[float, float]) -> tuple[Flo
         judged, habit = said(value, some)
         trust = _along(rho[some], spread, value)
         logs = np.log(trust[:, None] * judged + ((1 - trust) * habit)[:, None])
-        told = _sums(logs, heard.unit[some], units) + anchors(value)
+        told = _sums(logs, heard.unit[some], units)[plain] + np.log(NORMAL)
         return _log_sum(told).sum() - np.log(value / SPREAD) ** 2 / (2 * SPREAD_SD**2)
 
     for step in range(30):
@@ -371,14 +404,15 @@ def _intervals(belief: Floats) -> Floats:
 # Items, given the raters
 
 
-def _items(
+def _beliefs(
     prepared: Sequence[_Prepared],
     heard: _Heard,
     starts: Ints,
     names: Sequence[str],
     raters: Mapping[str, Rater],
     parameters: Parameters,
-) -> list[ItemFit]:
+) -> list[Floats]:
+    """Posterior of the differences of each item's pairs (pairs, D), in the item's own order."""
     rho = np.array([raters[name].reliability for name in names])
     ties = np.array([raters[name].ties for name in names])
     own, _ = _tables(np.array([parameters.ties]), parameters.spread, parameters.strong)
@@ -390,11 +424,10 @@ def _items(
         trust = rho[heard.rater, None]
         said = trust * each[heard.code + 4, at] + (1 - trust) * each_habit[heard.code + 4, at][:, None]
         told = told + _sums(np.log(said) * heard.share[:, None], heard.unit, len(told))
-    judged = own[:, 0]
     sizes: dict[int, list[int]] = defaultdict(list)
     for index, one in enumerate(prepared):
         sizes[len(one.order)].append(index)
-    result: list[ItemFit] = [ItemFit(*(np.empty((0, 0)),) * 3, 0.0, [])] * len(prepared)
+    result = [np.empty((0, len(D)))] * len(prepared)
     for k, rows in sizes.items():
         if k < 2:
             continue
@@ -402,13 +435,12 @@ def _items(
         size = max(1, 2_000_000 // (pairs * len(D)))
         for chunk in (rows[begin : begin + size] for begin in range(0, len(rows), size)):
             units = starts[chunk][:, None] + np.arange(pairs)
-            beliefs = _beliefs(told[units], k)
-            for row, belief in zip(chunk, beliefs, strict=True):
-                result[row] = _item(belief, judged, prepared[row].order)
+            for row, belief in zip(chunk, _propagate(told[units], k), strict=True):
+                result[row] = belief
     return result
 
 
-def _beliefs(told: Floats, k: int) -> Floats:
+def _propagate(told: Floats, k: int) -> Floats:
     """Log likelihoods of the pairs of items (n, pairs, D) -> posterior of each pair's difference, the same shape.
 
     Expectation propagation (Minka 2001) over scores with one factor a pair: for k = 2 it is exact. Units: √2 τ.
@@ -437,29 +469,31 @@ def _beliefs(told: Floats, k: int) -> Floats:
     return belief
 
 
-def _item(belief: Floats, judged: Floats, order: Ints) -> ItemFit:
-    """Beliefs (pairs, D), in the item's own order; `judged` (9, D): what a rater with reliability 1 says."""
-    k = len(order)
-    first, second = np.triu_indices(k, k=1)
+def _item(belief: Floats, order: Ints, parameters: Parameters) -> ItemFit:
+    if not len(order):
+        none = np.empty((0, 0))
+        return ItemFit(none, none, none, 0.0, [])
+    judged = _tables(np.array([parameters.ties]), parameters.spread, parameters.strong)[0][:, 0]
     one, tied, other = (belief @ judged[code + 4] for code in (ANY, TIE, -ANY))
     prefers = (1 + judged[ANY + 4] - judged[-ANY + 4]) / 2  # given d, a tie counted half
     known = belief @ prefers
     left = np.mean((belief * (prefers - known[:, None]) ** 2).sum(axis=1)) / (NORMAL @ (prefers - 0.5) ** 2)
-    sure = belief[:, D > 1e-9].sum(axis=1) + belief[:, np.abs(D) <= 1e-9].sum(axis=1) / 2
-    preference = np.round(known, 9)
+    preference, tied = np.round(known, 9), np.round(tied, 9)
+    sure = np.round(belief[:, D > 1e-9].sum(axis=1) + belief[:, np.abs(D) <= 1e-9].sum(axis=1) / 2, 9)
     winner = np.where((tied >= np.maximum(one, other)) | (preference == 0.5), 0, np.sign(one - other))
-
-    def square(values: Floats, mirrored: Floats, diagonal: float) -> Floats:
-        result = np.full((k, k), diagonal)
-        result[order[first], order[second]], result[order[second], order[first]] = values, mirrored
-        return result
-
-    sure, tied = np.round(sure, 9), np.round(tied, 9)
-    beaten = square((winner < 0).astype(float), (winner > 0).astype(float), 0.0).sum(axis=1)
+    beaten = _square(winner < 0, winner > 0, order, 0.0).sum(axis=1)
     return ItemFit(
-        square(preference, 1 - preference, 0.5),
-        square(tied, tied, 1.0),
-        square(sure, 1 - sure, 0.5),
+        _square(preference, 1 - preference, order, 0.5),
+        _square(tied, tied, order, 1.0),
+        _square(sure, 1 - sure, order, 0.5),
         _short(min(max(1 - left, 0.0), 1.0)),
         [1 + int(count) for count in beaten],
     )
+
+
+def _square(values: Floats, mirrored: Floats, order: Ints, diagonal: float) -> Floats:
+    """Numbers of pairs in the item's own order (pairs,), and of the pairs turned round -> (k, k) in import order."""
+    first, second = np.triu_indices(len(order), k=1)
+    result = np.full((len(order), len(order)), diagonal)
+    result[order[first], order[second]], result[order[second], order[first]] = values, mirrored
+    return result
