@@ -48,6 +48,25 @@ def test_dpo_in_two_processes(tiny: Path, pairs_file: Path, tmp_path: Path) -> N
     assert "Traceback" not in again.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("loss_type", ["bradley_terry", "plackett_luce"])
+def test_reward_in_two_processes(loss_type: str, tiny: Path, preferences: Path, tmp_path: Path) -> None:
+    """Two processes with a pack each take the steps of one process with two packs a step: the same weights come out."""
+    keys = {**TRAIN, "model_name_or_path": str(tiny), "dataset_name": str(preferences), "max_steps": 4}
+    keys |= {"loss_type": loss_type, "per_device_train_batch_size": 2, "learning_rate": 1e-3}
+    one = write_recipe(tmp_path / "one.yaml", **keys, gradient_accumulation_steps=2)
+    two = write_recipe(tmp_path / "two.yaml", **keys)
+    done("reward", one, "--output_dir", tmp_path / "one")
+    said = start("reward", two, "--output_dir", tmp_path / "two", "--accelerate_config", "cpu", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    first, second = (load_file(tmp_path / run / "adapter_model.safetensors") for run in ("one", "two"))
+    for name, weight in first.items():
+        assert (weight - second[name]).abs().max() < 1e-5, name
+    for row, other in zip(metrics(tmp_path / "one")[:4], metrics(tmp_path / "two")[:4], strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], abs=1e-4)
+        assert row["accuracy"] == pytest.approx(other["accuracy"], abs=1e-6)
+
+
 # Runs a PPO recipe, and keeps what this process has learnt after every update, before a roll-back to the best.
 KEEP_WEIGHTS = """
 import os

@@ -37,15 +37,26 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def recipe_of(folder: Path, tiny: Path, data: Path) -> Path:
+def recipe_of(folder: Path, tiny: Path, data: Path, **more: Any) -> Path:
     keys = {**TRAIN, "max_steps": STEPS, "save_strategy": "steps", "save_steps": 20, "per_device_train_batch_size": 4}
-    keys |= {"learning_rate": 1e-3, "lora_dropout": 0.1, "seed": 3}
+    keys |= {"learning_rate": 1e-3, "lora_dropout": 0.1, "seed": 3, **more}
     return write_recipe(folder, **keys, model_name_or_path=str(tiny), dataset_name=str(data))
 
 
-@pytest.mark.parametrize("verb", ["dpo", "reward"])
-def test_killed_and_resumed(verb: str, tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
-    recipe = recipe_of(tmp_path / "r.yaml", tiny, pairs_file)
+@pytest.mark.parametrize(
+    ("verb", "keys"),
+    [
+        ("dpo", {}),
+        ("reward", {}),
+        pytest.param("reward", {"loss_type": "plackett_luce"}, marks=pytest.mark.slow),
+        pytest.param("kto", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_and_resumed(
+    verb: str, keys: dict[str, Any], tiny: Path, pairs_file: Path, preferences: Path, tmp_path: Path
+) -> None:
+    data = preferences if "loss_type" in keys else pairs_file
+    recipe = recipe_of(tmp_path / "r.yaml", tiny, data, **keys)
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     done(verb, recipe, "--output_dir", unbroken)
 
