@@ -46,8 +46,6 @@ class RewardModel:
 
         Raises BadInput for a conversation that doesn't fit the reward model's context.
         """
-        import torch
-
         rows = [tuple(conversation_ids(self.tokenizer, p, text)) for p, text in zip(prompts, texts, strict=True)]
         for row, text in zip(rows, texts, strict=True):
             if self.context is not None and len(row) > self.context:
@@ -55,6 +53,12 @@ class RewardModel:
                     f"{self.name}: a prompt with its response has {len(row)} tokens, and the reward model's context is"
                     f" {self.context}; take the row out, or take another reward model ({text[:40]!r})"
                 )
+        return self.scores_of_ids(rows, batch_size)
+
+    def scores_of_ids(self, rows: Sequence[tuple[int, ...]], batch_size: int) -> list[float]:
+        """The same of rows of token ids, none of them longer than the context."""
+        import torch
+
         different = sorted(set(rows))  # pairs of a ranking share texts
         found: dict[tuple[int, ...], float] = {}
         device = torch.device(self.device)
