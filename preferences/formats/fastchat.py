@@ -23,7 +23,7 @@ from preferences.contract import Answer, Item
 from preferences.files import sha256_json
 from preferences.formats.records import Record, count_lost, left_out, make_item
 from preferences.formats.rows import Files, Lost, Row, read_rows
-from preferences.formats.turns import Turn, as_turns, common_prompt, dump
+from preferences.formats.turns import Turn, Turns, as_turns, common_prompt, dump
 
 ALL_BAD = "all-bad"  # the contract's flag
 LATEST = 253402300799.0  # the last second of the year 9999
@@ -45,9 +45,8 @@ class _Row(Row):
 def read(path: str | Path, lost: Lost) -> Iterator[Item]:
     items: dict[str, dict[str, Any]] = {}
     for where, row in read_rows(path, _Row, lost):
-        end = 2 * row.turn if row.turn is not None else None
         a, b = (
-            as_turns(turns, "user", f"{where}: {key}")[:end]
+            _beginning(as_turns(turns, "user", f"{where}: {key}"), row.turn)
             for key, turns in (("conversation_a", row.conversation_a), ("conversation_b", row.conversation_b))
         )
         parts = common_prompt(a, b)
@@ -88,6 +87,12 @@ def read(path: str | Path, lost: Lost) -> Iterator[Item]:
             yield item
 
 
+def _beginning(turns: Turns, questions: int | None) -> Turns:
+    """The conversation up to the reply to the last question that was judged; whole if nobody says which that was."""
+    asked = [place for place, turn in enumerate(turns) if turn["role"] == "user"]
+    return turns[: asked[questions]] if questions is not None and questions < len(asked) else turns
+
+
 def write(records: Sequence[Record], name: str, lost: Lost) -> Files:
     rows = [row for record in records for answer in record.item.answers for row in _votes(record.item, answer, lost)]
     count_lost(records, ("ties", "probabilities", "raters", "models", "flags", "times", "order"), lost)
@@ -116,7 +121,7 @@ def _votes(item: Item, answer: Answer, lost: Lost) -> Iterator[dict[str, Any]]:
             "judge": answer.rater,
             "conversation_a": conversations[0],
             "conversation_b": conversations[1],
-            "turn": len(conversations[0]) // 2,
+            "turn": max(sum(turn["role"] == "user" for turn in turns) for turns in conversations),
             "anony": True,
         }
         if answer.submitted_at is not None:
