@@ -36,7 +36,8 @@ def audit(
 ) -> dict[str, Any]:
     """All checks of a data set, as audit.json holds them.
 
-    evaluated_on: other data that a model of this one will be judged by, or its held-out splits where it has some. limit: the most tokens that a row may have.
+    evaluated_on: other data that a model of this one will be judged by, or its held-out splits where it has some.
+    limit: the most tokens that a row may have.
     allow: checks that may not stop; their verdict becomes "warn", and `allowed` names them.
     """
     parts = list(data.parts)

@@ -9,7 +9,9 @@ from align.data.audit_verdicts import EXAMPLES, FEW, Check, Rows, check, excerpt
 
 def all_of(found: Rows) -> list[Check]:
     """Those of these checks that suit the kind of data."""
-    checks = [leakage(found), duplicates(found), near_duplicates(found)]
+    checks = [leakage(found), near_duplicates(found)]
+    if found.kind != "prompts":  # each prompt is taken once
+        checks.append(duplicates(found))
     if found.kind == "pairs":
         checks += [degenerate(found), contradictions(found), cycles(found)]
     if found.kind != "prompts":
@@ -30,7 +32,7 @@ def leakage(found: Rows) -> Check:
     in_group = [pair for pair in audit_copies.shared_groups(found.copies, found.parts) if pair[0] not in by_prompt]
     count, near = len(leaks) + len(in_group), sum(similarity < 1 for _, _, similarity in leaks)
     sizes = Counter(found.part_of(row) for row in range(found.trains, len(found.rows)))
-    in_part = Counter(found.part_of(pair[0]) for pair in [*leaks, *in_group])
+    in_part = Counter(found.part_of(row) for row in [*(leak[0] for leak in leaks), *(pair[0] for pair in in_group)])
     shares = {part: in_part[part] / size for part, size in sizes.items()}
     worst = max(shares, key=lambda part: shares[part])
     says = f"None of {held:,} held-out rows has a prompt or a group that is trained on."

@@ -1,9 +1,10 @@
 """The keys of a PPO recipe. The names are those of TRL's PPOConfig and of transformers where they mean the same."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from align.data.audit import check_names
 from align.models.rewards import RewardArguments
 
 
@@ -21,6 +22,7 @@ class PPOConfig(RewardArguments):
     dataset_train_split: str = "train"
     eval_dataset_name: str | None = None  # where held-out prompts are; None: in `dataset_name`, another split
     dataset_test_split: str = "validation"  # held out, looked at every `eval_steps`
+    allow: list[str] = field(default_factory=list)  # checks of the audit that may not stop the run
     max_prompt_length: int | None = None  # longer prompts are left out, and counted; None: what the context allows
 
     # Rewards: RewardArguments, and what becomes of a score
@@ -77,6 +79,7 @@ class PPOConfig(RewardArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_names(self.allow, "key `allow`")
         if isinstance(self.stop_tokens, str):  # one alone may stand without brackets
             self.stop_tokens = [self.stop_tokens]
         for key, least in _AT_LEAST.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 
+from align.data.audit import audit_for_training
 from align.data.lengths import context_length, prompts_that_fit
 from align.data.load import data_facts, load_prompt_rows, prompt_rows
 from align.models.engines import VLLM, continuous_batching
@@ -44,6 +45,7 @@ class Setup:
     engine: Engine | None  # that samples; None: transformers' generate
     inputs: dict[str, dict[str, Any]]  # for the manifest: what the run was made from, with hashes
     parents: list[str] = field(default_factory=list)  # run folders among them
+    audit: dict[str, Any] | None = None  # of the prompts, in the main process
 
 
 def set_up(
@@ -102,6 +104,23 @@ def set_up(
         held_out = _prompts(args, name, args.dataset_test_split, eval_dataset, tokenizer, room, runs)
         held_out = held_out.take(range(min(args.eval_prompts, len(held_out.turns))))
 
+    audit = None
+    if args.dataset_name and train_dataset is None:
+        looks = args.eval_steps is not None and eval_dataset is None
+        audit = audit_for_training(
+            args.dataset_name,
+            "prompts",
+            config=args.dataset_config,
+            splits=[
+                args.dataset_train_split,
+                *([args.dataset_test_split] if looks and not args.eval_dataset_name else []),
+            ],
+            evaluated_on=args.eval_dataset_name if looks else None,
+            tokenizer=tokenizer,
+            limit=room and room - args.response_length,
+            allow=args.allow,
+        )
+
     functions = [load_function(r) if isinstance(r, str) else r for r in rewards if callable(r) or ".py:" in str(r)]
     for run in runs:
         check_base_unchanged(run)
@@ -146,7 +165,7 @@ def set_up(
             inputs[role] = data_facts(data)
     named = [source.name, *(run.name for run in runs), *([args.dataset_name] if args.dataset_name else [])]
     parents = [folder for folder in named if is_run(folder)]
-    return Setup(args, accelerator, tokenizer, prompts, held_out, roles, combined, engine, inputs, parents)
+    return Setup(args, accelerator, tokenizer, prompts, held_out, roles, combined, engine, inputs, parents, audit)
 
 
 def _prompts(

@@ -24,6 +24,7 @@ from align.ppo.learn import Learner
 from align.ppo.record import Record
 from align.ppo.rollout import Prompts, Rollout, make_rollouts, to_batch
 from align.ppo.setup import Reward, set_up
+from align.report.audit import keep_audit
 from align.run.checkpoint import load_checkpoint, load_parameters, save_checkpoint
 from align.run.disk import full_disk_is_said
 from align.run.launch import waiting_for_the_launcher
@@ -107,6 +108,7 @@ class PPOTrainer:
             processes=self.accelerator.num_processes,
             writes=self.accelerator.is_main_process,
         )
+        keep_audit(run, self.setup.audit)
         if self.args.report_to != "none":
             self.accelerator.init_trackers("concord", {k: v for k, v in self.recipe.items() if not isinstance(v, list)})
         with full_disk_is_said(run.folder):

@@ -13,6 +13,8 @@ from markupsafe import Markup
 from align.report.html import environment
 from align.report.plots import axis, number, track
 from align.report.words import percent
+from align.run.manifest import Run
+from align.run.progress import say
 from preferences.files import write_text
 
 SIGNS = {"stop": "✕", "warn": "!", "ok": "✓", "skipped": "–"}
@@ -28,6 +30,19 @@ def write_audit(folder: str | Path, found: Mapping[str, Any]) -> Path:
     for name, content in (("audit.json", text), ("audit.html", page)):
         write_text(folder / name, content.encode("utf-8", "replace").decode("utf-8"))  # a lone surrogate is not UTF-8
     return folder / "audit.html"
+
+
+def keep_audit(run: Run, found: Mapping[str, Any] | None) -> None:
+    """Leave an audit in a run folder, note its verdicts in the manifest, and say what it warns of."""
+    if found is None:
+        return
+    run.manifest["audit"] = {check["check"]: check["verdict"] for check in found["checks"]}
+    run.manifest["audit_allowed"] = found["allowed"]
+    run.save()
+    if run.writes:
+        page = write_audit(run.folder, found)
+        warns = [check["check"] for check in found["checks"] if check["verdict"] == "warn"]
+        say(f"audit of {found['data']}: {'look at ' + ', '.join(warns) if warns else 'nothing to worry about'}; {page}")
 
 
 def context(found: Mapping[str, Any]) -> dict[str, Any]:

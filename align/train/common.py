@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from align.config import parse
+from align.data.audit import audit_for_training, check_names
+from align.data.audit_rows import Kind
 from align.data.lengths import context_length
 from align.data.load import data_facts
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer, model_facts
+from align.report.audit import keep_audit
 from align.run.disk import full_disk_is_said
 from align.run.launch import check_world
 from align.run.manifest import Run, check_output_folder, hash_weights, is_run, start_run
@@ -33,6 +36,10 @@ class DataArguments:
     dataset_test_split: str = field(
         default="validation", metadata={"help": "looked at while training, when `eval_strategy` is set"}
     )
+    allow: list[str] = field(default_factory=list, metadata={"help": "checks of the audit that may not stop the run"})
+
+    def __post_init__(self) -> None:
+        check_names(self.allow, "key `allow`")
 
 
 class Job(NamedTuple):
@@ -50,6 +57,7 @@ class Job(NamedTuple):
     resume: bool
     own: tuple[Any, ...] = ()  # one instance of each dataclass of keys that the verb has besides
     inputs: dict[str, dict[str, Any]] = {}  # noqa: RUF012  what it is made from besides model and data, for the manifest
+    audit: dict[str, Any] | None = None  # of the data, in the main process
 
 
 def read_job(
@@ -80,6 +88,25 @@ def read_job(
     context = context_length(load_config(source))
     tokenizer = load_tokenizer(source)
     return Job(verb, recipe, where, data, model_args, args, source, tokenizer, context, resume, tuple(more))
+
+
+def audited(job: Job, kind: Kind | None, limit: int | None, evaluated_on: str | None = None) -> Job:
+    """The job with the audit of its data, which has at most `limit` tokens a row. Raises BadInput where that stops."""
+    data = job.data
+    splits = [data.dataset_train_split]
+    if job.args.eval_strategy != "no" and evaluated_on is None:
+        splits.append(data.dataset_test_split)
+    found = audit_for_training(
+        data.dataset_name,
+        kind,
+        config=data.dataset_config,
+        splits=splits,
+        evaluated_on=evaluated_on,
+        tokenizer=job.tokenizer,
+        limit=min((each for each in (limit, job.context) if each is not None), default=None),
+        allow=data.allow,
+    )
+    return job._replace(audit=found)
 
 
 def with_machine_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -137,7 +164,7 @@ def open_run(job: Job) -> Run:
 
     PartialState().wait_for_everyone()  # until every process has found the input right, the folder free among it
     inputs = {"model": model_facts(job.source), **job.inputs, "dataset": data_facts(job.data.dataset_name)}
-    return start_run(
+    run = start_run(
         job.verb,
         job.recipe,
         inputs=inputs,
@@ -147,6 +174,8 @@ def open_run(job: Job) -> Run:
         processes=job.args.world_size,
         writes=job.args.process_index == 0,
     )
+    keep_audit(run, job.audit)
+    return run
 
 
 def train(trainer: Any, job: Job, after: Callable[[], dict[str, Any]] = dict, **facts: Any) -> None:

@@ -6,14 +6,16 @@ probability, the weight and the strength that a row has, and ties; on rows that 
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.data.lengths import check_pairs
 from align.data.load import load_pairs, mean_one, said_of
 from align.models.load import load_causal_lm
 from align.run.progress import say
-from align.train.common import Job, lora_config, make_trainer, read_job, train
+from align.train.common import Job, audited, lora_config, make_trainer, read_job, train
 from align.train.reward import check_strength_margin
+from preferences.contract import is_preferences_folder
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def run_dpo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     evaluation = None
     if job.args.eval_strategy != "no":
         evaluation = _pairs(job, job.data.dataset_test_split, why_trl)
+    job = audited(job, "pairs", job.args.max_length)
     peft_config = lora_config(job, "CAUSAL_LM")
     model = load_causal_lm(job.source, job.model_args, trainable=True)
 
@@ -93,10 +96,12 @@ def _pairs(job: Job, split: str, why_trl: str | None) -> "Dataset":
     if why_trl:
         for number, (preference, weight, _) in enumerate(said, start=1):
             if preference != 1 or weight != 1:
+                folder = is_preferences_folder(Path(name).expanduser())
+                certain = f"make them so: `align convert {name} certain --to trl`, and dataset_name: certain"
                 raise BadInput(
-                    f"{name}, row {number}: preference {preference:g} and weight {weight:g}, and with `{why_trl}` every"
-                    " row counts as certain; take loss_type sigmoid, ipo or hinge alone, or a file of the pairs without"
-                    " the columns `preference` and `weight`, as `align convert` writes it"
+                    f"{name}, row {number}: preference {preference:g} and weight {weight:g}, and `{why_trl}` takes every"
+                    " row for certain; use loss_type sigmoid, ipo or hinge without it, or "
+                    + (certain if folder else "take the columns `preference` and `weight` out")
                 )
         return pairs
     pairs = pairs.remove_columns([column for column in _FACTS if column in pairs.column_names])

@@ -19,7 +19,7 @@ from align.models.rewards import RewardArguments, Rewards, limited, load_rewards
 from align.models.sampling import end_ids
 from align.run.launch import sharded
 from align.run.progress import say
-from align.train.common import Job, lora_config, make_trainer, read_job, train
+from align.train.common import Job, audited, lora_config, make_trainer, read_job, train
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def run_online(verb: str, recipe: dict[str, Any], where: str, *, resume: bool = 
     if job.args.eval_strategy != "no":
         held_out, _ = _prompts(job, online.eval_dataset_name or data.dataset_name, data.dataset_test_split)
 
+    job = audited(job, "prompts", online.max_prompt_length, online.eval_dataset_name)
     adapters = job.source.adapter or job.model_args.use_peft
     rewards = load_rewards(
         online,
