@@ -109,7 +109,7 @@ def refusal(found: dict[str, Any], allow: str) -> str | None:
         return None
     names = ", ".join(check["check"] for check in stops)
     first = stops[0]
-    where = f" (first: {' and '.join(first['examples'][0]['where'])})" if first["examples"] else ""
+    where = f"; the first is {' and '.join(first['examples'][0]['where'])}" if first["examples"] else ""
     return (
         f"{found['data']}: the audit stops at {names}: {first['says'].rstrip('.')}{where};"
         f" mend the data, or allow it with {allow.replace('CHECK', names)}"

@@ -211,6 +211,7 @@ def test_going_on_with_an_adapter_and_whole_models(recipe: Any, tiny: Path, pref
     done("rloo", recipe("concise", output_dir=str(tmp_path / "first")))
     keys: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 24, "beta": 0.1}
     keys["eval_dataset_name"] = str(write_rows(tmp_path / "more.jsonl", [{"prompt": "Say sun.", "what": "sun"}]))
+    keys["allow"] = ["leakage"]  # it is one of the prompts that are trained on, too
     done("grpo", recipe("concise", model_name_or_path=str(tmp_path / "first"), **keys))
     folder = tmp_path / "run"
     assert metrics(folder)[0]["kl"] == pytest.approx(0, abs=1e-6)
