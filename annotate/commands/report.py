@@ -147,8 +147,13 @@ def _finding(name: str, one: Facts) -> str:
     if name == "speed":
         limit = one["speeder"]["limit_seconds"]
         return f"very fast, median {one['median_seconds']:.1f} s where {limit:.1f} s is too fast to read"
+    if name == "spam":
+        return f"like a coin: reliability {' '.join(_estimate(one, 'reliability'))} from {one['spammer']['n']} answers"
+    if name == "length":
+        rest = f"pairs, where {one['length_bias']['expected']:.0%} is to be expected"
+        return f"prefers the longer response in {share(one['length_bias'], 'longer')} {rest}"
     if name == "position":
-        return f"prefers a place on the screen: what is shown first in {share(one['position_bias'], 'first')} pairs"
+        return f"prefers one place on the screen: the first in {share(one['position_bias'], 'first')} pairs"
     if name == "others":
         return f"against the others: sides with them in {share(one['agreement'], 'value')} answers"
     return f"{one['gold_accuracy']:.0%} of the checks right"

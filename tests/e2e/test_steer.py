@@ -386,9 +386,9 @@ def test_a_reviewer_does_only_what_they_may(page: Any, server: Server, steered: 
     page.get_by_role("link", name=project.name, exact=True).click()
     page.get_by_role("heading", name="Overview").wait_for()
     parts = page.get_by_role("navigation", name="Parts of the project").get_by_role("link").all_inner_texts()
-    assert parts == ["Overview", "Items", "Questions", "Raters"]
+    assert parts == ["Overview", "Items", "Questions", "Agreement", "Raters"]
     seen = page.content()
-    for name in ("Raters", "Items", "Questions"):
+    for name in ("Raters", "Agreement", "Items", "Questions"):
         part(page, name)
         seen += page.content()
     assert not [login for login in (*project.raters, project.owner, "€", "New project") if login in seen]

@@ -34,7 +34,7 @@ function figure(title, said, { width, height }, shapes, numbers) {
 
 const line = (x1, y1, x2, y2, kind) => svgElement("line", { x1, y1, x2, y2, class: kind });
 const words = (x, y, text, anchor = "start", kind = "") =>
-  svgElement("text", { x, y, "text-anchor": anchor, class: kind }, text);
+  svgElement("text", { x, y, "text-anchor": anchor, class: kind }, /[\u0590-\u08ff]/.test(text) ? `\u2068${text}\u2069` : text); // a picture runs from left to right, its words need not
 
 // Answers of each day as bars, all up to each day as a line, and the way to the end as dashes.
 // perDay: [{day: "2026-11-22", answers}], finish: {day, per_day, left} or null.
@@ -195,9 +195,10 @@ function estimates(title, rows, first, counted) {
   ], rows);
 }
 
-// A share with its interval on a short line from 0 to 1, with a mark for what would be even. For cells of tables.
+// A share with its interval on a short line from 0 to 1, with a mark for what would be even, or to be expected. For cells
+// of tables.
 export function shareMark(value, interval, { mark = 0.5, said }) {
-  const [width, height] = [96, 16];
+  const [width, height] = [76, 16];
   const x = (share) => 4 + share * (width - 8);
   const shapes = [line(x(0), 8, x(1), 8, "grid"), line(x(mark), 2, x(mark), 14, "mark")];
   if (interval) shapes.push(line(x(interval[0]), 8, x(interval[1]), 8, "interval thin"));
