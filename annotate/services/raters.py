@@ -9,12 +9,14 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from annotate.services.answers import standing_answers
+from annotate.services.consensus import consensus_of
 from annotate.services.counted import Counted
 from annotate.services.earnings import Done, done_in, earned
 from annotate.services.gold import is_correct
 from annotate.store.tables import Answer, Item, Member, Person, Project, Skip
-from preferences.stats.raters import agreement_with_others, position_bias, speeders
-from preferences.stats.reliability import reliability
+from preferences.stats.coefficients import Floats
+from preferences.stats.consensus import Fit, Said, expected
+from preferences.stats.raters import agreement_with_others, length_bias, position_bias, spammer, speeders
 
 CHECKS_RIGHT = 0.6  # of the gold items, below which somebody is worth a look
 
@@ -31,13 +33,17 @@ def people_of(
 
     `answers` counts those that count (rated or imported), `paid` all that were given here, and `active_seconds` is the
     time that the paid ones took; `cost` is what that comes to, for who may see names. From the answers that count:
-    `reliability`, the weight that an export gives them; and, as in preferences/stats/raters.py, `agreement`, how far
-    they side with the others, `position_bias`, how often they prefer what stood first, and `speeder`, whether they are
-    much faster than the others. `gold_accuracy` is the share of their answers to gold items that are correct, but for
+    `reliability`, as exports weigh them, with an interval; and, as in preferences/stats/raters.py, `agreement`, how far
+    they side with the others, `spammer`, whether they answer without looking, `position_bias`, how often they prefer
+    what stood first, `length_bias`, how often the longer one, and `speeder`, whether they are much faster than the
+    others. `gold_accuracy` is the share of their answers to gold items that are correct, but for
     training. `kappa` is from `kappas`, {pseudonym: how far they agree with the others, beyond chance}.
     """
     ranks = [{one.pseudonym: one.ranks for one in item} for item in answers.values()]
-    trust, siding = reliability(ranks), agreement_with_others(ranks)
+    siding = agreement_with_others(ranks)
+    said = {item: [Said(one.pseudonym, one.ranks, one.strength) for one in given] for item, given in answers.items()}
+    fit = consensus_of(session, project.id, said).fit
+    longer = _length_bias(session, project.id, said, fit)
     own: dict[int, list[Counted]] = {}
     for item in answers.values():
         for one in item:
@@ -58,7 +64,7 @@ def people_of(
     people = []
     for member, person in rows:
         count, seconds = paid.get(member.id, Done(0, 0.0))
-        pace = haste.get(member.id)
+        pace, trust = haste.get(member.id), fit.raters.get(member.pseudonym)
         people.append(
             with_findings(
                 {
@@ -73,11 +79,13 @@ def people_of(
                     "cost": earned(project, count, seconds) if names else None,
                     "gold_accuracy": gold.get(member.id),
                     "skipped": skipped[member.id],
-                    "reliability": trust.get(member.pseudonym),
-                    "reliability_interval": None,
+                    "reliability": trust and trust.reliability,
+                    "reliability_interval": trust and list(trust.interval),
+                    "spammer": trust and spammer(trust),
                     "agreement": siding.get(member.pseudonym),
                     "kappa": _kappa(kappas.get(member.pseudonym)),
                     "position_bias": _position_bias(own.get(member.id, ())),
+                    "length_bias": longer.get(member.pseudonym),
                     "median_seconds": pace and pace["median_seconds"],
                     "speeder": pace,
                 }
@@ -89,12 +97,14 @@ def people_of(
 def with_findings(person: dict[str, Any]) -> dict[str, Any]:
     """The person with `findings`: what about them is worth a look, as names; the evidence is in their other facts.
 
-    speed: `speeder` says so. position: `position_bias` says so. others: the whole interval of `agreement` is below
-    what a coin gets. checks: less than 60% of the gold items right.
+    speed, spam, position, length: `speeder`, `spammer`, `position_bias`, `length_bias` say so. others: the whole
+    interval of `agreement` is below what a coin gets. checks: less than 60% of the gold items right.
     """
     told = {
         "speed": person["speeder"] is not None and person["speeder"]["is"],
         "position": person["position_bias"] is not None and person["position_bias"]["biased"],
+        "spam": person["spammer"] is not None and person["spammer"]["is"],
+        "length": person["length_bias"] is not None and person["length_bias"]["biased"],
         "others": person["agreement"] is not None and person["agreement"]["interval"][1] < 0.5,
         "checks": person["gold_accuracy"] is not None and person["gold_accuracy"] < CHECKS_RIGHT,
     }
@@ -119,6 +129,23 @@ def _kappa(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _position_bias(answers: Sequence[Counted]) -> dict[str, Any] | None:
     return position_bias((one.ranks, one.shown) for one in answers if one.shown is not None)
+
+
+def _length_bias(
+    session: Session, project_id: int, said: Mapping[int, Sequence[Said]], fit: Fit
+) -> dict[str, dict[str, Any] | None]:
+    """{pseudonym: preferences.stats.raters.length_bias of their answers}."""
+    responses = session.execute(select(Item.id, Item.responses).where(Item.project_id == project_id))
+    lengths = {
+        item: [sum(len(message["content"]) for message in one["messages"]) for one in given]
+        for item, given in responses
+        if item in said
+    }
+    own: dict[str, list[tuple[Sequence[int], Sequence[int], Floats]]] = {}
+    for item, likely in zip(said, expected(list(said.values()), fit), strict=True):
+        for one, told in zip(said[item], likely, strict=True):
+            own.setdefault(one.rater, []).append((one.ranks, lengths[item], told))
+    return {rater: length_bias(given) for rater, given in own.items()}
 
 
 def _skipped(session: Session, project_id: int) -> Counter[int]:

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from preferences.stats.agreement import pair_values
-from preferences.stats.reliability import siding
+from preferences.stats.coefficients import Floats
+from preferences.stats.reliability import Rater
+from preferences.stats.units import pair_values, stack_answers
 
 ENOUGH_PAIRS = 20  # decided pairs, below which nobody is called biased
-ENOUGH_ANSWERS = 10  # timed answers, below which nobody is called a speeder
+ENOUGH_ANSWERS = 10  # timed answers, below which nobody is called a speeder or a spammer
+ENOUGH_TRUST = 0.3  # reliability, from which nobody is called a spammer
+COIN = 0.05  # reliability that is as good as none
 HASTE = 1 / 3  # of the project's median seconds
 
 
@@ -36,13 +39,13 @@ def agreement_with_others(items: Sequence[Mapping[str, Sequence[int]]]) -> dict[
 
     `items` has one {rater: ranks} an item. An answer counts the pairs of responses on which the mean of the *other*
     answers to the item leans to one side: 1 where it takes that side, ½ where it ties, 0 where it takes the other.
-    `value` is the mean over n answers of that share, so ½ is what a coin would get. It is what `reliability` is made
-    of, before shrinking.
+    `value` is the mean over n answers of that share, so ½ is what a coin would get. All raters count equally in it:
+    it is plain to see, and `reliability` (consensus.py) is what to go by.
 
     The interval is Wilson's with n answers as trials. For pairs that is the usual one; for longer rankings, whose
     pairs hang together, it is too wide rather than too narrow.
     """
-    sums, counts = siding(items)
+    sums, counts = _siding(items)
     return {
         rater: {
             "value": sums[rater] / counts[rater],
@@ -52,6 +55,23 @@ def agreement_with_others(items: Sequence[Mapping[str, Sequence[int]]]) -> dict[
         for rater in sums
         if counts[rater]
     }
+
+
+def _siding(items: Sequence[Mapping[str, Sequence[int]]]) -> tuple[dict[str, float], dict[str, float]]:
+    """{rater: sum of the agreement of their answers}, {rater: how many answers could be compared}."""
+    raters: dict[str, int] = {}
+    people = [np.array([raters.setdefault(rater, len(raters)) for rater in item], dtype=np.int64) for item in items]
+    sums, counts = np.zeros(len(raters)), np.zeros(len(raters))
+    for rows, ranks in stack_answers([list(item.values()) for item in items]):
+        values = pair_values(ranks)  # (items, raters, pairs)
+        lean = np.sign(values.sum(axis=1, keepdims=True) - values)
+        pairs = np.abs(lean).sum(axis=2)
+        agree = ((1 + values * lean) / 2 * np.abs(lean)).sum(axis=2)
+        who = np.stack([people[row] for row in rows])
+        compared = pairs > 0
+        np.add.at(sums, who[compared], agree[compared] / pairs[compared])
+        np.add.at(counts, who[compared], 1)
+    return dict(zip(raters, sums.tolist(), strict=True)), dict(zip(raters, counts.tolist(), strict=True))
 
 
 def position_bias(answers: Iterable[tuple[Sequence[int], Sequence[int]]]) -> dict[str, Any] | None:
@@ -84,6 +104,48 @@ def position_bias(answers: Iterable[tuple[Sequence[int], Sequence[int]]]) -> dic
     interval = wilson_interval(first / pairs, pairs**2 / variance)
     biased = pairs >= ENOUGH_PAIRS and not interval[0] <= 0.5 <= interval[1]
     return {"first": first / pairs, "interval": interval, "n": pairs, "biased": biased}
+
+
+def length_bias(answers: Iterable[tuple[Sequence[int], Sequence[int], Floats]]) -> dict[str, Any] | None:
+    """How often a rater prefers the longer response, against what was to be expected of them.
+
+    `answers` are (ranks, lengths, expected): ranks and lengths (characters) in import order, and for each pair of
+    responses (0,1), (0,2), … what `consensus.expected` says: (pairs, 3), first better, tie, second better, from the
+    other raters' answers. Of the n pairs of different length that the rater decides, `longer` is the share where the
+    longer one is better, with Wilson's interval, and `expected` what that share would be if they went by what the
+    others' answers say, as often as their reliability has it. `biased`: n is at least 20, and `expected` is outside
+    the interval. None if no such pair is decided. The pairs of a ranking of k count for 2/k of a trial each.
+    """
+    longer = expected = trials = 0.0
+    pairs = 0
+    for ranks, lengths, likely in answers:
+        values, longest = (pair_values(np.array(given)) for given in (ranks, [-length for length in lengths]))
+        counts = (values != 0) & (longest != 0)
+        decided = np.where(longest > 0, likely[:, 0], likely[:, 2])[counts] / (likely[:, 0] + likely[:, 2])[counts]
+        pairs, trials = pairs + int(counts.sum()), trials + float(counts.sum()) * 2 / len(ranks)
+        longer, expected = longer + float((values == longest)[counts].sum()), expected + float(decided.sum())
+    if not pairs:
+        return None
+    interval = wilson_interval(longer / pairs, trials)
+    biased = pairs >= ENOUGH_PAIRS and not interval[0] <= expected / pairs <= interval[1]
+    return {
+        "longer": longer / pairs,
+        "interval": interval,
+        "expected": expected / pairs,
+        "n": pairs,
+        "biased": biased,
+    }
+
+
+def spammer(rater: Rater) -> dict[str, Any]:
+    """Whether somebody answers without looking: {"value", "interval", "n", "is"}, of their reliability.
+
+    `is`: with ten answers or more, the value is below 0.3 and its interval reaches a coin (0.05). Who has too few
+    answers, or shares too few items with others, keeps about the mean of all, and is not called one.
+    """
+    low, high = rater.interval
+    found = rater.answers >= ENOUGH_ANSWERS and rater.reliability < ENOUGH_TRUST and low <= COIN
+    return {"value": rater.reliability, "interval": [low, high], "n": rater.answers, "is": found}
 
 
 def speeders(seconds: Mapping[Any, Sequence[float]]) -> dict[Any, dict[str, Any]]:

@@ -1,54 +1,196 @@
-"""How far each rater can be trusted, from how often they side with the others."""
+"""How far each rater can be trusted: the part of the model of consensus.py that learns about raters.
 
-from collections.abc import Mapping, Sequence
+Messages go to and fro between raters and pairs of responses: the belief about a pair's difference of scores from the
+other raters' answers says how far an answer looks like judgement, and the belief about a rater from their other
+answers says how much this one counts (belief propagation; Liu, Peng & Ihler 2012, NIPS). Here each pair of a ranking is
+a unit of its own; how its pairs hang together is for consensus.py.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from preferences.stats.agreement import pair_values, stack_answers
+from preferences.stats.heard import TIE, Floats, Heard, Ints
 
-PRIOR_ANSWERS = 4.0
+D = np.linspace(-4.8, 4.8, 49)  # score differences over their prior standard deviation, √2 τ
+NORMAL = np.exp(-(D**2) / 2) / np.exp(-(D**2) / 2).sum()
+RHO = np.linspace(0, 1, 41)  # edges of the cells in which a rater's reliability may lie …
+TIES = np.linspace(0, 1, 33) ** 2  # … and their share of ties
+CUTS = np.array([0.002, 0.01, 0.03, 0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 0.995])
+RHO_PRIOR, TIES_PRIOR = (0.78, 0.7), (0.12, 1.5)  # mean over raters: median, and standard deviation of its logit
+SPREAD, SPREAD_SD = 4.0, 0.35  # √2 τ: median, and standard deviation of its logarithm
 
 
-def reliability(items: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, float]:
-    """Each rater's reliability in [0, 1]: 1 = always with the others' majority, 0 = no better than a coin.
+class Rater(NamedTuple):
+    reliability: float  # ρ: posterior mean; 0 = a coin, 1 = their own judgement each time
+    interval: tuple[float, float]  # 95%, of the posterior
+    answers: int
+    ties: float  # the share of pairs that they tie: posterior mean
 
-    `items` has one {rater: ranks} an item; ranks are 1 = best, equal = tie, in one order of the responses.
 
-    1. For an answer, take the pairs of responses where the *other* raters of the item lean to one side (more of them
-       prefer it than prefer the other side). The answer scores 1 where it takes that side, ½ where it ties, 0 where it
-       takes the other; its agreement is the mean over those pairs. (Answers, not pairs, are the evidence: the pairs of
-       one ranking hang together.)
-    2. A rater with n such answers of mean agreement ā gets a = (n ā + 4 p) / (n + 4), where p is the mean agreement
-       of all such answers: shrunk to the pool as if they had given four more answers like the pool's.
-    3. reliability = max(0, 2a - 1), which takes away what a coin-flipper gets by chance (½).
+class Parameters(NamedTuple):
+    """What `posterior` needs beside the raters."""
 
-    Who shares no such pair with anyone gets the pool's max(0, 2p - 1); where nothing can be compared, all get 1.0.
-    A pool that agrees no better than chance has reliability 0 throughout, so don't divide by the sum unlooked.
+    spread: float  # √2 τ: prior standard deviation of a difference of scores, in units of the logistic noise
+    reliability: float  # mean over raters, for a rater nobody knows
+    ties: float  # mean share of ties, of the rater whose preference is told, and of one nobody knows
+    strong: tuple[float, float]  # shares of decided pairs with strength >= 2 and >= 3
 
-    This is not Dawid-Skene (1979): raters count equally in the majority (so many contrary raters spoil everyone's
-    number), ties and sides share one number, and there is no model of how hard an item is.
+
+def _logistic(x: Floats) -> Floats:
+    return (1 + np.tanh(x / 2)) / 2
+
+
+def tables(ties: Floats, spread: float, strong: tuple[float, float]) -> tuple[Floats, Floats]:
+    """Own judgement (9, T, D) and habit (9, T): P(code | d) and P(code), for raters with these shares of ties (T,).
+
+    A cut point stands where the share of pairs beyond it, over all d, is what it should be: 1 - ties for κ, and the
+    shares of strengths beyond it for the others.
     """
-    agreed, compared = siding(items)
-    sums, counts = np.array(list(agreed.values())), np.array(list(compared.values()))
-    if not counts.sum():
-        return dict.fromkeys(agreed, 1.0)
-    pool = sums.sum() / counts.sum()
-    shrunk = (sums + PRIOR_ANSWERS * pool) / (counts + PRIOR_ANSWERS)
-    return {rater: max(0.0, float(2 * trust - 1)) for rater, trust in zip(agreed, shrunk, strict=True)}
+    cuts, beyond = _beyond(spread)
+    shares = (1 - ties) * np.array([1.0, *strong])[:, None]  # (3, T)
+    kappa = np.interp(-shares, -beyond, cuts)
+    over = _logistic(spread * D - kappa[..., None])  # (3, T, D): P(strength >= 1, 2, 3 for the first)
+    first = np.stack([over[0] - over[1], over[1] - over[2], over[2], over[0]])
+    second = first[..., ::-1]
+    tie = 1 - over[0] - over[0][:, ::-1]
+    steps = np.stack([shares[0] - shares[1], shares[1] - shares[2], shares[2], shares[0]]) / 2
+    own = np.concatenate([second[::-1], tie[None], first])
+    habit = np.concatenate([steps[::-1], ties[None], steps])
+    return np.clip(own, 1e-12, 1), np.clip(habit, 1e-12, 1)
 
 
-def siding(items: Sequence[Mapping[str, Sequence[int]]]) -> tuple[dict[str, float], dict[str, float]]:
-    """Step 1 above: {rater: sum of the agreement of their answers}, {rater: how many answers could be compared}."""
-    raters: dict[str, int] = {}
-    people = [np.array([raters.setdefault(rater, len(raters)) for rater in item], dtype=np.int64) for item in items]
-    sums, counts = np.zeros(len(raters)), np.zeros(len(raters))
-    for rows, ranks in stack_answers([list(item.values()) for item in items]):
-        values = pair_values(ranks)  # (items, raters, pairs)
-        lean = np.sign(values.sum(axis=1, keepdims=True) - values)
-        pairs = np.abs(lean).sum(axis=2)
-        agree = ((1 + values * lean) / 2 * np.abs(lean)).sum(axis=2)
-        who = np.stack([people[row] for row in rows])
-        compared = pairs > 0
-        np.add.at(sums, who[compared], agree[compared] / pairs[compared])
-        np.add.at(counts, who[compared], 1)
-    return dict(zip(raters, sums.tolist(), strict=True)), dict(zip(raters, counts.tolist(), strict=True))
+@lru_cache(maxsize=16)
+def _beyond(spread: float) -> tuple[Floats, Floats]:
+    """Cut points, and the share of pairs beyond each on either side, which falls from 1 to 0."""
+    cuts = np.concatenate([[0.0], np.geomspace(1e-3, 12 + 6 * spread, 160)])
+    return cuts, 2 * _logistic(spread * D - cuts[:, None]) @ NORMAL
+
+
+def sums(values: Floats, groups: Ints, count: int) -> Floats:
+    """Sum the rows of values (n, c) by their group (n,), which is sorted -> (count, c)."""
+    result = np.zeros((count, values.shape[1]))
+    if len(groups):
+        starts = np.flatnonzero(np.diff(groups, prepend=-1))
+        result[groups[starts]] = np.add.reduceat(values, starts, axis=0)
+    return result
+
+
+def normalised(logs: Floats) -> Floats:
+    result = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return result / result.sum(axis=1, keepdims=True)
+
+
+def learn(heard: Heard, raters: int, strong: tuple[float, float]) -> tuple[Floats, Floats, Floats, Floats]:
+    """Belief propagation between units and raters.
+
+    Returns reliability (raters,), ties (raters,), (spread, mean reliability, mean ties), intervals (raters, 2).
+    """
+    units, n = len(heard.gold), len(heard.code)
+    by_rater = np.argsort(heard.rater, kind="stable")
+    code, tied = heard.code + 4, heard.code == TIE
+
+    # 1. How often each rater ties. Their pairs alone say it, since habit and judgement tie equally often.
+    counts = [np.bincount(heard.rater, heard.share * which, raters) for which in (tied, ~tied)]
+    grid = (TIES[1:] + TIES[:-1]) / 2
+    yes, no = counts[0][:, None].astype(float), counts[1][:, None].astype(float)
+    likely = yes * np.log(grid) + no * np.log(1 - grid)
+    pool = _pool(likely, TIES, *TIES_PRIOR)
+    ties, mean_ties = normalised(likely + np.log(pool)) @ grid, float(pool @ grid)
+    but = [normalised(likely - np.log(one) + np.log(pool)) @ grid for one in (grid, 1 - grid)]
+    shares = np.where(tied, but[0][heard.rater], but[1][heard.rater])  # of the rater, from their other pairs
+    node = np.clip(np.searchsorted(CUTS, shares) - 1, 0, len(CUTS) - 2)
+    part = np.clip((shares - CUTS[node]) / (CUTS[node + 1] - CUTS[node]), 0, 1)
+
+    def said(spread: float, rows: Any = slice(None)) -> tuple[Floats, Floats]:
+        """What judgement (rows, D) and habit (rows,) give to what was said."""
+        own, habit = tables(CUTS, spread, strong)
+        at, low, up = code[rows], node[rows], part[rows]
+        judged = own[at, low] * (1 - up[:, None]) + own[at, low + 1] * up[:, None]
+        return judged, habit[at, low] * (1 - up) + habit[at, low + 1] * up
+
+    def anchors(spread: float) -> Floats:
+        own, _ = tables(np.array([mean_ties]), spread, strong)
+        return heard.gold @ np.log(own[:, 0]) + np.log(NORMAL)
+
+    # 2. Messages to and fro; the spread climbs on every few units, which is enough to know it.
+    plain = ~heard.gold.any(axis=1) & (np.arange(units) % (1 + units // 4000) == 0)
+    some = np.flatnonzero(plain[heard.unit])
+    grid = (RHO[1:] + RHO[:-1]) / 2
+    spread, rho, means = SPREAD, np.full(n, RHO_PRIOR[0]), np.full(raters, RHO_PRIOR[0])
+
+    def height(value: float) -> float:
+        judged, habit = said(value, some)
+        trust = _along(rho[some], spread, value)
+        logs = np.log(trust[:, None] * judged + ((1 - trust) * habit)[:, None])
+        told = sums(logs, heard.unit[some], units)[plain] + np.log(NORMAL)
+        return _log_sum(told).sum() - np.log(value / SPREAD) ** 2 / (2 * SPREAD_SD**2)
+
+    for step in range(30):
+        if step and n:
+            climbed = _climb(height, spread, 0.4 / step**0.5)
+            rho, spread = _along(rho, spread, climbed), climbed
+        judged, habit = said(spread)
+        logs = np.log(rho[:, None] * judged + ((1 - rho) * habit)[:, None])
+        told = sums(logs, heard.unit, units) + anchors(spread)
+        others = normalised(told[heard.unit] - logs)
+        own = np.einsum("nd,nd->n", others, judged)
+        ratio = np.log(habit[:, None] + (own - habit)[:, None] * grid) * heard.share[:, None]
+        likely = sums(ratio[by_rater], heard.rater[by_rater], raters)
+        pool = _pool(likely, RHO, *RHO_PRIOR)
+        likely += np.log(pool)
+        before, means = means, normalised(likely) @ grid
+        rho = normalised(likely[heard.rater] - ratio) @ grid
+        if np.abs(means - before).max(initial=0) < 1e-3:
+            break
+    population = np.array([spread, pool @ grid, mean_ties])
+    return means, ties, population, _intervals(normalised(likely))
+
+
+def _along(rho: Floats, old: float, new: float) -> Floats:
+    """Reliabilities under which raters agree as far as before when the spread changes: along the ridge, not across."""
+    sides = [NORMAL @ np.tanh(spread * D / 2) ** 2 for spread in (old, new)]
+    return np.minimum(rho * (sides[0] / sides[1]) ** 0.5, 0.999)
+
+
+def _log_sum(logs: Floats) -> Floats:
+    top = logs.max(axis=1, keepdims=True)
+    return np.log(np.exp(logs - top).sum(axis=1)) + top[:, 0]
+
+
+def _pool(likely: Floats, edges: Floats, centre: float, width: float) -> Floats:
+    """Log likelihoods of raters (raters, cells) -> how the share is distributed over raters (cells,).
+
+    A beta distribution, averaged over its mean and concentration by how well they fit (empirical Bayes, with a prior:
+    the logit of the mean is normal around `centre`, the log of the concentration around that of 5), and 1% even.
+    """
+    low, high, middle = edges[:-1], edges[1:], (edges[1:] + edges[:-1]) / 2
+    about = np.linspace(-3.5, 3.5, 41) * width + np.log(centre / (1 - centre))
+    firm = np.geomspace(1, 60, 9)
+    mean, firm = (both.ravel()[:, None] for both in np.meshgrid(_logistic(about), firm))
+    a, b = mean * firm, (1 - mean) * firm
+    left = (high**a - low**a) / a * (1 - middle) ** (b - 1)  # exact where the density may be infinite: at its end
+    right = ((1 - low) ** b - (1 - high) ** b) / b * middle ** (a - 1)
+    beta = np.where(middle < 0.5, left, right)
+    beta = 0.99 * beta / beta.sum(axis=1, keepdims=True) + 0.01 * np.diff(edges)
+    prior = -((np.log(mean / (1 - mean)) - np.log(centre / (1 - centre))) ** 2) / (2 * width**2)
+    prior -= np.log(firm / 5) ** 2 / (2 * 0.8**2)
+    top = likely.max(axis=1, keepdims=True)
+    fits = np.log(np.exp(likely - top) @ beta.T).sum(axis=0)
+    return normalised((prior[:, 0] + fits)[None])[0] @ beta
+
+
+def _climb(height: Callable[[float], float], at: float, step: float) -> float:
+    """One step up in log space: to the top of the parabola through three points, no further than `step`."""
+    low, middle, high = height(at * np.exp(-step)), height(at), height(at * np.exp(step))
+    bend = low - 2 * middle + high
+    move = (low - high) / (2 * bend) if bend < 0 else float(np.sign(high - low))
+    return float(at * np.exp(step * np.clip(move, -1, 1)))
+
+
+def _intervals(belief: Floats) -> Floats:
+    """Belief in each cell of RHO (raters, cells) -> 95% intervals (raters, 2); within a cell it is spread evenly."""
+    below = np.concatenate([np.zeros((len(belief), 1)), np.cumsum(belief, axis=1)], axis=1)
+    return np.array([np.interp([0.025, 0.975], row, RHO) for row in below]).reshape(-1, 2)
