@@ -244,7 +244,7 @@ def export_preview(project_id: Id, asker: AnyAsker, request: Request) -> ExportP
                 found.weightless,
                 say(
                     language,
-                    "Raters who agree with the others no more than by chance, so that their answers weigh nothing: {n}",
+                    "Raters who agree with the others hardly more than by chance, and weigh little: {n}",
                     n=found.weightless,
                 ),
             ),

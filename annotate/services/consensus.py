@@ -1,30 +1,70 @@
-"""What the answers to one item say together. Pure functions; ranks are 1 = best, equal = tie, in import order.
+"""What the answers to a project's items say together: the model of preferences/stats/consensus.py, with its anchors.
 
-The probability that response i is better than j is the share of answers that say so, a tie counting one half. A
-ranking is ordered by each response's mean share against the others (the Borda count of the answers; for a pair it
-is the majority). Shares are exact fractions, so that 0.5 is a tie and equal means are equal whatever the order of
-the answers.
+What owners know about gold items, and what somebody decided, tells the model how far each rater can be trusted.
 """
 
-from collections.abc import Sequence
-from fractions import Fraction
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from annotate.services.answers import standing_answers
+from annotate.services.decisions import decisions
+from annotate.store.tables import Answer, Item, Member
+from preferences.stats.consensus import Fit, ItemFit, Said, fit
+
+KEPT = 4  # fits that a process keeps: a page that looks again, and an export after its preview, need not wait
+_kept: OrderedDict[bytes, Fit] = OrderedDict()
 
 
-def share(answers: Sequence[Sequence[int]], i: int, j: int) -> Fraction:
-    """Probability that response i is better than j: answers (n, k), n >= 1 -> [0, 1]."""
-    half_points = sum(1 + (ranks[j] > ranks[i]) - (ranks[j] < ranks[i]) for ranks in answers)
-    return Fraction(half_points, 2 * len(answers))
+class Consensus(NamedTuple):
+    """`fit.raters` by pseudonym; `items` by item id, those with answers that count."""
+
+    fit: Fit
+    items: dict[int, ItemFit]
 
 
-def consensus_ranks(answers: Sequence[Sequence[int]]) -> list[int]:
-    """Ranks (k,) that the answers (n, k) give together; a rank is 1 + how many responses do strictly better.
+def consensus_of(session: Session, project_id: int, said: Mapping[int, Sequence[Said]]) -> Consensus:
+    """Fit the answers that count, {item id: what was said of it, by pseudonym}, and those to gold items with them."""
+    right: dict[int, list[int]] = {item: one.ranks for item, one in decisions(session, project_id).items()}
+    gold = select(Item.id, Item.gold).where(Item.project_id == project_id, Item.gold.is_not(None))
+    right |= {item: ranks for item, ranks in session.execute(gold)}
+    everything = {item: {one.rater: one for one in given} for item, given in said.items()}
+    checks = standing_answers().with_only_columns(Answer.item_id, Member.pseudonym, Answer.ranks, Answer.strength)
+    checks = checks.where(Member.project_id == project_id, Answer.kind == "gold")
+    for item, *one in session.execute(checks):
+        answer = Said(*one)
+        everything.setdefault(item, {}).setdefault(answer.rater, answer)
+    numbers = sorted(everything)
+    anchors = {place: right[item] for place, item in enumerate(numbers) if item in right}
+    found = _fit([list(everything[item].values()) for item in numbers], anchors)
+    return Consensus(found, {item: one for item, one in zip(numbers, found.items, strict=True) if item in said})
 
-    Two answers [1, 2, 3] and [2, 1, 3]: shares of 0 against 1, 2 are 1/2, 1; of 1 against 0, 2 1/2, 1; so [1, 1, 3].
-    """
-    count = len(answers[0])
-    sums = [sum((share(answers, i, j) for j in range(count) if j != i), Fraction(0)) for i in range(count)]
-    return [1 + sum(other > mine for other in sums) for mine in sums]
+
+def _fit(items: list[list[Said]], anchors: dict[int, list[int]]) -> Fit:
+    key = hashlib.sha256(repr(([tuple(one) for item in items for one in (*item, ())], anchors)).encode()).digest()
+    found = _kept.get(key) or fit(items, anchors)
+    _kept[key] = found
+    _kept.move_to_end(key)
+    while len(_kept) > KEPT:
+        _kept.popitem(last=False)
+    return found
+
+
+def is_tie(item: ItemFit, i: int, j: int) -> bool:
+    """Whether a tie is the likeliest thing that a reliable rater says of two responses."""
+    tie = item.tie[i, j]
+    better, worse = item.preference[i, j] - tie / 2, item.preference[j, i] - tie / 2
+    return bool(tie >= max(better, worse) or better == worse)
+
+
+def plain_ranks(ranks: Sequence[int]) -> list[int]:
+    """Ranks that begin at 1 and count who is better: [4, 4, 1] -> [2, 2, 1]."""
+    return [1 + sum(other < mine for other in ranks) for mine in ranks]
 
 
 def strength_pairs(ranks: Sequence[int]) -> set[tuple[int, int]]:

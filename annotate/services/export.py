@@ -12,16 +12,18 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from annotate.services.answers import GivenAnswer, counted_answers
+from annotate.services.consensus import Consensus, consensus_of
 from annotate.services.contested import held_back
 from annotate.services.decisions import decisions
 from annotate.services.projects import guideline_version, lock_project, note
-from annotate.services.rows import demonstration_rows, edited_rows, pair_rows, ranking_row
+from annotate.services.rows import PLACES, demonstration_rows, edited_rows, pair_rows, ranking_row
 from annotate.services.splits import Place, choose_joint_splits, nearly_the_same, on_another_side
 from annotate.services.webhooks import announce
 from annotate.store.tables import Answer, Decision, Group, Item, Project
 from preferences import contract
 from preferences.contract import Demonstration, Pair, PreferencesFolder, Ranking, Tie
 from preferences.errors import BadInput
+from preferences.stats.consensus import Said
 
 
 class Part(NamedTuple):
@@ -34,7 +36,7 @@ class Part(NamedTuple):
     project: Project
     items: list[tuple[Item, Place]]
     answers: dict[int, list[GivenAnswer]]  # by item id
-    trust: dict[str, float]  # the reliability of each pseudonym
+    consensus: Consensus
     decisions: dict[int, Decision]  # that stand, by item id
     left_out: int = 0
     held_back: int = 0
@@ -115,8 +117,6 @@ def _near(session: Session, projects: Sequence[Project]) -> dict[str, set[str]]:
 
 def _part(session: Session, project: Project, splits: dict[int, str]) -> Part:
     """A project's items that have answers and whose group (an id) has one of the `splits`."""
-    from preferences.stats.reliability import reliability  # half a second of scipy, which an import can do without
-
     answers = counted_answers(session, project.id)
     query = select(Item, Group.name).join(Group).where(Item.project_id == project.id).order_by(Item.id)
     items = [
@@ -124,8 +124,12 @@ def _part(session: Session, project: Project, splits: dict[int, str]) -> Part:
         for item, group in session.execute(query)
         if item.id in answers and item.group_id in splits
     ]
-    ranks = [{one.member.pseudonym: one.answer.ranks for one in answers[item.id]} for item, _ in items]
-    return Part(project, items, answers, reliability(ranks), decisions(session, project.id))
+    said = {
+        item: [Said(one.member.pseudonym, one.answer.ranks, one.answer.strength) for one in given]
+        for item, given in answers.items()
+    }
+    together = consensus_of(session, project.id, said)
+    return Part(project, items, answers, together, decisions(session, project.id))
 
 
 def _folder(session: Session, parts: list[Part]) -> PreferencesFolder:
@@ -137,17 +141,18 @@ def _folder(session: Session, parts: list[Part]) -> PreferencesFolder:
     rankings: list[Ranking] = []
     demonstrations: list[Demonstration] = []
     for part in parts:
-        prefix = _prefix(part.project) if len(parts) > 1 else ""
+        prefix, trust = _prefix(part.project) if len(parts) > 1 else "", _trust(part)
         for item, place in part.items:
             given, decision = part.answers[item.id], part.decisions.get(item.id)
+            together = part.consensus.items[item.id]
             ranking = ranking_row(
-                item, place, given, part.trust, decision, project=part.project.name, ranking=prefix + item.key
+                item, place, given, together, decision, project=part.project.name, ranking=prefix + item.key
             )
             rankings.append(ranking)
-            ranked = list(pair_rows(ranking, decision))
+            ranked = list(pair_rows(ranking, together, decision))
             pairs[ranking.split] += [pair for pair in ranked if pair.preference > 0.5]
             ties += [Tie(**dict(pair), split=ranking.split) for pair in ranked if pair.preference == 0.5]
-            pairs[ranking.split] += edited_rows(ranking, part.trust, part.project.mask)
+            pairs[ranking.split] += edited_rows(ranking, trust, part.project.mask)
             demonstrations += demonstration_rows(ranking, part.project.mask)
     return PreferencesFolder(pairs, ties, rankings, demonstrations, _manifest(session, parts, shares))
 
@@ -212,14 +217,22 @@ def _manifest(session: Session, parts: Sequence[Part], shares: dict[str, float])
         "overlap": overlaps.pop() if len(overlaps) == 1 else None,
         "groups": dict(sorted(Counter(split for _, split in groups if split).items())),
         "shares_asked": shares,
-        "raters": {name: trust for part in parts for name, trust in sorted(part.trust.items())},
+        "raters": {name: trust for part in parts for name, trust in sorted(_trust(part).items())},
         "projects": [_facts(session, part) for part in parts],
         "agreement": agreement([[answer.ranks for answer in answers] for answers in given]),
     }
 
 
+def _trust(part: Part) -> dict[str, float]:
+    """The reliability of each pseudonym that the part has answers of."""
+    named = {one.member.pseudonym for item, _ in part.items for one in part.answers[item.id]}
+    raters = part.consensus.fit.raters
+    return {name: round(raters[name].reliability, PLACES) for name in named}
+
+
 def _facts(session: Session, part: Part) -> dict[str, Any]:
     """What the manifest says of one project; answers under no guideline were imported, or there was none to read."""
+    found = part.consensus.fit.parameters
     versions = Counter(one.answer.guideline for item, _ in part.items for one in part.answers[item.id])
     return {
         "project": part.project.name,
@@ -236,4 +249,10 @@ def _facts(session: Session, part: Part) -> dict[str, Any]:
         "held_back": part.held_back,
         "overlap": part.project.overlap,
         "shares_asked": {"validation": part.project.validation, "test": part.project.test},
+        "consensus": {
+            "spread": round(found.spread, PLACES),
+            "reliability": round(found.reliability, PLACES),
+            "ties": round(found.ties, PLACES),
+            "strong": [round(share, PLACES) for share in found.strong],
+        },
     }

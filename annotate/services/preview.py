@@ -9,13 +9,15 @@ from annotate.services.export import would_export
 from annotate.store.tables import Answer, Group, Item, Project, Slot
 from preferences.contract import PreferencesFolder, Ranking
 
+COIN = 0.2  # a reliability below which what somebody says is little more than a coin's
+
 
 class Preview(NamedTuple):
     """`folder` is None where nothing is answered yet. The numbers count items, but for `unsettled` and `weightless`.
 
     `waiting`: without an answer; `short`: with fewer answers than they ask for; `divided`: where answers differ so
     evenly that no single response is best, and nobody has decided; `unsettled`: groups whose split this export would
-    choose; `weightless`: raters whose answers would weigh nothing; `held_back`: that stay out until they are decided.
+    choose; `weightless`: raters whose answers weigh hardly anything; `held_back`: that stay out until they are decided.
     """
 
     folder: PreferencesFolder | None
@@ -39,7 +41,7 @@ def preview(session: Session, project: Project) -> Preview:
         short=counts[1],
         divided=sum(map(_divided, rankings)),
         unsettled=counts[2],
-        weightless=sum(weight == 0 for weight in trust),
+        weightless=sum(reliability < COIN for reliability in trust),
         held_back=folder.manifest["held_back"] if folder else 0,
     )
 

@@ -1,35 +1,38 @@
 """What the answers to one item are as rows of a preferences folder: a ranking, its pairs, its demonstrations.
 
-Where somebody decided about the item, the decision speaks for all: its ranks are the consensus, its pairs are certain,
-and they are trusted fully. The answers are listed all the same.
+What the answers say together is an ItemFit of preferences/stats/consensus.py, rounded to six places. Where somebody
+decided about the item, the decision speaks for all: its ranks are the consensus, its pairs are certain, and they are
+trusted fully. The answers are listed all the same.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from annotate.services.answers import ALL_BAD, GivenAnswer
-from annotate.services.consensus import consensus_ranks, pair_strength, share
+from annotate.services.consensus import is_tie, pair_strength, plain_ranks
 from annotate.services.masks import restore_names
 from annotate.services.splits import Place
 from annotate.store.tables import Decision, Item
 from preferences import contract
 from preferences.contract import Demonstration, ExportedAnswer, Message, Models, Pair, Ranking, Span
 from preferences.files import sha256_json
+from preferences.stats.consensus import ItemFit
+
+PLACES = 6  # of exported numbers
 
 
 def ranking_row(
     item: Item,
     place: Place,
     given: Sequence[GivenAnswer],
-    trust: Mapping[str, float],
+    together: ItemFit,
     decision: Decision | None,
     *,
     project: str,
     ranking: str,
 ) -> Ranking:
-    """The whole ranking, under the id `ranking`; `trust` is {pseudonym: reliability}."""
+    """The whole ranking, under the id `ranking`."""
     models = [response["model"] for response in item.responses]
-    ranks = [decision.ranks] if decision else [one.answer.ranks for one in given]
     return Ranking.model_validate(
         {
             "ranking": ranking,
@@ -39,9 +42,9 @@ def ranking_row(
             "prompt": item.prompt,
             "responses": [response["messages"] for response in item.responses],
             "models": models if any(models) else None,
-            "ranks": consensus_ranks(ranks),
+            "ranks": plain_ranks(decision.ranks) if decision else together.ranks,
             "decided": decision is not None,
-            "weight": 1.0 if decision else sum(trust[one.member.pseudonym] for one in given) / len(given),
+            "weight": 1.0 if decision else round(together.weight, PLACES),
             "tags": item.tags,
             "answers": [_answer(one) for one in given],
         }
@@ -64,14 +67,16 @@ def _answer(given: GivenAnswer) -> ExportedAnswer:
     )
 
 
-def pair_rows(ranking: Ranking, decision: Decision | None) -> Iterator[Pair]:
+def pair_rows(ranking: Ranking, together: ItemFit, decision: Decision | None) -> Iterator[Pair]:
     """One row for each two responses of a ranking; chosen is the better one, or in a tie the smaller content hash."""
     said = [(answer.ranks, answer.strength) for answer in ranking.answers]
     if decision:
         said = [(decision.ranks, decision.strength)]
-    ranks = [one for one, _ in said]
     for i, j in combinations(range(len(ranking.responses)), 2):
-        preference = share(ranks, i, j)
+        if decision:
+            preference = (1 + (decision.ranks[i] < decision.ranks[j]) - (decision.ranks[i] > decision.ranks[j])) / 2
+        else:
+            preference = 0.5 if is_tie(together, i, j) else round(float(together.preference[i, j]), PLACES)
         one, two = ranking.responses[i], ranking.responses[j]
         flip = preference < 0.5 or (preference == 0.5 and _content(two) < _content(one))
         chosen, rejected = (j, i) if flip else (i, j)
@@ -80,7 +85,7 @@ def pair_rows(ranking: Ranking, decision: Decision | None) -> Iterator[Pair]:
             prompt=ranking.prompt,
             chosen=ranking.responses[chosen],
             rejected=ranking.responses[rejected],
-            preference=float(max(preference, 1 - preference)),
+            preference=round(max(preference, 1 - preference), PLACES),
             strength=pair_strength(said, i, j),
             weight=ranking.weight,
             ranking=ranking.ranking,

@@ -54,7 +54,8 @@ def test_the_loop_without_a_browser(project: Annotate) -> None:
     answers = [{"rater": "w1", "ranks": [1, 2], "strength": -2}, {"rater": "w2", "ranks": [1, 2], "strength": -1}]
     project.write("items.jsonl", {**PAIR, "answers": answers}, FOUR)
     assert project.json("import", "p", "items.jsonl") == {
-        "format": 1, "project": "p", "items": 2, "answers": 2, "raters": 2, "unchanged": 0, "kept_apart": 0,
+        "format": 1, "project": "p", "items": 2, "answers": 2, "raters": 2, "unchanged": 0, "near": 0,
+        "kept_apart": 0,
     }  # fmt: skip
     again = project.json("import", "p", "items.jsonl")
     assert (again["items"], again["answers"], again["unchanged"]) == (0, 0, 2)
@@ -66,7 +67,7 @@ def test_the_loop_without_a_browser(project: Annotate) -> None:
     assert project.json("export", "p", "out")["counts"]["train"] == 1
     (row,) = project.rows("out/train.jsonl")
     assert row["chosen"] == [{"role": "assistant", "content": "It is 4."}]
-    assert (row["preference"], row["strength"]) == (1.0, 1.5)
+    assert 0.8 < row["preference"] < 1 and row["strength"] == 1.5
 
 
 def test_an_environment_variable_names_the_database(annotate: Annotate) -> None:

@@ -47,6 +47,7 @@ RICH = {
             "submitted_at": "2026-11-21T10:00:00Z",
         },
         {"rater": RATERS[1], "ranks": [1, 1, 2], "strength": 0},
+        {"rater": RATERS[2], "ranks": [2, 1, 3], "strength": 1},
     ],
 }
 
@@ -74,13 +75,18 @@ def text(messages: list[dict[str, str]]) -> str:
 def test_pairs_of_a_ranking(rich: Annotate) -> None:
     ranked = [row for row in all_pairs(rich) if row["source"] == "ranked"]
     rows = {(text(row["chosen"]), text(row["rejected"])): row for row in ranked}
-    # Ranks [2, 1, 3] and [1, 1, 2]: 1 over 0 by (1 + ½) / 2, 0 over 2 and 1 over 2 by both.
+    # Ranks [2, 1, 3] twice and [1, 1, 2]: 1 over 0 by two and a tie, 0 over 2 and 1 over 2 by all.
     assert set(rows) == {("Me.", "Knock knock."), ("Knock knock.", "No."), ("Me.", "No.")}
-    best = rows["Me.", "Knock knock."]
-    assert best["preference"] == 0.75
-    assert best["strength"] == (2 + 0) / 2  # best over second of the one answer, the tie of the other
-    assert rows["Me.", "No."]["strength"] is None
-    assert rows["Me.", "No."]["preference"] == 1.0
+    best, next_best, widest = (
+        rows[pair] for pair in (("Me.", "Knock knock."), ("Knock knock.", "No."), ("Me.", "No."))
+    )
+    assert 0.5 < best["preference"] < next_best["preference"] < widest["preference"] < 1
+    assert best["strength"] == (2 + 0 + 1) / 3  # best over second of two answers, the tie of the other
+    assert widest["strength"] is None
+    assert {row["weight"] for row in rows.values()} == {rich.rows("out/rankings.jsonl")[0]["weight"]}
+    assert 0 < best["weight"] < 1 and all(
+        number == round(number, 6) for row in rows.values() for number in (row["preference"], row["weight"])
+    )
     assert best["models"] == {"chosen": None, "rejected": "model-a"} and rows["Me.", "No."]["models"] is None
     assert (best["ranking"], best["group"], best["tags"]) == ("17", "jokes", ["humour", "en"])
     assert best["prompt"] == RICH["prompt"]
@@ -92,7 +98,9 @@ def test_a_rewritten_response_beats_its_original(rich: Annotate) -> None:
     assert [message["content"] for message in row["rejected"]] == ["Which kind?", "Short.", "Me."]
     assert (row["preference"], row["strength"], row["models"], row["ranking"]) == (1.0, None, None, "17")
     person = next(one for one in rich.json("report", "p")["people"] if one["rater"] == RATERS[0])
-    assert (row["raters"], row["weight"]) == ([person["pseudonym"]], person["reliability"])
+    trust = check_preferences(rich.folder / "out")["raters"]
+    assert (row["raters"], row["weight"]) == ([person["pseudonym"]], trust[person["pseudonym"]])
+    assert set(trust) == {one["pseudonym"] for one in rich.json("report", "p")["people"] if one["answers"]}
 
 
 def test_ties_rankings_and_demonstrations(rich: Annotate) -> None:
@@ -114,7 +122,7 @@ def test_an_export_names_nobody(rich: Annotate) -> None:
     for name in (*RATERS, "secret-login", "Secret Name", "The second is funny."):
         assert name not in written
     pseudonyms = {person["rater"]: person["pseudonym"] for person in rich.json("report", "p")["people"]}
-    assert pseudonyms[RATERS[0]] in written and len(set(pseudonyms.values())) == 3
+    assert pseudonyms[RATERS[0]] in written and len(set(pseudonyms.values())) == 4
 
 
 def test_exporting_again_gives_the_same_bytes(rich: Annotate) -> None:
