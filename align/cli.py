@@ -99,9 +99,11 @@ def sft(recipe: dict[str, Any], where: str, **options: Any) -> None:
 
 @recipe_verb("reward", "Train a reward model on preference pairs.")
 def reward(recipe: dict[str, Any], where: str, **options: Any) -> None:
+    from align.evaluate.inspect import report_after_training
     from align.train.reward import run_reward
 
     run_reward(recipe, where, **options)
+    report_after_training(recipe["output_dir"])
 
 
 @recipe_verb("dpo", "Align a model with preference pairs by DPO.")
@@ -148,6 +150,30 @@ def evaluate(recipe: dict[str, Any], where: str, **options: Any) -> None:
     report = write_report(run.folder, metrics, samples)
     run.finish()
     print(report)
+
+
+@align.command()
+@click.argument("run", metavar="RUN")
+@click.argument("data", metavar="[DATA]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print what reward.json says, too.")
+def inspect(run: str, data: str | None, as_json: bool) -> None:
+    """Say what a reward RUN is worth on held-out pairs: reward.html and reward.json in its folder.
+
+    DATA is a preferences folder, a JSON-lines file of pairs, or a hub data set; without it, the test split of the data
+    that the run was trained on, else their validation split.
+    """
+    from align.run.progress import quiet_libraries
+
+    quiet_libraries()
+    from align.evaluate.inspect import report_on
+
+    page, report = report_on(run, data)
+    if as_json:
+        import json
+
+        print(json.dumps(report, indent=2, sort_keys=True))
+    else:
+        print(page)
 
 
 @align.command("audit")
