@@ -99,8 +99,8 @@ def _pairs(job: Job, split: str, why_trl: str | None) -> "Dataset":
                 folder = is_preferences_folder(Path(name).expanduser())
                 certain = f"make them so: `align convert {name} certain --to trl`, and dataset_name: certain"
                 raise BadInput(
-                    f"{name}, row {number}: preference {preference:g} and weight {weight:g}, and `{why_trl}` takes every"
-                    " row for certain; use loss_type sigmoid, ipo or hinge without it, or "
+                    f"{name}, row {number}: preference {preference:g} and weight {weight:g}, and `{why_trl}` takes"
+                    " every row for certain; use loss_type sigmoid, ipo or hinge without it, or "
                     + (certain if folder else "take the columns `preference` and `weight` out")
                 )
         return pairs
@@ -147,7 +147,7 @@ def _trainer_class(*, ours: bool) -> Any:
     class SoftDPOTrainer(DPOTrainer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.data_collator = _Collator(self.data_collator)
+            self.data_collator: Any = _Collator(self.data_collator)
             self.means = Means()
 
         def compute_loss(

@@ -118,7 +118,8 @@ def _packed_pairs(job: Job, split: str, batch_size: int) -> tuple["Dataset", dic
         preference, weight, strength = said_of(row, f"{name}, row {number}")
         chosen, rejected = (token_ids(job.tokenizer, text) for text in whole_texts(row))
         if job.args.max_length is None or max(len(chosen), len(rejected)) <= job.args.max_length:
-            rows.append(PairRow(chosen, rejected, preference, weight, loss.strength_margin * strength))
+            margin = _margin(row, loss.strength_margin * strength, f"{name}, row {number}")
+            rows.append(PairRow(chosen, rejected, preference, weight, margin))
     weights = mean_one([row.weight for row in rows], name)
     rows = [row._replace(weight=weight) for row, weight in zip(rows, weights, strict=True)]
     packs = _as_dataset(as_columns(pack_pairs(rows, 2 * batch_size, job.args.seed)))
@@ -127,6 +128,16 @@ def _packed_pairs(job: Job, split: str, batch_size: int) -> tuple["Dataset", dic
         f"{len(rows)} pairs, {ties} of them ties, over {sum(map(len, packs['texts']))} responses, in {len(packs)} packs"
     )
     return packs, {"pairs": len(pairs), "pairs_dropped": dropped, "ties": ties}
+
+
+def _margin(row: dict[str, Any], of_strength: float, where: str) -> float:
+    """TRL's own column `margin`, where the data has it, or what the strength asks for."""
+    margin = row.get("margin")
+    if margin is None:
+        return of_strength
+    if isinstance(margin, bool) or not isinstance(margin, int | float):
+        raise BadInput(f"{where}: margin {margin!r}: it is a number; mend it, or take the column out")
+    return float(margin)
 
 
 def _packed_rankings(job: Job, split: str, batch_size: int) -> tuple["Dataset", dict[str, int]]:

@@ -180,8 +180,11 @@ def test_ties_of_a_folder_train_and_count_as_nobodys(tiny: Path, preferences: Pa
     assert {"rewards/accuracies", "rewards/margins", "rewards/chosen", "logps/rejected", "entropy"} <= row.keys()
     said = refused("dpo", recipe, "--output_dir", tmp_path / "hard", "--loss_type", "apo_zero")
     assert "row 1: preference 0.9" in said
-    assert "loss_type: apo_zero" in said
+    assert f"`align convert {preferences} certain --to trl`" in said
     assert not (tmp_path / "hard").exists()
+    done("convert", preferences, tmp_path / "certain", "--to", "trl")
+    hard = ("--loss_type", "apo_zero", "--dataset_name", tmp_path / "certain")
+    done("dpo", recipe, "--output_dir", tmp_path / "hard", *hard)
 
 
 def test_trls_other_losses_pass_through(make: Callable[..., Any]) -> None:

@@ -18,6 +18,7 @@ from tests.align.conftest import done, pair, refused, write_recipe, write_rows
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(ROOT.glob("recipes/*/*/*.yaml"))
+PLANNED = ("ppo", "sft", "reward", "dpo", "kto")
 MAKERS = {
     "llama": lambda: _config("LlamaConfig", tie_word_embeddings=True),
     "qwen3": lambda: _config("Qwen3Config", head_dim=16),
@@ -221,7 +222,7 @@ def planned(*words: Any) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-@pytest.mark.parametrize("path", [path for path in RECIPES if path.parent.name in ("ppo", "sft", "reward", "dpo", "kto")],
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.parent.name in PLANNED],
                          ids=lambda path: "-".join(path.parts[-3:]))  # fmt: skip
 def test_recipes_are_planned_without_loading(path: Path, device: str, tiny: Path) -> None:
     fits = ["--response_length", "16"] if path.parent.name == "ppo" else []

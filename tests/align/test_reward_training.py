@@ -47,11 +47,14 @@ def scores_of(trainer: Any, texts: list[list[int]]) -> np.ndarray[Any, Any]:
         return np.array([trainer.model(input_ids=torch.tensor([text])).logits.item() for text in texts])
 
 
-def test_a_pack_of_certain_pairs_is_trls_batch(tiny: Path, tmp_path: Path) -> None:
-    """Loss and gradients, with reward centring; three of TRL's pairs are four responses here."""
+@pytest.mark.parametrize("margins", [False, True])
+def test_a_pack_of_certain_pairs_is_trls_batch(margins: bool, tiny: Path, tmp_path: Path) -> None:
+    """Loss and gradients, with centring, and with TRL's column `margin`; three of its pairs are four responses here."""
     from trl import RewardConfig, RewardTrainer
 
     rows = [pair("Say x.", TEXTS[0], TEXTS[1]), pair("Say x.", TEXTS[0], TEXTS[2]), pair("Say x.", TEXTS[3], TEXTS[1])]
+    if margins:
+        rows = [{**row, "margin": margin} for row, margin in zip(rows, (0.0, 1.5, -0.5), strict=True)]
     data = write_rows(tmp_path / "rows.jsonl", rows)
     keys = {"center_rewards_coefficient": 0.3, "per_device_train_batch_size": 3}
     ours = trainer_of(tmp_path, tiny, data, **keys)
@@ -232,6 +235,11 @@ def test_rankings_that_do_not_fit(ranked: Callable[..., Path], recipe: Callable[
 )
 def test_keys_that_are_wrong(keys: dict[str, Any], said: str, recipe: Callable[..., Path]) -> None:
     assert said in refused("reward", recipe(**keys))
+
+
+def test_a_margin_that_is_wrong(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", [{**pair("Say x.", TEXTS[0], TEXTS[1]), "margin": "much"}])
+    assert "row 1: margin 'much': it is a number" in refused("reward", recipe(dataset_name=str(data)))
 
 
 def test_the_reliability_of_raters_comes_along(ranked: Callable[..., Path]) -> None:
