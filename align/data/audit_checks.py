@@ -77,7 +77,11 @@ def duplicates(found: Rows) -> Check:
 def near_duplicates(found: Rows) -> Check:
     copies = found.copies
     exact = {row for row, _ in _repeated(found, copies.prompt, copies.chosen, copies.rejected)}
-    again = [pair for pair in _repeated(found, copies.prompt_family, copies.family) if pair[0] not in exact]
+    again = [
+        pair
+        for pair in _repeated(found, copies.prompt_family, copies.chosen_family, copies.rejected_family)
+        if pair[0] not in exact
+    ]
     count = len(again)
     says = (
         f"{of(count, found.trains, 'rows')} are nearly the same as an earlier one."

@@ -27,8 +27,8 @@ class Copies:
     """The rows by numbers that stand for their normalised texts: equal numbers are equal texts. All arrays (rows,).
 
     `prompt` stands for the row's responses where the data has no prompts; `chosen` and `rejected` are -1 where
-    there is none. `prompt_family` is the smallest number of a prompt that hangs together with it through near
-    duplicates, and `family` the same for what the row says beside its prompt.
+    there is none. Of each there is a family: the smallest number of a text that it hangs together with through near
+    duplicates.
     """
 
     places: list[Place]
@@ -39,23 +39,23 @@ class Copies:
     tie: np.ndarray
     near_prompts: list[Near]
     prompt_family: np.ndarray
-    family: np.ndarray
+    chosen_family: np.ndarray
+    rejected_family: np.ndarray
 
 
 def compare(parts: Sequence[Part]) -> Copies:
     """Find out which texts of all rows are the same, or nearly."""
     places = [Place(number, row) for number, part in enumerate(parts) for row in range(len(part.rows))]
     rows: list[Row] = [parts[place.part].rows[place.row] for place in places]
-    prompts, texts, beside = _Numbers(), _Numbers(), _Numbers()
-    chosen, rejected, prompt, said = (np.full(len(rows), -1, dtype=np.int64) for _ in range(4))
+    prompts, texts = _Numbers(), _Numbers()
+    chosen, rejected, prompt = (np.full(len(rows), -1, dtype=np.int64) for _ in range(3))
     for number, row in enumerate(rows):
         one, other = (None if text is None else normalised(text) for text in (row.chosen, row.rejected))
-        whole = "\n".join(text for text in (one, other) if text is not None)
         chosen[number] = -1 if one is None else texts.of(one)
         rejected[number] = -1 if other is None else texts.of(other)
-        prompt[number] = prompts.of(normalised(row.prompt) or whole)
-        said[number] = beside.of(whole)
+        prompt[number] = prompts.of(normalised(row.prompt) or "\n".join(sorted(text for text in (one, other) if text)))
     near_prompts = near(list(prompts.known))
+    family = np.array([*groups(len(texts.known), near(list(texts.known))), -1], dtype=np.int64)
     return Copies(
         places=places,
         held_out=np.array([parts[place.part].held_out for place in places], dtype=bool),
@@ -65,7 +65,8 @@ def compare(parts: Sequence[Part]) -> Copies:
         tie=np.array([row.preference == 0.5 for row in rows], dtype=bool),
         near_prompts=near_prompts,
         prompt_family=np.array(groups(len(prompts.known), near_prompts), dtype=np.int64)[prompt],
-        family=np.array(groups(len(beside.known), near(list(beside.known))), dtype=np.int64)[said],
+        chosen_family=family[chosen],
+        rejected_family=family[rejected],
     )
 
 

@@ -1,0 +1,337 @@
+"""The audit: each check on data made for it, its verdict and places; what is fine is left alone."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from align.data.audit import audit, check_names, refusal, summary
+from align.data.audit_rows import read_data
+from align.data.audit_verdicts import LIMITS
+from preferences.errors import BadInput
+from tests.align.conftest import write_rows
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+WORDS = [
+    "river", "comet", "stone", "window", "garden", "engine", "paper", "winter", "music", "bridge", "letter", "market",
+    "silver", "forest", "kitchen", "island", "doctor", "summer", "coffee", "planet", "bottle", "castle", "dragon",
+    "flower", "guitar", "hammer", "jacket", "lemon", "mirror", "needle", "orange", "pencil",
+]  # fmt: skip
+
+
+def sentence(chance: random.Random, words: int = 12) -> str:
+    return " ".join(chance.choices(WORDS, k=words)).capitalize() + "."
+
+
+def pairs(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Pairs in which there is nothing to find: the longer response wins half of the time."""
+    chance = random.Random(seed)
+    rows = []
+    for number in range(count):
+        ends = [sentence(chance, 14), sentence(chance, 18)]
+        rows.append(
+            {
+                "prompt": f"Tell me about {sentence(chance, 8)}",
+                "chosen": ends[number % 2],
+                "rejected": ends[1 - number % 2],
+            }
+        )
+    return rows
+
+
+def found(tmp_path: Path, rows: list[dict[str, Any]], *held_out: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """The audit of these rows, its checks by name."""
+    data = read_data(str(write_rows(tmp_path / "train.jsonl", rows)))
+    others = [read_data(str(write_rows(tmp_path / f"eval{n}.jsonl", some))) for n, some in enumerate(held_out)]
+    result = audit(data, others, **more)
+    json.dumps(result, allow_nan=False)
+    return {**result, "by": {check["check"]: check for check in result["checks"]}}
+
+
+def test_nothing_is_found_where_nothing_is(tmp_path):
+    result = found(tmp_path, pairs(300), pairs(50, seed=1))
+    assert {
+        check["check"]: check["verdict"] for check in result["checks"] if check["verdict"] in ("warn", "stop")
+    } == {}
+    assert result["verdict"] == "ok" and refusal(result, "") is None
+    assert set(result["by"]) == set(LIMITS)
+    assert result["rows"] == [
+        {"part": "train", "held_out": False, "rows": 300},
+        {"part": str(tmp_path / "eval0.jsonl"), "held_out": True, "rows": 50},
+    ]
+
+
+# --- copies -----------------------------------------------------------------------------------------------------
+
+
+def test_copies_and_near_copies(tmp_path):
+    rows = pairs(50)
+    rows.append({**rows[3], "chosen": rows[3]["chosen"].upper() + "  "})
+    rows.append({**rows[4], "chosen": rows[4]["chosen"] + " Yes."})
+    by = found(tmp_path, rows)["by"]
+    assert by["duplicates"]["count"] == 1 and by["near_duplicates"]["count"] == 1
+    assert by["duplicates"]["number"] == pytest.approx(1 / 52, abs=1e-6) and by["duplicates"]["verdict"] == "warn"
+    assert by["duplicates"]["examples"][0]["where"] == ["train.jsonl, line 51", "train.jsonl, line 4"]
+    assert by["near_duplicates"]["examples"][0]["where"] == ["train.jsonl, line 52", "train.jsonl, line 5"]
+    assert by["contradictions"]["count"] == 0
+
+
+def test_pairs_of_one_prompt_are_no_copies(tmp_path):
+    rows = pairs(40)
+    for row in rows:
+        row["prompt"] = "Which of these two is the better one?"
+    by = found(tmp_path, rows)["by"]
+    assert by["duplicates"]["count"] == 0 and by["near_duplicates"]["count"] == 0
+
+
+@pytest.mark.parametrize(
+    ("leaking", "verdict"), [([], "ok"), (range(1), "warn"), (range(3), "stop"), (range(200), "stop")]
+)
+def test_leakage_by_how_much_of_what_is_held_out(tmp_path, leaking, verdict):
+    rows, held_out = pairs(300), pairs(200, seed=1)
+    for number in leaking:
+        held_out[number]["prompt"] = "  " + rows[7 + number]["prompt"].upper()
+    check = found(tmp_path, rows, held_out)["by"]["leakage"]
+    assert check["verdict"] == verdict and check["count"] == len(leaking)
+    if leaking:
+        assert check["examples"][0]["where"] == ["eval0.jsonl, line 1", "train.jsonl, line 8"]
+
+
+def test_a_small_set_that_leaks_is_not_hidden_by_a_large_one(tmp_path):
+    rows = pairs(100)
+    result = found(tmp_path, rows, pairs(900, seed=1), [{"prompt": rows[0]["prompt"] + " please"}])
+    check = result["by"]["leakage"]
+    assert check["number"] == 1.0 and check["verdict"] == "stop" and check["facts"]["near"] == 1
+    sentence = refusal(result, "`allow: [CHECK]`")
+    assert "leakage" in sentence and "eval1.jsonl, line 1 and train.jsonl, line 1" in sentence
+    assert sentence.endswith("`allow: [leakage]`")
+    allowed = found(tmp_path, rows, [{"prompt": rows[0]["prompt"]}], allow=["leakage"])
+    assert allowed["by"]["leakage"]["verdict"] == "warn" and allowed["allowed"] == ["leakage"]
+    assert refusal(allowed, "") is None
+
+
+def test_other_numbers_are_other_prompts(tmp_path):
+    rows = [{**row, "prompt": f"Work out how much {n} plus {n + 1} is."} for n, row in enumerate(pairs(50))]
+    held_out = [{"prompt": f"Work out how much {n} plus {n + 1} is."} for n in range(60, 90)]
+    by = found(tmp_path, rows, held_out)["by"]
+    assert by["leakage"]["count"] == 0
+
+
+def test_groups_that_the_data_names_stay_together(tmp_path):
+    rows = [{**row, "group": f"doc-{n}"} for n, row in enumerate(pairs(50))]
+    held_out = [{**row, "group": f"doc-{n}"} for n, row in enumerate(pairs(100, seed=1), start=49)]
+    check = found(tmp_path, rows, held_out)["by"]["leakage"]
+    assert check["facts"]["group"] == 1 and check["examples"][0]["where"] == [
+        "eval0.jsonl, line 1",
+        "train.jsonl, line 50",
+    ]
+
+
+def test_degenerate_rows(tmp_path):
+    rows = pairs(100)
+    rows[6]["rejected"] = rows[6]["chosen"].lower()
+    by = found(tmp_path, rows)["by"]
+    assert by["degenerate"]["count"] == 1 and by["degenerate"]["verdict"] == "warn"
+    for row in rows[10:16]:
+        row["rejected"] = row["chosen"]
+    result = found(tmp_path, rows)
+    assert result["by"]["degenerate"]["verdict"] == "stop" and "degenerate" in refusal(result, "")
+
+
+def test_ties_of_equal_texts_are_not_degenerate(tmp_path):
+    rows = [{**row, "preference": 1.0} for row in pairs(40)]
+    rows += [{**row, "rejected": row["chosen"], "preference": 0.5} for row in pairs(40, seed=3)]
+    assert found(tmp_path, rows)["by"]["degenerate"]["count"] == 0
+
+
+def test_contradictions(tmp_path):
+    rows = pairs(100)
+    turned = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows[:2]]
+    other_prompt = {**turned[0], "prompt": "Something else altogether, and nothing like it."}
+    check = found(tmp_path, [*rows, *turned[:1], other_prompt])["by"]["contradictions"]
+    assert check["count"] == 2 and check["verdict"] == "warn"
+    assert check["examples"][0]["where"] == ["train.jsonl, line 101", "train.jsonl, line 1"]
+    mass = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows[:20]]
+    assert found(tmp_path, [*rows, *mass])["by"]["contradictions"]["verdict"] == "stop"
+
+
+def test_cycles_by_kendalls_count(tmp_path):
+    def rows(orders: str) -> list[dict[str, Any]]:
+        return [{"prompt": "Which one?", "chosen": f"{a} {a}", "rejected": f"{b} {b}"} for a, b in orders.split()]
+
+    # of the four triples of a tournament of four with a > b > c > a, and d below all, one is cyclic
+    check = found(tmp_path, rows("ab bc ca ad bd cd"))["by"]["cycles"]
+    assert check["number"] == pytest.approx(0.25) and check["count"] == 1 and check["verdict"] == "ok"  # four are few
+    assert sorted(check["examples"][0]["where"]) == [f"train.jsonl, line {n}" for n in (1, 2, 3)]
+    assert found(tmp_path, rows("ab bc ac ad bd cd"))["by"]["cycles"]["number"] == 0
+    assert found(tmp_path, rows("ab bc cd da"))["by"]["cycles"]["verdict"] == "skipped"  # no triple is complete
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(3, 7), st.randoms(use_true_random=False))
+def test_cycles_against_brute_force(size, chance):
+    from itertools import combinations
+
+    from align.data.audit_copies import compare, cycles
+    from align.data.audit_rows import Part, _rows
+
+    beats = {
+        (a, b) if chance.random() < 0.5 else (b, a) for a, b in combinations(range(size), 2) if chance.random() < 0.8
+    }
+    rows = [{"prompt": "p", "chosen": "x" * (a + 1), "rejected": "x" * (b + 1)} for a, b in beats]
+    triples = cycles(compare([Part("train", "", False, _rows(enumerate(rows, start=1), "pairs"))]))
+    complete = cyclic = 0
+    for some in combinations(range(size), 3):
+        inside = [pair for pair in beats if set(pair) <= set(some)]
+        complete += len(inside) == 3
+        cyclic += len(inside) == 3 and len({winner for winner, _ in inside}) == 3
+    assert (triples.complete, triples.cyclic) == (complete, cyclic)
+
+
+# --- texts ------------------------------------------------------------------------------------------------------
+
+
+def test_empty_responses(tmp_path):
+    rows = pairs(200)
+    rows[4]["chosen"], rows[5]["rejected"] = " \n", ""
+    check = found(tmp_path, rows)["by"]["empty"]
+    assert check["count"] == 1 and check["facts"]["rejected"] == 1 and check["verdict"] == "warn"
+    rows[9]["chosen"] = rows[11]["chosen"] = ""
+    assert found(tmp_path, rows)["by"]["empty"]["verdict"] == "stop"
+
+
+def test_hh_strings_lose_their_common_dialogue(tmp_path):
+    rows = [
+        {
+            "chosen": f"\n\nHuman: {row['prompt']}\n\nAssistant: {row['chosen']}",
+            "rejected": f"\n\nHuman: {row['prompt']}\n\nAssistant: {row['rejected']}",
+        }
+        for row in pairs(60)
+    ]
+    (part,) = read_data(str(write_rows(tmp_path / "hh.jsonl", rows))).parts
+    assert part.rows[0].prompt.startswith("Human: Tell me about") and part.rows[0].prompt.endswith("Assistant:")
+    assert part.rows[0].chosen.strip() == pairs(60)[0]["chosen"]
+    assert found(tmp_path, rows, pairs(3, seed=9))["by"]["leakage"]["count"] == 0
+
+
+def test_languages_of_question_and_answer(tmp_path):
+    german = "Ein Komet ist ein kleiner Himmelskörper, der in der Nähe der Sonne eine Koma und einen Schweif bildet."
+    rows = [
+        {**row, "prompt": "Was ist ein Komet, und woraus besteht er eigentlich? " + "Bitte erkläre es."}
+        for row in pairs(60)
+    ]
+    answers = [
+        {**row, "chosen": german if n % 2 else "A comet is a small icy body that shines when it passes the Sun."}
+        for n, row in enumerate(rows)
+    ]
+    check = found(tmp_path, answers)["by"]["languages"]
+    assert check["verdict"] == "warn" and check["count"] == 30
+    assert check["examples"][0]["note"] == "asked in de, answered in en"
+    assert set(check["facts"]["languages"]) == {"de", "en"}
+
+
+def test_too_long_rows(tmp_path, tiny):
+    from align.models.load import find_model, load_tokenizer
+
+    tokenizer = load_tokenizer(find_model(str(tiny)))
+    rows = pairs(60)
+    check = found(tmp_path, rows, tokenizer=tokenizer, limit=20)["by"]["lengths"]
+    assert check["verdict"] == "stop" and check["number"] == 1.0
+    check = found(tmp_path, rows, tokenizer=tokenizer, limit=4000)["by"]["lengths"]
+    assert check["verdict"] == "ok" and check["count"] == 0 and check["facts"]["tokens_most"] < 4000
+
+
+# --- who wins ---------------------------------------------------------------------------------------------------
+
+
+def test_the_longer_one_wins(tmp_path):
+    rows = pairs(200)
+    for row in rows[:160]:
+        row["chosen"], row["rejected"] = sorted((row["chosen"], row["rejected"]), key=len, reverse=True)
+    check = found(tmp_path, rows)["by"]["length_bias"]
+    assert check["number"] == pytest.approx(0.9) and check["verdict"] == "warn"
+    assert check["interval"] == pytest.approx([0.8507, 0.9343], abs=2e-3)  # Wilson's
+    assert found(tmp_path, rows[:20])["by"]["length_bias"]["verdict"] == "skipped"
+
+
+def test_a_model_that_always_wins(tmp_path):
+    rows = [{**row, "models": {"chosen": "big", "rejected": "small"}} for row in pairs(100)]
+    by = found(tmp_path, rows)["by"]
+    assert by["models"]["verdict"] == "warn" and by["models"]["facts"]["big"] == {"won": 100, "pairs": 100}
+    assert by["synthetic"]["number"] == 1.0 and by["synthetic"]["verdict"] == "ok"
+    rows = [{**row, "models": {"chosen": "ab"[n % 2], "rejected": "ba"[n % 2]}} for n, row in enumerate(pairs(100))]
+    assert found(tmp_path, rows)["by"]["models"]["verdict"] == "ok"
+
+
+def test_rare_tags(tmp_path):
+    rows = [{**row, "tags": ["common"] if n else ["medical"]} for n, row in enumerate(pairs(300))]
+    check = found(tmp_path, rows)["by"]["tags"]
+    assert check["verdict"] == "warn" and "medical (1)" in check["says"]
+    few = [{**row, "tags": ["common"] if n else ["medical"]} for n, row in enumerate(pairs(40))]
+    assert found(tmp_path, few)["by"]["tags"]["verdict"] == "ok"
+
+
+# --- other data, names, places ----------------------------------------------------------------------------------
+
+
+def test_demonstrations_prompts_and_labels(tmp_path):
+    shown = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in pairs(40)]
+    assert found(tmp_path, shown)["kind"] == "demonstrations"
+    asked = found(tmp_path, [{"prompt": row["prompt"]} for row in pairs(40)])
+    assert asked["kind"] == "prompts" and asked["verdict"] == "ok" and "empty" not in asked["by"]
+    labelled = [{**row, "label": n > 0} for n, row in enumerate(shown)]
+    labelled[0]["completion"] = ""  # a bad response that says nothing is no loss
+    assert found(tmp_path, labelled)["by"]["empty"]["count"] == 0
+    messages = [
+        {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["chosen"]}]}
+        for row in pairs(40)
+    ]
+    assert found(tmp_path, messages)["by"]["empty"]["verdict"] == "ok"
+
+
+def test_what_can_not_be_read(tmp_path):
+    with pytest.raises(BadInput, match="no column"):
+        read_data(str(write_rows(tmp_path / "x.jsonl", [{"a": 1}])))
+    with pytest.raises(BadInput, match="line 2: the prompt is empty"):
+        read_data(str(write_rows(tmp_path / "x.jsonl", [{"prompt": "a"}, {"prompt": " "}])))
+    with pytest.raises(ValueError, match="no check 'leek'; the nearest is 'leakage'"):
+        check_names(["leek"], "--allow")
+
+
+def test_the_summary_names_places(tmp_path):
+    rows = pairs(60)
+    text = summary(found(tmp_path, [*rows, rows[0]]))
+    assert "61 train rows of pairs" in text and "train.jsonl, line 61 = train.jsonl, line 1" in text
+
+
+def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
+    from align.data import audit as module
+
+    rows = pairs(60)
+    rows[5]["chosen"] = "I'm sorry, but I can't help with that."
+    alone = found(tmp_path, rows)
+    monkeypatch.setattr(module, "_MANY", 10)
+    monkeypatch.setattr(module, "_CHUNK", 7)
+    assert found(tmp_path, rows) == alone and alone["by"]["refusals"]["count"] == 1
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs shared/data")
+def test_no_false_alarms_on_hh_rlhf(tmp_path):
+    """2,312 real pairs: nothing stops, and the warnings are true ones."""
+    import gzip
+
+    source = SHARED / "hh-rlhf-harmless-base-test" / "harmless-base-test.jsonl.gz"
+    (tmp_path / "hh.jsonl").write_bytes(gzip.decompress(source.read_bytes()))
+    result = audit(read_data(str(tmp_path / "hh.jsonl")))
+    by = {check["check"]: check for check in result["checks"]}
+    assert {name for name, check in by.items() if check["verdict"] in ("warn", "stop")} == {
+        "empty",
+        "personal_data",
+        "slurs",
+    }
+    assert by["empty"]["count"] == 4 and by["identity"]["count"] == 0
+    assert 0.43 < by["length_bias"]["number"] < 0.47  # in harmless-base the shorter one wins a little more often
