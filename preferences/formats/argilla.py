@@ -49,7 +49,7 @@ class _Row(Row):
 
 def read(path: str | Path, lost: Lost) -> Iterator[Item]:
     rows = list(read_rows(path, _Row, lost))
-    ranked = {name for _, row in rows for said in _all(row) for name in _order(said.value) or ()}
+    ranked = {_series(name) for _, row in rows for said in _all(row) for name in _order(said.value) or ()}
     for where, row in rows:
         lost["suggestions", "records have a suggestion, which no person gave, and it is left out"] += bool(
             row.suggestions
@@ -95,10 +95,15 @@ def _order(value: Any) -> list[str] | None:
     return [name for name in names if isinstance(name, str)] if all(isinstance(name, str) for name in names) else None
 
 
+def _series(name: str) -> str:
+    """What fields that are numbered have in common: "response" of "response-2", "answer_" of "answer_b"."""
+    return re.sub(r"(\d+|(?<=[-_ ])[A-Za-z])$", "", name)
+
+
 def _parts(row: _Row, ranked: set[str], where: str) -> tuple[Turns, dict[str, str]]:
-    """The prompt, and the responses by the names of their fields: those that a ranking names, or all other texts."""
+    """The prompt, and the responses by the names of their fields: a series that rankings name, or all other texts."""
     fields = {name: value for name, value in row.fields_.items() if value is not None}
-    rest = [name for name in fields if name not in ranked]
+    rest = [name for name in fields if _series(name) not in ranked]
     prompt = next((name for name in PROMPTS if name in rest), rest[0] if rest else None)
     if prompt is None:
         raise BadInput(f"{where}: fields: none of them is a prompt")
@@ -108,7 +113,7 @@ def _parts(row: _Row, ranked: set[str], where: str) -> tuple[Turns, dict[str, st
     system = fields.get("system", fields.get("system_prompt"))
     if isinstance(system, str) and system and isinstance(turns, list):
         turns = [{"role": "system", "content": system}, *turns]
-    chosen = [name for name in fields if name in ranked] or [
+    chosen = [name for name in fields if _series(name) in ranked] or [
         name for name in fields if name not in (prompt, "system", "system_prompt", "id")
     ]
     for name in chosen:

@@ -70,11 +70,11 @@ def read_values(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _values(path: str | Path, stream: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    number = 0
+    number, begun = 0, False
     while raw := stream.readline(LONGEST_LINE + 1):
         number += 1
         first = raw.removeprefix(b"\xef\xbb\xbf").lstrip()
-        if number == 1 and first[:1] == b"[":
+        if not begun and first[:1] == b"[":
             rest = stream.read(LARGEST_ARRAY + 1 - len(raw))
             if len(raw) + len(rest) > LARGEST_ARRAY:
                 raise BadInput(f"{path}: a JSON array of more than {LARGEST_ARRAY >> 20} MB; write JSON lines instead")
@@ -86,6 +86,7 @@ def _values(path: str | Path, stream: Any) -> Iterator[tuple[str, dict[str, Any]
             raise BadInput(f"{path}, line {number}: longer than {LONGEST_LINE >> 20} MB; write one JSON object a line")
         where = f"{path}, line {number}"
         row = parse_json(raw, where, "write one JSON object a line, or one JSON array", finite=True)
+        begun = begun or bool(first)
         if row is not None:
             yield where, _object(row, where)
 

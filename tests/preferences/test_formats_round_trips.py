@@ -1,7 +1,11 @@
 """What a format can hold comes back equal, format by format, from items that hypothesis makes."""
 
+import json
 import tempfile
+from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from preferences.contract import Item
+from preferences.errors import BadInput
 from preferences.formats import FORMATS, read_format, write_format
 from preferences.formats.records import from_items, ranks_of
 
@@ -278,5 +283,48 @@ def test_pairwise_tasks_of_label_studio_hold_ratings_too() -> None:
     @given(made=answered(asks(), PEOPLE, sizes=(2,), ratings=STEPS, times=True))
     def holds(made: list[dict[str, Any]]) -> None:
         check("label-studio", made, "x.json")
+
+    holds()
+
+
+WRONG = st.sampled_from(
+    [None, True, -1, 10**30, 1e300, "", "x", "\x00", [], {}, [None], [[]], ["x"], [{}], {"": 0}, {"role": 1}, [1, "x"]]
+)
+
+
+def spoil(draw: Any, value: Any) -> Any:
+    """The same JSON with something wrong somewhere in it: another value, a missing key, one thing twice."""
+    if isinstance(value, dict) and value and draw(st.integers(0, 4)):
+        key = draw(st.sampled_from(sorted(value)))
+        if not draw(st.integers(0, 5)):
+            return {other: one for other, one in value.items() if other != key}
+        return {**value, key: spoil(draw, value[key])}
+    if isinstance(value, list) and value and draw(st.integers(0, 4)):
+        place = draw(st.integers(0, len(value) - 1))
+        if not draw(st.integers(0, 5)):
+            return value + value[place:]
+        return [*value[:place], spoil(draw, value[place]), *value[place + 1 :]]
+    return draw(WRONG)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_spoilt_file_is_read_or_refused_in_one_sentence(name: str) -> None:
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(made=HELD[name], data=st.data())
+    def holds(made: list[dict[str, Any]], data: st.DataObject) -> None:
+        items = [Item.model_validate({"id": str(number), **value}) for number, value in enumerate(made)]
+        files = import_module(f"preferences.formats.{FORMATS[name][0]}").write(from_items(items), name, Counter())
+        rows = spoil(data.draw, next(iter(files.values())))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "x.json"
+            path.write_text(json.dumps(rows if isinstance(rows, list) else [rows]))
+            try:
+                back, _ = read_format(path, name)
+            except BadInput as error:
+                assert "\n" not in str(error)
+                assert str(error).startswith(str(path))
+                return
+        with tempfile.TemporaryDirectory() as folder, suppress(BadInput):  # whatever was read can be written again
+            write_format(Path(folder) / "y", name, from_items(back))
 
     holds()
