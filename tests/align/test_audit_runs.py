@@ -1,0 +1,138 @@
+"""The audit where people meet it: the command, the page, and in front of training."""
+
+import json
+from typing import Any
+
+import pytest
+
+from align.data.audit import audit
+from align.data.audit_rows import read_data
+from align.report.audit import write_audit
+from tests.align.conftest import TRAIN, align, done, refused, write_recipe, write_rows
+from tests.align.test_audit import pairs
+from tests.align.test_report import HOSTILE as EVIL
+from tests.align.test_report import Tags
+
+HOSTILE = EVIL.replace("\ud800", "")  # half a character: no file that is read has one
+
+
+def hostile_rows() -> list[dict[str, Any]]:
+    """Rows in which everything stops or warns, and every text is an attack."""
+    rows = [{**row, "tags": ["common"], "models": {"chosen": HOSTILE, "rejected": "b"}} for row in pairs(3001)]
+    for number, row in enumerate(rows[:40]):
+        row["prompt"] = row["chosen"] = f"{HOSTILE} {number}"
+    rows[1] |= {"rejected": rows[1]["chosen"], "tags": [HOSTILE]}
+    rows[2] |= {"chosen": "", "rejected": HOSTILE}
+    rows += [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows[:50]]
+    return rows
+
+
+def test_the_page_shows_hostile_text_as_text(tmp_path):
+    rows = hostile_rows()[-300:]
+    data = read_data(str(write_rows(tmp_path / "x.jsonl", rows)))
+    data.name = HOSTILE
+    page = write_audit(tmp_path / "out", audit(data)).read_text()
+    assert "&lt;script&gt;document.title=" in page and "<script" not in page and "<img" not in page
+    tags = Tags()
+    tags.feed(page)
+    assert not tags.tags & {"script", "img", "iframe", "object", "embed", "form", "link", "base", "a"}
+    names = {name for name, _ in tags.attributes}
+    assert not [name for name in names if name.startswith("on")] and not names & {
+        "src",
+        "href",
+        "srcset",
+        "action",
+        "style",
+    }
+    assert ("http-equiv", "Content-Security-Policy") in tags.attributes
+    assert "url(" not in page and "@import" not in page
+
+
+def test_page_and_json_say_the_same(tmp_path):
+    rows = pairs(60)
+    data = read_data(str(write_rows(tmp_path / "x.jsonl", [*rows, *rows[:4]])))
+    found = audit(data)
+    page = write_audit(tmp_path / "new" / "out", found).read_text()
+    assert json.loads((tmp_path / "new" / "out" / "audit.json").read_text()) == found
+    assert "One thing to look at." in page and "4 of 64 rows (6.2%) stand there before" in page
+    assert "x.jsonl, line 61</code> and <code>x.jsonl, line 1" in page
+    again = write_audit(tmp_path / "again", audit(read_data(str(tmp_path / "x.jsonl")))).read_text()
+    assert again == page  # the same data, the same bytes
+
+
+def test_the_command(tmp_path):
+    rows = pairs(60)
+    train, test = write_rows(tmp_path / "train.jsonl", rows), write_rows(tmp_path / "test.jsonl", rows[:6])
+    said = done("audit", train)
+    assert "60 train rows of pairs" in said.out and not said.err
+    said = align("audit", train, "--eval", test, "--out", tmp_path / "out")
+    assert said.code == 2 and said.err.startswith(
+        f"error: {train}: the audit stops at leakage: 6 of 6 held-out rows (100%)"
+    )
+    assert said.err.endswith(
+        "test.jsonl, line 1 and train.jsonl, line 1; mend the data, or allow it with --allow leakage\n"
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["audit.html", "audit.json"]
+    said = done("audit", train, "--eval", test, "--allow", "leakage", "--json")
+    found = json.loads(said.out)
+    assert found["format"] == 1 and found["verdict"] == "warn" and found["allowed"] == ["leakage"]
+    assert found == json.loads(said.out)
+    said = align("audit", train, "--allow", "leek")
+    assert said.code == 2 and "nearest is 'leakage'" in said.err
+    assert align("audit", tmp_path / "nowhere.jsonl").code == 2
+
+
+def test_lengths_by_a_models_context(tmp_path, tiny, preferences):
+    found = json.loads(done("audit", preferences, "--model", tiny, "--json").out)
+    by = {check["check"]: check for check in found["checks"]}
+    assert by["lengths"]["verdict"] == "ok" and by["lengths"]["facts"]["limit"] == 128
+    assert [(part["part"], part["held_out"]) for part in found["rows"]] == [("train", False), ("test", True)]
+    assert by["leakage"]["count"] == 0 and by["leakage"]["verdict"] == "ok"
+
+
+@pytest.mark.parametrize("verb", ["dpo", "reward"])
+def test_training_refuses_what_stops(verb, tmp_path, tiny):
+    rows = [
+        {**row, "prompt": f"Say {row['prompt'][14:30]}", "chosen": "red cat", "rejected": "dog"} for row in pairs(20)
+    ]
+    rows = [*rows, *({**row, "chosen": "dog", "rejected": "red cat"} for row in rows)]
+    data = write_rows(tmp_path / "pairs.jsonl", rows)
+    keys = {**TRAIN, "model_name_or_path": str(tiny), "dataset_name": str(data), "output_dir": str(tmp_path / "run")}
+    recipe = write_recipe(tmp_path / "r.yaml", **{**keys, "max_steps": 1})
+    said = refused(verb, recipe)
+    assert "the audit stops at contradictions: 40 of 40 rows (100%)" in said and "`allow: [contradictions]`" in said
+    assert not (tmp_path / "run").exists()
+    said = done(verb, recipe, "--allow", "contradictions").err
+    assert f"audit of {data}: look at" in said and "contradictions" in said
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["audit"]["contradictions"] == "warn" and manifest["audit_allowed"] == ["contradictions"]
+    assert (tmp_path / "run" / "audit.html").is_file() and (tmp_path / "run" / "audit.json").is_file()
+
+
+def test_an_unknown_check_is_an_error(tmp_path, tiny, pairs_file):
+    keys = {
+        **TRAIN,
+        "model_name_or_path": str(tiny),
+        "dataset_name": str(pairs_file),
+        "output_dir": str(tmp_path / "run"),
+    }
+    said = refused("sft", write_recipe(tmp_path / "r.yaml", **keys, allow=["leak"]))
+    assert "key `allow`: there is no check 'leak'; the nearest is 'leakage'" in said
+
+
+@pytest.mark.browser
+def test_in_chromium_nothing_runs_and_nothing_loads(tmp_path, browser):
+    data = read_data(str(write_rows(tmp_path / "x.jsonl", hostile_rows())))
+    page = write_audit(tmp_path / "out", audit(data))
+    tab = browser.new_page(viewport={"width": 420, "height": 900})
+    requests: list[str] = []
+    said: list[str] = []
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(page.as_uri())
+    tab.wait_for_timeout(200)
+    assert requests == [page.as_uri()] and said == []
+    assert tab.title().startswith("Audit") and tab.locator("h1").is_visible()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 420
+    tab.close()
