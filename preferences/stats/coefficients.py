@@ -11,11 +11,22 @@ shares  (…, C) Σ n_c / m
 alike   (…) Σ over units of the share of pairs of its answers that are alike
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+@lru_cache(maxsize=64)
+def pairs_of(count: int) -> tuple[Ints, Ints]:
+    """The pairs i < j of `count` things, in the order (0,1), (0,2), …: all i, all j; read them only."""
+    pairs = np.triu_indices(count, k=1)
+    for one in pairs:
+        one.setflags(write=False)
+    return pairs
 
 
 def nominal_alpha(cells: Floats, totals: Floats) -> Floats:
@@ -103,7 +114,7 @@ def tau_b(values: Ints) -> Floats:
     """
     products = np.einsum("nap,nbp->nab", values, values).astype(float)
     untied = np.einsum("naa->na", products)
-    first, second = np.triu_indices(values.shape[1], k=1)
+    first, second = pairs_of(values.shape[1])
     with np.errstate(divide="ignore", invalid="ignore"):
         return products[:, first, second] / np.sqrt(untied[:, first] * untied[:, second])
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from preferences.stats.coefficients import pairs_of
 from preferences.stats.heard import ANY, TIE, Floats, Heard, Ints, Prepared, Said, hear, prepare, strong_shares
 from preferences.stats.reliability import NORMAL, D, Parameters, Rater, learn, normalised, sums, tables
 
@@ -123,7 +124,7 @@ def expected(items: Sequence[Sequence[Said]], fit: Fit) -> list[list[Floats]]:
 def _import_order(table: Floats, order: Ints) -> Floats:
     """Rows of pairs in an item's own order (pairs, …, first/tie/second) -> the same in import order."""
     k = len(order)
-    one, other = order[np.stack(np.triu_indices(k, k=1))]
+    one, other = order[np.stack(pairs_of(k))]
     low, high = np.minimum(one, other), np.maximum(one, other)
     result = np.empty_like(table)
     result[low * (2 * k - low - 1) // 2 + high - low - 1] = np.where(
@@ -200,7 +201,7 @@ def _propagate(told: Floats, k: int) -> Floats:
     Expectation propagation (Minka 2001) over scores with one factor a pair: for k = 2 it is exact. Units: √2 τ.
     """
     n, pairs = told.shape[:2]
-    first, second = np.triu_indices(k, k=1)
+    first, second = pairs_of(k)
     contrast = np.zeros((pairs, k))
     contrast[np.arange(pairs), first], contrast[np.arange(pairs), second] = 1.0, -1.0
     precision, shift = np.zeros((n, pairs)), np.zeros((n, pairs))
@@ -251,7 +252,7 @@ def _item(belief: Floats, order: Ints, judged: Floats) -> ItemFit:
 
 def _square(values: Floats, mirrored: Floats, order: Ints, diagonal: float) -> Floats:
     """Numbers of pairs in the item's own order (pairs,), and of the pairs turned round -> (k, k) in import order."""
-    first, second = np.triu_indices(len(order), k=1)
+    first, second = pairs_of(len(order))
     result = np.full((len(order), len(order)), diagonal)
     result[order[first], order[second]], result[order[second], order[first]] = values, mirrored
     return result

@@ -116,14 +116,19 @@ def length_bias(answers: Iterable[tuple[Sequence[int], Sequence[int], Floats]]) 
     others' answers say, as often as their reliability has it. `biased`: n is at least 20, and `expected` is outside
     the interval. None if no such pair is decided. The pairs of a ranking of k count for 2/k of a trial each.
     """
+    stacks: dict[int, list[tuple[Sequence[int], Sequence[int], Floats]]] = defaultdict(list)
+    for answer in answers:
+        stacks[len(answer[0])].append(answer)
     longer = expected = trials = 0.0
     pairs = 0
-    for ranks, lengths, likely in answers:
-        values, longest = (pair_values(np.array(given)) for given in (ranks, [-length for length in lengths]))
+    for k, stack in stacks.items():
+        ranks, lengths, likely = (np.array(part) for part in zip(*stack, strict=True))
+        values, longest = pair_values(ranks), pair_values(-lengths)
         counts = (values != 0) & (longest != 0)
-        decided = np.where(longest > 0, likely[:, 0], likely[:, 2])[counts] / (likely[:, 0] + likely[:, 2])[counts]
-        pairs, trials = pairs + int(counts.sum()), trials + float(counts.sum()) * 2 / len(ranks)
-        longer, expected = longer + float((values == longest)[counts].sum()), expected + float(decided.sum())
+        first, _, second = np.moveaxis(likely, -1, 0)
+        decided = (np.where(longest > 0, first, second)[counts] / (first + second)[counts]).sum()
+        pairs, trials = pairs + int(counts.sum()), trials + float(counts.sum()) * 2 / k
+        longer, expected = longer + float((values == longest)[counts].sum()), expected + float(decided)
     if not pairs:
         return None
     interval = wilson_interval(longer / pairs, trials)

@@ -20,6 +20,7 @@ from preferences.stats.coefficients import (
     kendall_w,
     nominal_alpha,
     ordinal_alpha,
+    pairs_of,
     tau_b,
 )
 
@@ -28,7 +29,7 @@ SIDES = np.array([-1.0, 0.0, 1.0])
 
 def pair_values(ranks: Ints) -> Ints:
     """Ranks (..., k) -> values (..., k(k-1)/2) in {-1, 0, 1} on the pairs (0,1), (0,2), …, (k-2,k-1)."""
-    first, second = np.triu_indices(ranks.shape[-1], k=1)
+    first, second = pairs_of(ranks.shape[-1])
     return np.sign(ranks[..., second] - ranks[..., first])
 
 
@@ -85,7 +86,7 @@ def _table(stacks: Iterable[tuple[Ints, Ints]], values: Floats, items: int) -> T
     added = Sums()
     for rows, codes in stacks:
         m, units = codes.shape[1:]
-        one, other = np.triu_indices(m, k=1)
+        one, other = pairs_of(m)
         low, high = np.minimum(codes[:, one], codes[:, other]), np.maximum(codes[:, one], codes[:, other])
         apart = low < high  # (n, pairs of answers, units)
         alike = (~apart).sum(axis=(1, 2))
@@ -175,7 +176,7 @@ def sums_of_pairs(
         people = np.array([who[row] for row in rows])
         values = pair_values(ranks)
         own = np.stack([(values == side).sum(axis=2) for side in (-1, 0, 1)], axis=-1)
-        for one, other in zip(*np.triu_indices(ranks.shape[1], k=1), strict=True):
+        for one, other in zip(*pairs_of(ranks.shape[1]), strict=True):
             turned = (people[:, one] > people[:, other])[:, None]
             low, high = np.minimum(people[:, one], people[:, other]), np.maximum(people[:, one], people[:, other])
             first = np.where(turned, own[:, other], own[:, one])

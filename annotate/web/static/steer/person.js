@@ -55,7 +55,7 @@ export async function actions(here, pseudonym) {
     ];
     panel.replaceChildren(
       make("p.soft", {}, facts.filter(Boolean).join(" · ")),
-      skills(),
+      skills() ?? "",
       make(
         "div.buttons",
         {},

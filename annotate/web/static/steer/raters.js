@@ -74,8 +74,8 @@ function reliability(one) {
   return make("span.share", { title: between }, shareMark(one.reliability, interval, { said: between, mark: 0 }), make("span", { "aria-hidden": "true" }, said));
 }
 
-// What is worth a look (`findings` of the report), each with its evidence.
-function warnings(one) {
+// What is worth a look (`findings` of the report): each as a word or two, and its evidence.
+function findings(one) {
   const between = ([low, high], said) => ({ low: said(low), high: said(high) });
   const words = {
     speed: () => [t("very fast"), t("median {median}, and less than {limit} is too fast to read", { median: duration(one.speeder.median_seconds), limit: duration(one.speeder.limit_seconds) })],
@@ -90,11 +90,10 @@ function warnings(one) {
     others: () => [t("against the others"), t("sides with the others in {share} only, between {low} and {high}, of {n} answers", { share: percent(one.agreement.value), ...between(one.agreement.interval, percent), n: one.agreement.n })],
     checks: () => [t("checks"), t("{share} of the checks right", { share: percent(one.gold_accuracy) })],
   };
-  return one.findings.filter((name) => name in words).map((name) => {
-    const [short, why] = words[name]();
-    return make("span.badge.warn", { title: why }, short, make("span.unseen", {}, ": " + why));
-  });
+  return one.findings.filter((name) => name in words).map((name) => words[name]());
 }
+
+const warnings = (one) => findings(one).map(([short, why]) => make("span.badge.warn", { title: why }, short, make("span.unseen", {}, ": " + why)));
 
 async function one(box, here, pseudonym) {
   const report = await here.api("GET", "report");
@@ -107,7 +106,7 @@ async function one(box, here, pseudonym) {
     back,
     make("h1", { dir: "auto" }, person.rater),
     here.owner && person.name ? note(person.name) : "",
-    make("p.badges", {}, warnings(person).flatMap((badge) => [badge, " ", make("span.soft", {}, badge.title), make("br")])),
+    ...findings(person).map(([short, why]) => make("p", {}, make("span.badge.warn", {}, short), " ", why)),
     make(
       "div.tiles",
       {},
