@@ -1,12 +1,11 @@
 """Checks of what the rows are made of and who wins: languages, lengths, biases, models, tags; see audit_verdicts.py."""
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from align.data import audit_shares
 from align.data.audit_rows import Data
-from align.data.audit_verdicts import FEW, SAMPLE, Check, Rows, between, check, of, percent, some
+from align.data.audit_verdicts import FEW, SAMPLE, Check, Rows, between, check, of, percent, shortened, some
 from align.data.lengths import pair_lengths, token_ids
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ def position_bias(data: Data) -> Check:
         share,
         "The response shown earlier",
         "The data does not say in which order raters saw the responses.",
-        "Show responses in a random order and tell raters; look in `annotate report` for those who favour a place.",
+        "Show responses in a random order and tell raters; look in annotate report for those who favour a place.",
     )
 
 
@@ -168,7 +167,7 @@ def models(found: Rows) -> Check:
         "models",
         title,
         share,
-        f"Of {len(judged)} models {name} {verb} most, {percent(max(share, 1 - share))} of {seen:,} pairs with others.",
+        f"Of {len(judged)} models {shortened(name)} {verb} most: {percent(max(share, 1 - share))} of {seen:,} pairs.",
         "Add pairs of responses of one model, so that the reward can't be told from who wrote it.",
         judged=max(share, 1 - share),
         count=seen,
@@ -198,7 +197,7 @@ def tags(found: Rows) -> Check:
     counts, rare = audit_shares.rare_tags((row.tags for row in found.rows[: found.trains]), FEW, _RARE_TAG)
     if not counts:
         return check("tags", title, None, "The rows have no tags.")
-    listed = ", ".join(f"{tag} ({counts[tag]})" for tag in _first(rare, 8))
+    listed = ", ".join(f"{shortened(tag)} ({counts[tag]})" for tag in rare[:8])
     says = f"All {len(counts):,} tags have {FEW} rows or {percent(_RARE_TAG)} of them."
     if rare:
         says = f"{len(rare):,} of {len(counts):,} tags have under {FEW} rows: {listed}{', …' if len(rare) > 8 else ''}."
@@ -211,7 +210,3 @@ def tags(found: Rows) -> Check:
         count=len(rare),
         facts={"rows": dict(counts.most_common(50))},
     )
-
-
-def _first(names: Sequence[str], most: int) -> list[str]:
-    return [name if len(name) <= 40 else name[:40] + "…" for name in names[:most]]

@@ -50,7 +50,7 @@ def leakage(found: Rows) -> Check:
         title,
         shares[worst],
         says,
-        "Take these rows out of training or out of the evaluation; split by prompt, as `annotate export` does.",
+        "Take these rows out of training or out of the evaluation; split by prompt, as annotate export does.",
         count=count,
         facts={"same": len(leaks) - near, "near": near, "group": len(in_group), "shares": shares},
         examples=examples[:EXAMPLES],
@@ -126,7 +126,7 @@ def contradictions(found: Rows) -> Check:
         "The same pair both ways",
         len(pairs) / found.trains,
         says if pairs else "No pair is there both ways.",
-        "Where raters differed, make one row of each pair with their share as its `preference`, as `annotate export`"
+        "Where raters differed, make one row of each pair with their share as its preference, as annotate export"
         " does; where labels were mixed up, mend them.",
         count=len(pairs),
         examples=some([pair for pair in pairs if pair[0] > pair[1]], found.example),
@@ -158,14 +158,14 @@ def empty(found: Rows) -> Check:
     taught = found.taught
     rows = [number for number in taught if not (found.rows[number].chosen or "").strip()]
     lost = sum(row.rejected is not None and not row.rejected.strip() for row in found.rows[: found.trains])
-    says = "Every chosen response says something"
+    says = "No chosen response is empty"
     if rows:
-        says = f"{of(len(rows), len(taught), 'chosen responses')} say nothing"
+        says = f"{of(len(rows), len(taught), 'chosen responses')} are empty"
     return check(
         "empty",
         "Empty responses",
         len(rows) / max(len(taught), 1),
-        says + (f", and {lost:,} rejected ones do not." if lost else "."),
+        says + (f"; of the rejected ones {lost:,} are." if lost else "."),
         "Take these rows out: they teach a model to say nothing.",
         count=len(rows),
         facts={"rejected": lost},

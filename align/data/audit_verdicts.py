@@ -152,6 +152,11 @@ def percent(value: float) -> str:
     )
 
 
+def shortened(name: str) -> str:
+    """The name of a tag or a model, as long as a line has room for."""
+    return name if len(name) <= 40 else name[:39] + "…"
+
+
 def of(count: int, total: int, what: str) -> str:
     """`3 of 200 rows (1.5%)`."""
     return f"{count:,} of {total:,} {what} ({percent(count / max(total, 1))})"

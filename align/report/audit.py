@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from align.data.audit_verdicts import shortened
 from align.report.html import environment
 from align.report.plots import axis, number, track
 from align.report.words import percent
@@ -105,7 +106,7 @@ def bars(rows: list[tuple[str, float, str]], *, half: bool = False, shares: bool
                 '<rect class="rail" width="100%" height="14" rx="3"/>'
                 '<rect class="part" width="{:.2f}%" height="14" rx="3"/>'
                 '{}</svg><span class="value">{} <small>{}</small></span></div>'
-            ).format(name, 100 * length, mark, percent(length) if shares else "", words)
+            ).format(shortened(name), 100 * length, mark, percent(length) if shares else "", words)
         )
     more = len(rows) - len(drawn)
     note = Markup('<p class="note">and {:,} more</p>').format(more) if more > 0 else Markup("")
