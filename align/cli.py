@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from preferences.errors import BadInput, exit_on_bad_input
-from preferences.formats import FORMATS, list_of_formats
+from preferences.formats import list_of_formats
 
 
 def main() -> None:
@@ -150,6 +150,28 @@ def evaluate(recipe: dict[str, Any], where: str, **options: Any) -> None:
     report = write_report(run.folder, metrics, samples)
     run.finish()
     print(report)
+
+
+@align.command()
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--reward-model", "runs", metavar="RUN", multiple=True, required=True, help="A reward run; again for an ensemble."
+)
+@click.option("--pairs", type=click.IntRange(min=1), metavar="N", help="Write the N least sure pairs of each item.")
+@click.option("--to-annotate", metavar="OUT", help="Write items that `annotate import` takes; else print a list.")
+def score(file: str, runs: tuple[str, ...], pairs: int | None, to_annotate: str | None) -> None:
+    """Give items the priority that reward models are unsure of them, so that raters see those first.
+
+    FILE holds items as `annotate import` takes them, or is a preferences folder. With several runs the priority is how
+    far they differ (mean over an item's pairs of the standard deviation of the score difference, each run in units of
+    its own spread), with one how near it is to tossing a coin (entropy of its probability, in bits).
+    """
+    from align.run.progress import quiet_libraries
+
+    quiet_libraries()
+    from align.evaluate.score import run_score
+
+    run_score(file, runs, pairs, to_annotate)
 
 
 @align.command()
@@ -309,8 +331,8 @@ def serve(models: tuple[str, ...], host: str, port: int, api_key_env: str | None
 @align.command(epilog=list_of_formats())
 @click.argument("source", metavar="FROM", type=click.Path())
 @click.argument("target", metavar="TO", type=click.Path())
-@click.option("--from", "read_as", type=click.Choice(list(FORMATS)), metavar="NAME", help="What FROM is.")
-@click.option("--to", "write_as", type=click.Choice(list(FORMATS)), metavar="NAME", help="What TO becomes.")
+@click.option("--from", "read_as", metavar="NAME", help="What FROM is.")
+@click.option("--to", "write_as", metavar="NAME", help="What TO becomes.")
 @click.option("--overwrite", is_flag=True, help="Replace TO if it is there.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def convert(
