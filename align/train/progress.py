@@ -39,7 +39,8 @@ class RunCallback(TrainerCallback):
         if not logs or not state.is_world_process_zero:
             return
         self.run.log({"step": state.global_step, **{key: value for key, value in logs.items() if key != "step"}})
-        shown = [f"{name} {logs[key]:.3f}" for key, name in _SHOWN.items() if logs.get(key) is not None]
+        names = _SHOWN | ({"kl": "KL a response"} if self.run.manifest["verb"] == "kto" else {})
+        shown = [f"{name} {logs[key]:.3f}" for key, name in names.items() if logs.get(key) is not None]
         done = state.global_step - self.first_step
         if shown and done:
             pace = (time.monotonic() - self.started) / done

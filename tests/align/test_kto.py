@@ -71,6 +71,7 @@ def test_a_run(peft: bool, tiny: Path, preferences: Path, tmp_path: Path) -> Non
     recipe = write_recipe(tmp_path / "kto.yaml", **keys, per_device_train_batch_size=6)
     said = done("kto", recipe, "--output_dir", tmp_path / "run")
     assert "18 good and 18 bad responses" in said.err
+    assert "KL a response 0.000" in said.err
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert (manifest["verb"], manifest["rows"], manifest["good"], manifest["rows_cut"]) == ("kto", 36, 18, 0)
     (row, *_) = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
