@@ -10,7 +10,7 @@ import click
 from annotate.commands import people, project, report, serve, storage
 from annotate.commands.common import database_option, json_option, progress, read_text, say, use_database
 from preferences.errors import BadInput, exit_on_bad_input
-from preferences.formats import FORMATS, list_of_formats
+from preferences.formats import check_name, list_of_formats
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def cli() -> None:
 @cli.command("import", epilog=list_of_formats())
 @click.argument("project")
 @click.argument("file", type=click.Path())
-@click.option("--format", "name", type=click.Choice(list(FORMATS)), metavar="NAME", help="FILE is another tool's.")
+@click.option("--format", "name", metavar="NAME", help="FILE is another tool's.")
 @database_option
 @json_option
 def import_(project: str, file: str, name: str | None, database: str | None, as_json: bool) -> None:
@@ -52,6 +52,7 @@ def import_(project: str, file: str, name: str | None, database: str | None, as_
     from preferences.contract import read_items
     from preferences.formats import read_format
 
+    check_name(name)
     with use_database(database) as db:
         with db.read() as session:
             find_project(session, project)
@@ -75,7 +76,7 @@ def import_(project: str, file: str, name: str | None, database: str | None, as_
 @cli.command(epilog=list_of_formats())
 @click.argument("projects", nargs=-1, required=True, metavar="PROJECT...")
 @click.argument("folder", type=click.Path())
-@click.option("--format", "name", type=click.Choice(list(FORMATS)), metavar="NAME", help="Write another tool's shape.")
+@click.option("--format", "name", metavar="NAME", help="Write another tool's shape.")
 @click.option("--overwrite", is_flag=True, help="Replace FOLDER if it is an earlier export.")
 @click.option("--server", metavar="URL", help="Ask the server at URL instead of a database on this machine.")
 @click.option("--token-file", type=click.Path(), metavar="FILE|-", help="Your token of it.  [env var: ANNOTATE_TOKEN]")
@@ -152,6 +153,7 @@ def _export_as(
     from preferences.formats.records import read_folder
     from preferences.formats.rows import check_free
 
+    check_name(name)
     check_free(path, overwrite)
     with tempfile.TemporaryDirectory() as temporary:
         manifest = _export(server, token_file, database, projects, Path(temporary) / "preferences")

@@ -108,8 +108,10 @@ class Client:
         path = f"/projects/{project}/guidelines"
         return int(self._json("POST", path, {"text": text}, again=False)["version"])
 
-    def import_items(self, project: int, items: str | Path | Iterable[dict[str, Any]]) -> ImportedOut:
-        """Import a file of items, or rows of one. All of them, or none."""
+    def import_items(
+        self, project: int, items: str | Path | Iterable[dict[str, Any]], *, format: str | None = None
+    ) -> ImportedOut:
+        """Import a file of items, or rows of one, in another tool's `format` if it is named. All of them, or none."""
         if isinstance(items, str | Path):
             try:
                 data = Path(items).read_bytes()
@@ -119,7 +121,8 @@ class Client:
             data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in items).encode()
         headers = {"Content-Type": "application/x-ndjson"}
         path = f"/api/v1/projects/{project}/items"
-        answer = self._checked(self._send(lambda: self.http.post(path, content=data, headers=headers)))
+        query = {"format": format} if format else {}
+        answer = self._checked(self._send(lambda: self.http.post(path, content=data, headers=headers, params=query)))
         return ImportedOut.model_validate(answer.json())
 
     def items(self, project: int) -> Iterator[ItemOut]:

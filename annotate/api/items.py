@@ -24,9 +24,12 @@ from annotate.services.refusals import Refused
 from annotate.services.rights import Right, require
 from annotate.store.database import DatabaseFailed
 from annotate.store.tables import Project
-from preferences.contract import read_items, write_preferences
+from preferences.contract import Item, read_items, write_preferences
+from preferences.errors import BadInput
+from preferences.formats import FORMATS, read_format
 
 router = APIRouter(prefix="/api/v1", tags=["items"], responses=PROBLEMS)
+FormatName = Annotated[str | None, Field(max_length=100, description="the other tool's format that the items are in")]
 
 
 class ItemOut(BaseModel):
@@ -86,6 +89,14 @@ class ImportedOut(BaseModel):
     unchanged: int
     near: int = Field(description="whose prompt is nearly that of another item, so that they share a group")
     kept_apart: int = Field(description="groups that share a prompt with one on another side of the split")
+    lost: list[str] = Field(
+        default=[], description="what the file says and an item has no place for, a sentence a kind"
+    )
+
+
+class FormatOut(BaseModel):
+    name: str
+    about: str
 
 
 class ExportIn(Strict):
@@ -127,20 +138,38 @@ def items(
     "/projects/{project_id}/items",
     openapi_extra={"requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {}}}}},
 )
-def add_items(project_id: Id, asker: AnyAsker, body: Annotated[bytes, Depends(_body)]) -> ImportedOut:
+def add_items(
+    project_id: Id, asker: AnyAsker, body: Annotated[bytes, Depends(_body)], format: FormatName = None
+) -> ImportedOut:
     """Import items: one JSON object a line, as in a file for `annotate import`. All of them, or none."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.jsonl"
         path.write_bytes(body)
         try:
-            records = read_items(path)
+            records, lost = read_as(path, format)
             with asker.writes(project_id, Right.MANAGE) as (session, member):
                 counts = import_items(session, session.get_one(Project, project_id), records, path, by=member)
         except DatabaseFailed:
             raise
         except ValueError as error:  # the file is of our own making: say what is wrong in it, not where it lies
             raise Refused("bad-input", f"{str(error).replace(str(path), 'items')}.") from None
-    return ImportedOut(**counts)
+    return ImportedOut(**counts, lost=lost)
+
+
+def read_as(path: Path, name: str | None) -> tuple[list[Item], list[str]]:
+    """The items of a file that was sent, in another tool's format if `name` says so, and what has no place in them."""
+    if name is None:
+        return read_items(path), []
+    with open(path, "rb") as stream:
+        if stream.read(2) == b"\x1f\x8b":  # which could be a thousand times as long
+            raise BadInput(f"{path}: gzipped; send it unzipped")
+    return read_format(path, name)
+
+
+@router.get("/formats")
+def formats(asker: AnyAsker) -> list[FormatOut]:
+    """Other tools' formats, which imports and the preview take."""
+    return [FormatOut(name=name, about=about) for name, (_, about) in FORMATS.items()]
 
 
 @router.get("/projects/{project_id}/items/{item_id}")

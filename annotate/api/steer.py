@@ -9,6 +9,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field, ValidationError
 
+from annotate.api.items import FormatName, read_as
 from annotate.api.problems import PROBLEMS
 from annotate.api.render import excerpt, to_html, turns_to_html
 from annotate.api.security import AnyAsker
@@ -25,7 +26,6 @@ from annotate.services.projects import Name
 from annotate.services.refusals import Refused
 from annotate.services.rights import Right
 from annotate.store.tables import Decision, Project
-from preferences.contract import read_items
 from preferences.errors import BadInput
 
 router = APIRouter(prefix="/api/v1/projects", tags=["steering"], responses=PROBLEMS)
@@ -36,6 +36,7 @@ PAIRS = 3
 class PreviewIn(Strict):
     lines: str = Field(description="items as for an import: one JSON object a line")
     mask: list[Name] = Field(default=[], max_length=200, description="names to hide in responses")
+    format: FormatName = None
 
 
 class PreviewItem(BaseModel):
@@ -53,6 +54,7 @@ class PreviewOut(BaseModel):
     count: int = Field(description="how many items there are; 0 with a problem")
     items: list[PreviewItem] = Field(description="the first five")
     problem: str | None = Field(description="why they could not be imported, with the line")
+    lost: list[str] = Field(description="what the file says and an item has no place for, a sentence a kind")
 
 
 class ContestedOut(BaseModel):
@@ -160,9 +162,9 @@ def preview_items(body: Annotated[PreviewIn, Depends(_preview_body)]) -> Preview
         path = Path(folder) / "items.jsonl"
         path.write_bytes(body.lines.encode("utf-8", "surrogatepass"))
         try:
-            records = read_items(path)
+            records, lost = read_as(path, body.format)
         except BadInput as error:  # the file is of our own making: say what is wrong in it, not where it lies
-            return PreviewOut(count=0, items=[], problem=f"{str(error).replace(str(path), 'items')}.")
+            return PreviewOut(count=0, items=[], problem=f"{str(error).replace(str(path), 'items')}.", lost=[])
     items = [
         PreviewItem(
             key=record.id,
@@ -174,7 +176,7 @@ def preview_items(body: Annotated[PreviewIn, Depends(_preview_body)]) -> Preview
         )
         for record in records[:PREVIEWED]
     ]
-    return PreviewOut(count=len(records), items=items, problem=None)
+    return PreviewOut(count=len(records), items=items, problem=None, lost=lost)
 
 
 @router.get("/{project_id}/contested")

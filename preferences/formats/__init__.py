@@ -51,6 +51,19 @@ FORMATS: dict[str, tuple[str, str]] = {  # name: (module, what it is)
 }
 
 
+def check_name(name: str | None) -> None:
+    """Raise BadInput, with the nearest name, unless there is such a format; None is no format."""
+    if name is None or name in FORMATS:
+        return
+    from difflib import get_close_matches
+
+    from preferences.errors import BadInput
+
+    near = get_close_matches(name, FORMATS, 1, 0.4)
+    nearest = f"the nearest known one is {near[0]!r}, of " if near else "known are "
+    raise BadInput(f"there is no format {name!r}; {nearest}{', '.join(FORMATS)}")
+
+
 def read_format(path: str | Path, name: str) -> "tuple[list[Item], list[str]]":
     """The items of another tool's file, and a sentence about each kind of thing that has no place in them.
 
@@ -61,6 +74,7 @@ def read_format(path: str | Path, name: str) -> "tuple[list[Item], list[str]]":
     from preferences.errors import BadInput
     from preferences.formats.records import sentences
 
+    check_name(name)
     lost: Counter[tuple[str, str]] = Counter()
     items: dict[str, Item] = {}
     for item in import_module(f"preferences.formats.{FORMATS[name][0]}").read(path, lost):
@@ -87,6 +101,7 @@ def write_format(path: str | Path, name: str, records: "Sequence[Record]", *, ov
     from preferences.formats.records import sentences
     from preferences.formats.rows import check_free, save
 
+    check_name(name)
     check_free(path, overwrite)
     lost: Counter[tuple[str, str]] = Counter()
     files = import_module(f"preferences.formats.{FORMATS[name][0]}").write(records, name, lost)
@@ -106,6 +121,8 @@ def convert(source: str, target: str, read_as: str | None, write_as: str | None,
     from preferences.formats.records import from_items, line_of, read_folder
     from preferences.formats.rows import check_free, is_file_name, save
 
+    check_name(read_as)
+    check_name(write_as)
     said: list[str] = []
     if read_as is None and Path(source).is_dir():
         records = read_folder(source)
