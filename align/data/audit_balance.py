@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from align.data import audit_shares
 from align.data.audit_rows import Data
 from align.data.audit_verdicts import FEW, SAMPLE, Check, Rows, between, check, of, percent, shortened, some
-from align.data.lengths import pair_lengths, token_ids
+from align.data.lengths import token_ids, whole_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,7 +87,7 @@ def lengths(found: Rows, tokenizer: "PreTrainedTokenizerBase | None", limit: int
 def _tokens(tokenizer: "PreTrainedTokenizerBase", found: Rows, number: int) -> int:
     raw = found.rows[number].raw
     if found.kind == "pairs":
-        return pair_lengths(tokenizer, raw)[1]
+        return max(len(token_ids(tokenizer, text)) for text in whole_texts(raw))
     if found.kind == "prompts":
         prompt = raw["prompt"]
         return len(token_ids(tokenizer, prompt, generation=not isinstance(prompt, str)))

@@ -11,7 +11,7 @@ from align.data.audit_texts import masked
 
 EXAMPLES = 5  # a check
 FEW = 30  # cases, below which a share says too little to judge by
-SAMPLE = 500  # rows, where looking at all of them takes minutes
+SAMPLE = 300  # rows, where looking at all of them takes minutes; a share is known to 6 points, a small one to 2
 _EXCERPT = 240  # characters
 
 
