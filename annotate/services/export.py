@@ -219,7 +219,10 @@ def _manifest(session: Session, parts: Sequence[Part], shares: dict[str, float])
         "shares_asked": shares,
         "raters": {name: trust for part in parts for name, trust in sorted(_trust(part).items())},
         "projects": [_facts(session, part) for part in parts],
-        "agreement": agreement([[answer.ranks for answer in answers] for answers in given]),
+        "agreement": agreement(
+            [[answer.ranks for answer in answers] for answers in given],
+            [[one.member.pseudonym for one in part.answers[item.id]] for part in parts for item, _ in part.items],
+        ),
     }
 
 

@@ -432,3 +432,30 @@ def test_unsaved_settings_are_not_left_unasked(
     page.get_by_role("heading", name="People").wait_for()
     assert len(asked) == 2
     context.close()
+
+
+def test_agreement_says_in_pictures_and_tables_what_the_report_says(
+    page: Any, server: Server, steered: Callable, sign_in: Callable
+) -> None:
+    items = [{"prompt": f"Number {n}?", "responses": ["one", "two"], "tags": ["de"] * (n < 9)} for n in range(24)]
+    project = steered(items, overlap=2)
+    project.rate(0, "one")
+    project.rate(1, "one", times=15)
+    project.rate(1, "two")
+    sign_in(page, project.url("agreement"), project.owner)
+    page.get_by_role("heading", name="Agreement", exact=True).wait_for()
+    found = server.visitor(project.owner).http.get(f"/api/v1/projects/{project.id}/report").json()
+    alpha, interval = (found["agreement"][f"krippendorff_alpha_nominal{end}"] for end in ("", "_interval"))
+    measures = page.locator("figure", has_text="Measures of agreement")
+    assert measures.get_by_role("img").count() == 1
+    measures.get_by_text("As a table").click()
+    cells = measures.get_by_role("row", name="Alpha, nominal").locator("td").all_inner_texts()
+    assert [float(cells[0]), *map(float, cells[1].split(" to "))] == pytest.approx([alpha, *interval], abs=0.0051)
+    by_tag = page.locator("figure", has_text="Agreement by tag")
+    by_tag.get_by_text("As a table").click()
+    assert "9" in by_tag.get_by_role("row", name="de").inner_text().split()
+    page.get_by_text("What the numbers mean, and what to do").click()
+    page.get_by_text("1 is perfect, 0 is chance, below 0 is worse").wait_for()
+    page.get_by_role("link", name="Overview").click()
+    page.get_by_role("link", name="95% between").click()
+    page.get_by_role("heading", name="Agreement", exact=True).wait_for()
