@@ -42,6 +42,12 @@ def load_rankings(name: str, split: str) -> tuple[list[dict[str, Any]], dict[str
     return rows, {rater: float(trust) for rater, trust in check_preferences(path).get("raters", {}).items()}
 
 
+def load_edits(name: str, split: str) -> list[dict[str, Any]]:
+    """The pairs of a preferences folder whose `chosen` is what one rater made of `rejected`; often none."""
+    rows = _rows(Path(name).expanduser(), split, f"{split}.jsonl", needed=False)
+    return [row for row in rows if row["source"] == "edited"]
+
+
 def mean_one(weights: Sequence[float], name: str) -> list[float]:
     """The weights of rows, scaled so that their mean is 1: then a loss has the same size whatever unit trust is in.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from align.data.lengths import check_pairs, check_rankings, token_ids, whole_texts
-from align.data.load import load_pairs, load_rankings, mean_one, said_of
+from align.data.load import load_edits, load_pairs, load_rankings, mean_one, said_of
 from align.data.packs import PairRow, RankingRow, as_columns, length_chunks, pack_pairs, pack_rankings
 from align.models.load import load_reward_model
 from align.run.progress import say
@@ -123,10 +123,8 @@ def _packed_pairs(job: Job, split: str, batch_size: int) -> tuple["Dataset", dic
     weights = mean_one([row.weight for row in rows], name)
     rows = [row._replace(weight=weight) for row, weight in zip(rows, weights, strict=True)]
     packs = _as_dataset(as_columns(pack_pairs(rows, 2 * batch_size, job.args.seed)))
-    ties = sum(row.preference == 0.5 for row in rows)
-    say(
-        f"{len(rows)} pairs, {ties} of them ties, over {sum(map(len, packs['texts']))} responses, in {len(packs)} packs"
-    )
+    ties, texts = sum(row.preference == 0.5 for row in rows), sum(map(len, packs["texts"]))
+    say(f"{split}: {len(rows)} pairs, {ties} of them ties, over {texts} responses, in {len(packs)} packs")
     return packs, {"pairs": len(pairs), "pairs_dropped": dropped, "ties": ties}
 
 
@@ -171,7 +169,7 @@ def _packed_rankings(job: Job, split: str, batch_size: int) -> tuple["Dataset", 
     rows = [row._replace(weight=[next(scaled) for _ in row.weight]) for row in rows]
     packs = _as_dataset(as_columns(pack_rankings(rows, 2 * batch_size, job.args.seed)))
     answers = sum(len(row.ranks) for row in rows)
-    say(f"{answers} rankings of {sum(map(len, packs['texts']))} responses, in {len(packs)} packs")
+    say(f"{split}: {answers} rankings of {sum(map(len, packs['texts']))} responses, in {len(packs)} packs")
     return packs, {"rankings": answers, "items": len(items), "items_dropped": dropped}
 
 
@@ -184,24 +182,18 @@ def _check_ranking(name: str, said: list[list[int]], batch_size: int, smoothing:
         )
     tied = count if smoothing else max(ranks.count(rank) for ranks in said for rank in ranks)
     if tied > _MOST_TIED:
+        why = " (label_smoothing takes all to be)" if smoothing else ""
         raise BadInput(
-            f"{where}: ranking {name} has {tied} responses on one rank, as label_smoothing takes all of them to be, and"
-            f" plackett_luce takes {_MOST_TIED}; set loss_type: bradley_terry"
-            if smoothing
-            else f"{where}: ranking {name} has {tied} responses on one rank, and plackett_luce takes {_MOST_TIED};"
+            f"{where}: ranking {name} has {tied} responses tied on one rank{why}, and plackett_luce takes {_MOST_TIED};"
             " set loss_type: bradley_terry"
         )
 
 
 def _edits(job: Job, split: str) -> list[RankingRow]:
-    try:
-        pairs = load_pairs(job.data.dataset_name, split)
-    except BadInput:  # only ties
-        return []
     rows = []
-    for pair in pairs:
+    for pair in load_edits(job.data.dataset_name, split):
         texts = [token_ids(job.tokenizer, text) for text in whole_texts(pair)]
-        if pair["source"] == "edited" and max(map(len, texts)) <= (job.args.max_length or max(map(len, texts))):
+        if job.args.max_length is None or max(map(len, texts)) <= job.args.max_length:
             rows.append(RankingRow(texts, [[1, 2]], [pair["weight"]], [0.0]))
     return rows
 

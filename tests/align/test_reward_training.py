@@ -220,7 +220,12 @@ def test_rankings_that_do_not_fit(ranked: Callable[..., Path], recipe: Callable[
     assert "ranking r1 has 4 responses" in said
     assert "to 2 or more" in said
     many = ranked([answer("p1", [1] * 13)], texts=[f"tea {n}" for n in range(13)])
-    assert "13 responses on one rank" in refused("reward", recipe(**luce, dataset_name=str(many)))
+    room = {"dataset_name": str(many), "per_device_train_batch_size": 8}
+    assert "13 responses tied on one rank, and" in refused("reward", recipe(**luce, **room))
+    in_order = ranked([answer("p1", [*range(1, 14)])], texts=[f"tea {n}" for n in range(13)])
+    room["dataset_name"] = str(in_order)
+    said = refused("reward", recipe(**luce, **room, label_smoothing=0.1))
+    assert "13 responses tied on one rank (label_smoothing takes all to be), and" in said
     said = refused("reward", recipe(**luce, dataset_name=str(data), dataset_train_split="validation"))
     assert "nothing in its validation split" in said
 
