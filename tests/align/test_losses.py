@@ -162,6 +162,16 @@ def test_ties_are_the_mean_over_all_orders_that_fit() -> None:
     assert plackett_luce(torch.tensor(scores), ranks).item() == pytest.approx(float(np.mean(each)), abs=1e-9)
 
 
+@pytest.mark.parametrize(("ties", "constant"), [("breslow", 0.0), ("efron", math.log(2))])
+def test_the_usual_treatments_count_a_tied_pair_twice(ties: str, constant: float) -> None:
+    from statsmodels.duration.hazard_regression import PHReg
+
+    scores = np.array([0.9, -0.4])
+    model = PHReg(np.array([1.0, 1.0]), scores[:, None], ties=ties)
+    usual = model.efron_loglike(np.ones(1)) if ties == "efron" else model.breslow_loglike(np.ones(1))
+    assert -float(usual) == pytest.approx(2 * plackett_luce(torch.tensor(scores), [1, 1]).item() - constant, abs=1e-9)
+
+
 @pytest.mark.parametrize(("ranks", "preference"), [([1, 2], 1.0), ([2, 1], 0.0), ([1, 1], 0.5)])
 def test_a_ranking_of_two_is_a_pair(ranks: list[int], preference: float) -> None:
     scores = torch.tensor([0.9, -0.4], dtype=torch.float64)
