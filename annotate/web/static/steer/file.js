@@ -1,17 +1,18 @@
-// Choosing or dropping a file of items, and what is in it: how many, the first ones as raters see them, and its first
-// mistake with the line. The file itself is sent whole at the end.
+// Choosing or dropping a file of items, of ours or of another tool's, and what is in it: how many, the first ones as
+// raters see them, and its first mistake with the line. The file itself is sent whole at the end.
 
-import { count, make, newId, rendered, turns } from "./widgets.js";
+import { count, field, make, newId, rendered, select, turns } from "./widgets.js";
 import { t } from "../words.js";
 
 const LOOKED_AT = 8000000; // characters that are sent for the preview
 
-// {node, text(), look()}: `show(lines)` asks the server for a preview, `changed()` hears of another file.
-export function filePicker({ show, changed = () => {} }) {
+// {node, text(), format(), look()}: `call` asks the server, `mask()` are the names to hide in the preview, `changed()`
+// hears of another file.
+export function filePicker({ call, mask, changed = () => {} }) {
   let text = "";
   let name = "";
   const found = make("div.found", { "aria-live": "polite" });
-  const chooser = make("input", { type: "file", accept: ".jsonl,.ndjson,.json,.txt", className: "unseen", id: newId("file"), onchange: () => take(chooser.files[0]) });
+  const chooser = make("input", { type: "file", accept: ".jsonl,.ndjson,.json,.txt,.gz", className: "unseen", id: newId("file"), onchange: () => take(chooser.files[0]) });
   const words = make("span", {}, t("Choose a .jsonl file, or drop it here"));
   const zone = make(
     "label.drop",
@@ -32,10 +33,20 @@ export function filePicker({ show, changed = () => {} }) {
     chooser,
   );
 
+  const whose = select("", [["", t("Concord’s own")]], { onchange: look });
+  call("GET", "/api/v1/formats")
+    .then((known) => whose.append(...known.map((one) => make("option", { value: one.name, title: one.about }, one.name))))
+    .catch(() => {}); // what is chosen already is what most people need
+
   async function take(file) {
     if (!file) return;
+    try {
+      text = await (file.name.endsWith(".gz") ? unzipped(file) : file.text());
+    } catch {
+      found.replaceChildren(make("p.alert", { role: "alert" }, t("The file could not be unzipped.")));
+      return;
+    }
     name = file.name;
-    text = await file.text();
     chooser.value = ""; // so that the same file, once it is mended, is a choice again
     words.textContent = t("{name} – choose another", { name });
     await look();
@@ -46,30 +57,40 @@ export function filePicker({ show, changed = () => {} }) {
     if (!name) return;
     found.replaceChildren(make("p.soft", {}, t("Looking at the file…")));
     try {
-      found.replaceChildren(...preview(await show(beginning(text)), text.length > LOOKED_AT));
+      const format = whose.value || null;
+      const lines = beginning(text, format);
+      const seen = await call("POST", "/api/v1/projects/preview", { lines, mask: mask(), format });
+      found.replaceChildren(...preview(seen, lines.length < text.length));
     } catch (problem) {
       found.replaceChildren(make("p.alert", { role: "alert" }, problem.message));
     }
   }
 
   const example = make("details.example", {}, make("summary", {}, t("What the file looks like")), make("pre", { tabindex: "0" }, EXAMPLE));
-  return { node: make("div.file", {}, zone, example, found), text: () => text, name: () => name, look };
+  const node = make("div.file", {}, zone, field(t("Format of the file"), whose), example, found);
+  return { node, text: () => text, format: () => whose.value, name: () => name, look };
 }
 
 const EXAMPLE = `{"id": "q17", "prompt": "What is a comet?", "responses": [{"text": "A ball of ice …", "model": "a"}, {"text": "A star …", "model": "b"}]}
 {"id": "q18", "prompt": "Say hello.", "responses": ["Hello!", "Hi."], "gold": [1, 2], "explanation": "More polite."}`;
 
-// Whole lines only, since half a line is no item.
-function beginning(text) {
-  return text.length <= LOOKED_AT ? text : text.slice(0, text.lastIndexOf("\n", LOOKED_AT) + 1);
+const unzipped = (file) => new Response(file.stream().pipeThrough(new DecompressionStream("gzip"))).text();
+
+// Whole lines only, since half a line is no item, and half of another tool's array is none either.
+function beginning(text, format) {
+  const whole = text.length <= LOOKED_AT || (format && text.trimStart().startsWith("["));
+  return whole ? text : text.slice(0, text.lastIndexOf("\n", LOOKED_AT) + 1);
 }
 
 // The answer of POST /projects/preview as elements.
-export function preview({ count: items, items: first, problem }, cut = false) {
+export function preview({ count: items, items: first, problem, lost }, cut = false) {
   const said = [];
   if (problem) said.push(make("p.alert", { role: "alert" }, problem));
   else if (cut) said.push(make("p.done", {}, t("Items in the part looked at: {items}. The rest is checked when it is imported.", { items: count(items) })));
   else said.push(make("p.done", {}, t("Items: {items}. No mistake found.", { items: count(items) })));
+  if (lost.length) {
+    said.push(make("p", {}, t("Left out, since an item has no place for it:")), make("ul", { dir: "auto" }, lost.map((one) => make("li", {}, one))));
+  }
   if (first.length) {
     said.push(make("h3", {}, t("The first ones as raters see them")), ...first.map(sample));
   }

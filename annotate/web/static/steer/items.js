@@ -35,17 +35,16 @@ function searching({ go, to }, search) {
 }
 
 function adding(here) {
-  const show = (lines) => here.call("POST", "/api/v1/projects/preview", { lines, mask: here.project.mask ?? [] });
   const said = make("div", { "aria-live": "polite" });
   const go = button(t("Import"), add, "primary", { disabled: true });
-  const file = filePicker({ show, changed: () => (go.disabled = false) });
+  const file = filePicker({ call: here.call, mask: () => here.project.mask ?? [], changed: () => (go.disabled = false) });
   return make("details.panel.adding", { open: here.query.has("add") }, make("summary", {}, t("Add items from a file")), file.node, said, go);
 
   async function add() {
     go.disabled = true;
     said.replaceChildren(make("p.soft", {}, t("Importing the items…")));
     try {
-      const made = await importItems(here.call, here.project.id, file.text());
+      const made = await importItems(here.call, here.project.id, file.text(), file.format());
       here.say(t("Imported: {items}; known already: {unchanged}.", made));
       await here.again();
     } catch (problem) {

@@ -23,8 +23,7 @@ export async function draw(box, here) {
   const name = input(kept.name, { maxLength: 100, required: true, autocomplete: "off", dir: "auto" });
   const guidelines = area(kept.guidelines, 10, { maxLength: 200000 });
   const form = settingsForm(kept.settings ?? {}, { fresh: true, showMarkdown });
-  const show = (lines) => call("POST", "/api/v1/projects/preview", { lines, mask: form.read().mask });
-  const file = filePicker({ show });
+  const file = filePicker({ call, mask: () => form.read().mask });
   const said = make("div.said", { "aria-live": "polite" });
   const go = make("button.primary", {}, t("Make the project"));
 
@@ -87,7 +86,7 @@ export async function draw(box, here) {
     if (!file.text()) return here.go(open);
     said.replaceChildren(make("p.soft", {}, t("Importing the items…")));
     try {
-      const made = await importItems(call, project.id, file.text());
+      const made = await importItems(call, project.id, file.text(), file.format());
       here.say(t("The project is there. Items: {items}.", { items: made.items }));
       here.go(open);
     } catch (problem) {
@@ -101,8 +100,9 @@ export async function draw(box, here) {
   }
 }
 
-// All items of a file, or none.
-export function importItems(call, project, text) {
+// All items of a file, or none; `format` is another tool's, or "".
+export function importItems(call, project, text, format = "") {
   const headers = { "Content-Type": "application/x-ndjson" };
-  return call("POST", `/api/v1/projects/${project}/items`, text, { headers, seconds: 600 });
+  const as = format ? `?format=${encodeURIComponent(format)}` : "";
+  return call("POST", `/api/v1/projects/${project}/items${as}`, text, { headers, seconds: 600 });
 }
