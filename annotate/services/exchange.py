@@ -36,23 +36,31 @@ def import_items(
     `advance(n)` is called whenever n more items are stored. Returns how many {items, answers, raters} are new, how
     many items were there `unchanged`, how many share a group since their prompt is `near` another one, and how many
     groups stay `kept_apart` from one that they share a prompt with, because both have a split already. Without `near`
-    only prompts that are the same share one, until an export looks at all of them. Raises BadInput, with file and line,
-    for a known id with other content, and Refused for a closed project.
+    only prompts that are the same share one, until an export looks at all of them. A known id that comes back with
+    another priority and nothing else gets it, and is `unchanged`. Raises BadInput, with file and line, for a known id
+    with other content, and Refused for a closed project.
     """
     lock_project(session, project)
     if project.closed_at is not None:
         raise Refused("project-closed", f"Project {project.name!r} is closed; open it again to add items.")
-    known = _mapping(session, select(Item.key, Item.content_hash).where(Item.project_id == project.id))
+    stored = session.execute(select(Item.key, Item.content_hash, Item.priority).where(Item.project_id == project.id))
+    known = {key: (content, priority) for key, content, priority in stored}
     fresh: list[tuple[contract.Item, str]] = []
+    urgent: list[tuple[contract.Item, str]] = []
     for record in records:
         content = record.content_hash()
         if record.id not in known:
             fresh.append((record, content))
-        elif known[record.id] != content:
+        elif known[record.id][0] == content:
+            continue
+        elif known[record.id][0] == _but_priority(record, known[record.id][1]):
+            urgent.append((record, content))
+        else:
             raise BadInput(
                 f"{path}{_line_of(path, record.id)}: id {record.id!r} is in project {project.name!r} already"
                 " with other content; give it another id"
             )
+    _set_priorities(session, project, urgent)
     advance(len(records) - len(fresh))
 
     prompts, groups, kept_apart, alike = _place(session, project, [record for record, _ in fresh], near)
@@ -92,6 +100,21 @@ def import_items(
     }
     note(session, "imported", project=project.id, member=by.id if by else None, **counts)
     return counts
+
+
+def _but_priority(record: contract.Item, priority: float) -> str:
+    """The hash of an item's content, had it this priority."""
+    return record.model_copy(update={"priority": priority}).content_hash()
+
+
+def _set_priorities(session: Session, project: Project, urgent: Sequence[tuple[contract.Item, str]]) -> None:
+    """Give known items, each with the hash of its content as it is now, the priority that they came back with."""
+    for record, content in urgent:
+        here = (Item.project_id == project.id, Item.key == record.id)
+        values = {"priority": record.priority, "content_hash": content, "version": Item.version + 1}
+        session.execute(update(Item).where(*here).values(values))
+        item = select(Item.id).where(*here).scalar_subquery()
+        session.execute(update(Slot).where(Slot.item_id == item).values(position=-record.priority))
 
 
 def _place(

@@ -1,6 +1,7 @@
 """Import of everything the contract allows, and what comes out of the export."""
 
 import json
+import sqlite3
 from typing import Any
 
 import pytest
@@ -252,3 +253,20 @@ def test_twenty_thousand_answers_in_seconds(annotate: Annotate) -> None:
     before = time.perf_counter()
     assert annotate.json("import", "p", "items.jsonl")["answers"] == 20000
     assert time.perf_counter() - before < 13
+
+
+def test_a_known_item_takes_another_priority_and_nothing_else(annotate: Annotate) -> None:
+    """So that `align score` can say anew which of a running project's items come first."""
+    rows = [{**PAIR, "id": name, "prompt": f"Prompt {name}", "answers": []} for name in ("a", "b", "c")]
+    annotate.ok("project", "create", "p")
+    annotate.ok("import", "p", annotate.write("items.jsonl", *rows))
+    urgent = [{**rows[0], "priority": 0.5}, {**rows[2], "priority": 2.0}, rows[1]]
+    made = annotate.json("import", "p", annotate.write("urgent.jsonl", *urgent))
+    assert (made["items"], made["unchanged"]) == (0, 3)
+    assert annotate.json("import", "p", "urgent.jsonl")["unchanged"] == 3
+    with sqlite3.connect(annotate.folder / "data" / "annotate.db") as database:
+        query = "select key, priority, position from items join slots on slots.item_id = items.id group by key"
+        assert database.execute(query).fetchall() == [("a", 0.5, -0.5), ("b", 0.0, 0.0), ("c", 2.0, -2.0)]
+    other = annotate.write("other.jsonl", {**rows[0], "priority": 3.0, "tags": ["new"]})
+    assert "with other content" in annotate.refuses("import", "p", other)
+    assert annotate.json("import", "p", "items.jsonl")["unchanged"] == 3  # and back again
