@@ -8,9 +8,8 @@ and competences are MACE's own, from these very answers. So what counts there is
 item is left out in turn, and predicted from the rest. A method says the probability of what this rater answers; the
 mean of -log of it is the log loss. Intervals are 95%, by bootstrap over items; differences are of the same items.
 
-Two classes are taken as a pair of responses, of which the first class is better or the second. The consensus does not
-care which is which, and so knows of no class that raters like to name. "Cut at the median" says the second class for
-half of the items: as often as the first, which is what not caring about the order means.
+Two classes are taken as a pair of responses, of which the first class is better or the second. Raters who like to name
+one of them are then raters who like one place on the screen: the second class always stands first.
 
 MACE (Hovy et al. 2013) is crowd-kit's: `pip install crowd-kit`, best in an environment of its own, or --quick.
 """
@@ -204,9 +203,10 @@ def concord(crowd: Crowd) -> Judged:
 
 def said_of(crowd: Crowd) -> list[list[Said]]:
     ranks = [[1, 2], [1, 1], [2, 1]] if len(crowd.classes) == 3 else [[1, 2], [2, 1]]
+    shown = None if len(crowd.classes) == 3 else [1, 0]
     items: list[list[Said]] = [[] for _ in crowd.gold]
     for item, rater, said in zip(crowd.item.tolist(), crowd.rater.tolist(), crowd.said.tolist(), strict=True):
-        items[item].append(Said(crowd.raters[rater], ranks[said]))
+        items[item].append(Said(crowd.raters[rater], ranks[said], None, shown))
     return items
 
 
@@ -223,17 +223,12 @@ def against_gold(crowds: Sequence[Crowd], methods: Mapping[str, Method]) -> None
             began = time.process_time()
             judged = method(crowd)
             seconds = time.process_time() - began
-            ways = {name: judged.classes}
-            if len(crowd.classes) == 2 and name in ("majority", "Concord"):
-                lean = judged.classes[:, 1] / judged.classes.sum(axis=1)
-                ways[f"{name}, cut at the median"] = np.stack([np.full(len(lean), np.median(lean)), lean], axis=1)
-            for way, classes in ways.items():
-                right = correct(classes[known], crowd.gold[known])
-                usual = usual if len(usual) else right
-                more = mean(right - usual, sign="+") if way != "majority" else ""
-                told = correlation(judged.reliability, crowd)
-                items = f"{crowd.name}, {known.sum():,} items"
-                print(f"| {items} | {way} | {mean(right)} | {more} | {told} | {seconds:.1f} |", flush=True)
+            right = correct(judged.classes[known], crowd.gold[known])
+            usual = usual if len(usual) else right
+            more = mean(right - usual, sign="+") if name != "majority" else ""
+            told = correlation(judged.reliability, crowd)
+            items = f"{crowd.name}, {known.sum():,} items"
+            print(f"| {items} | {name} | {mean(right)} | {more} | {told} | {seconds:.1f} |", flush=True)
     print()
 
 

@@ -53,23 +53,23 @@ def fit(items: Sequence[Sequence[Said]], gold: Mapping[int, Sequence[int]] | Non
     its result; both exactly. The order of items and the names of raters change it by rounding errors at most.
     """
     gold = gold or {}
-    names: dict[str, int] = {}
-    for item in items:
-        for said in item:
-            names.setdefault(said.rater, len(names))
+    names = {name: n for n, name in enumerate(sorted({said.rater for item in items for said in item}))}
     prepared = [prepare(index, item, gold.get(index)) for index, item in enumerate(items)]
     heard, starts = hear(prepared, names)
     strong = strong_shares(heard)
-    rho, ties, spread, spans = learn(heard, len(names), strong)
-    counts = np.zeros(len(names), dtype=int)
-    for item in items:
-        for said in item:
-            counts[names[said.rater]] += 1
+    learnt = learn(heard, len(names), strong)
+    counts = np.bincount([names[said.rater] for item in items for said in item], minlength=len(names))
     raters = {
-        name: Rater(_short(rho[n]), (_short(spans[n, 0]), _short(spans[n, 1])), int(counts[n]), _short(ties[n]))
+        name: Rater(
+            _short(learnt.reliability[n]),
+            (_short(learnt.intervals[n, 0]), _short(learnt.intervals[n, 1])),
+            int(counts[n]),
+            _short(learnt.ties[n]),
+            _short(learnt.first[n]),
+        )
         for name, n in names.items()
     }
-    parameters = Parameters(float(spread[0]), _short(spread[1]), _short(spread[2]), strong)
+    parameters = Parameters(_short(learnt.spread), _short(learnt.pool[0]), _short(learnt.pool[1]), strong)
     beliefs = _beliefs(prepared, heard, starts, list(names), raters, parameters)
     judged = _judged(parameters)
     found = [_item(belief, one.order, judged) for belief, one in zip(beliefs, prepared, strict=True)]
@@ -111,7 +111,10 @@ def expected(items: Sequence[Sequence[Said]], fit: Fit) -> list[list[Floats]]:
     likely = np.empty((len(logs), 3))
     for column, code in enumerate(SIDES + 4):
         judged = np.einsum("nd,nd->n", others, own[code, heard.rater])
-        likely[:, column] = rho * judged + (1 - rho) * habit[code, heard.rater]
+        leaning = (
+            1 + np.sign(code - 4) * heard.place * np.array([fit.raters[name].first for name in names])[heard.rater]
+        )
+        likely[:, column] = rho * judged + (1 - rho) * habit[code, heard.rater] * leaning
     ends = np.searchsorted(heard.unit, starts)
     result = []
     for item, one, begin, end in zip(items, prepared, ends[:-1], ends[1:], strict=True):
@@ -192,7 +195,8 @@ def _logs(
     rho = np.array([raters[name].reliability for name in names])[heard.rater]
     own, habit = tables(np.array([raters[name].ties for name in names]), parameters.spread, parameters.strong)
     at = heard.code + 4, heard.rater
-    return np.log(rho[:, None] * own[at] + ((1 - rho) * habit[at])[:, None]), own, habit
+    leaning = 1 + np.sign(heard.code) * heard.place * np.array([raters[name].first for name in names])[heard.rater]
+    return np.log(rho[:, None] * own[at] + ((1 - rho) * habit[at] * leaning)[:, None]), own, habit
 
 
 def _propagate(told: Floats, k: int) -> Floats:
@@ -238,13 +242,15 @@ def _item(belief: Floats, order: Ints, judged: Floats) -> ItemFit:
     known = belief @ prefers
     left = np.mean((belief * (prefers - known[:, None]) ** 2).sum(axis=1)) / (NORMAL @ (prefers - 0.5) ** 2)
     preference, tied = np.round(known, 9), np.round(tied, 9)
-    sure = np.round(belief[:, D > 1e-9].sum(axis=1) + belief[:, np.abs(D) <= 1e-9].sum(axis=1) / 2, 9)
+    middle = len(D) // 2  # where d = 0: half of its cell is above, and Euler-Maclaurin's first correction
+    above = belief[:, middle + 1 :].sum(axis=1) + belief[:, middle] / 2
+    sure = np.round(np.clip(above + (belief[:, middle + 1] - belief[:, middle - 1]) / 24, 0, 1), 9)
     winner = np.where((tied >= np.maximum(one, other)) | (preference == 0.5), 0, np.sign(one - other))
     beaten = _square(np.where(winner < 0, 1.0, 0.0), np.where(winner > 0, 1.0, 0.0), order, 0.0).sum(axis=1)
     return ItemFit(
-        _square(preference, 1 - preference, order, 0.5),
+        _square(preference, np.round(1 - preference, 9), order, 0.5),
         _square(tied, tied, order, 1.0),
-        _square(sure, 1 - sure, order, 0.5),
+        _square(sure, np.round(1 - sure, 9), order, 0.5),
         _short(min(max(1 - left, 0.0), 1.0)),
         [1 + int(count) for count in beaten],
     )

@@ -21,11 +21,15 @@ STRONG = (0.6, 0.25)  # shares of decided pairs with strength >= 2, >= 3; worth 
 
 
 class Said(NamedTuple):
-    """One rater's answer: ranks 1 = best, equal = tie; of the strength only the size counts, 1 to 3."""
+    """One rater's answer: ranks 1 = best, equal = tie; of the strength only the size counts, 1 to 3.
+
+    `shown` are the numbers of the responses in the order on the screen, where it is known.
+    """
 
     rater: str
     ranks: Sequence[int]
     strength: int | None = None
+    shown: Sequence[int] | None = None
 
 
 class Prepared(NamedTuple):
@@ -33,6 +37,7 @@ class Prepared(NamedTuple):
     raters: list[str]
     ranks: Ints  # (m, k), in that order
     strengths: list[int]  # 0 where none is given
+    places: Ints  # (m, k): where each response stood on the screen, all 0 where nobody knows
     gold: Ints | None  # (k,), in that order
 
 
@@ -43,6 +48,7 @@ class Heard(NamedTuple):
     rater: Ints  # (n,)
     code: Ints  # (n,): -4 … 4
     share: Floats  # (n,): 2/k
+    place: Ints  # (n,): 1 if the pair's first response was shown before its second, -1 after, 0 where nobody knows
     gold: Floats  # (units, 9): how often each code counts as said by a rater with reliability 1
 
 
@@ -51,19 +57,32 @@ def prepare(index: int, answers: Sequence[Said], gold: Sequence[int] | None) -> 
     ordered = sorted(answers, key=lambda said: said.rater)
     lengths = {len(said.ranks) for said in ordered} | ({len(gold)} if gold is not None else set())
     if not lengths:
-        return Prepared(np.empty(0, dtype=np.int64), [], np.empty((0, 0), dtype=np.int64), [], None)
+        return Prepared(
+            np.empty(0, dtype=np.int64),
+            [],
+            np.empty((0, 0), dtype=np.int64),
+            [],
+            np.empty((0, 0), dtype=np.int64),
+            None,
+        )
     if len(lengths) > 1 or min(lengths) < 2:
         raise ValueError(f"item {index}: rank lists of lengths {sorted(lengths)}; they must be equal, and at least 2")
     if len({said.rater for said in ordered}) < len(ordered):
         raise ValueError(f"item {index}: a rater answers it twice")
     right = [list(gold)] if gold is not None else []
     table = np.array(right + [list(said.ranks) for said in ordered], dtype=np.int64)
-    order = np.lexsort(table[::-1])
-    table = table[:, order]
+    places = np.array([_places(said) for said in ordered], dtype=np.int64).reshape(-1, table.shape[1])
+    order = np.lexsort(np.concatenate([table, places])[::-1])
+    table, places = table[:, order], places[:, order]
     strengths = [min(abs(said.strength), 3) if said.strength else 0 for said in ordered]
-    return Prepared(
-        order, [said.rater for said in ordered], table[len(right) :], strengths, table[0] if right else None
-    )
+    known = table[0] if right else None
+    return Prepared(order, [said.rater for said in ordered], table[len(right) :], strengths, places, known)
+
+
+def _places(said: Said) -> list[int]:
+    if said.shown is None:
+        return [0] * len(said.ranks)
+    return [place for _, place in sorted((response, place) for place, response in enumerate(said.shown))]
 
 
 def hear(prepared: Sequence[Prepared], names: Mapping[str, int]) -> tuple[Heard, Ints]:
@@ -85,13 +104,17 @@ def hear(prepared: Sequence[Prepared], names: Mapping[str, int]) -> tuple[Heard,
         who = np.array([[names[name] for name in prepared[row].raters] for row in rows], dtype=np.int64).ravel()
         pairs = k * (k - 1) // 2
         unit = np.repeat(starts[rows], m)[:, None] + np.arange(pairs)
-        parts.append((unit.ravel(), np.repeat(who, pairs), _codes(ranks, strengths).ravel(), np.full(unit.size, 2 / k)))
+        first, second = np.triu_indices(k, k=1)
+        places = np.array([prepared[row].places for row in rows]).reshape(-1, k)
+        place = np.sign(places[:, second] - places[:, first])
+        codes, share = _codes(ranks, strengths), np.full(unit.shape, 2 / k)
+        parts.append((unit.ravel(), np.repeat(who, pairs), codes.ravel(), share.ravel(), place.ravel()))
     if not parts:
         none = np.empty(0, dtype=np.int64)
-        return Heard(none, none, none, np.empty(0), gold), starts
-    unit, rater, code, share = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Heard(none, none, none, np.empty(0), none, gold), starts
+    unit, rater, code, share, place = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(unit, kind="stable")
-    return Heard(unit[order], rater[order], code[order], share[order], gold), starts
+    return Heard(unit[order], rater[order], code[order], share[order], place[order], gold), starts
 
 
 def _codes(ranks: Ints, strengths: Ints) -> Ints:

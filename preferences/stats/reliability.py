@@ -20,6 +20,7 @@ RHO = np.linspace(0, 1, 41)  # edges of the cells in which a rater's reliability
 TIES = np.linspace(0, 1, 33) ** 2  # … and their share of ties
 CUTS = np.array([0.002, 0.01, 0.03, 0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 0.995])
 RHO_PRIOR, TIES_PRIOR = (0.78, 0.7), (0.12, 1.5)  # mean over raters: median, and standard deviation of its logit
+FIRST = 2.0  # answers out of habit that a rater's leaning to neither place is worth beforehand
 SPREAD, SPREAD_SD = 4.0, 0.35  # √2 τ: median, and standard deviation of its logarithm
 
 
@@ -28,6 +29,7 @@ class Rater(NamedTuple):
     interval: tuple[float, float]  # 95%, of the posterior
     answers: int
     ties: float  # the share of pairs that they tie: posterior mean
+    first: float = 0.0  # of what they say out of habit, how much oftener what was shown first wins: from -1 to 1
 
 
 class Parameters(NamedTuple):
@@ -83,11 +85,17 @@ def normalised(logs: Floats) -> Floats:
     return result / result.sum(axis=1, keepdims=True)
 
 
-def learn(heard: Heard, raters: int, strong: tuple[float, float]) -> tuple[Floats, Floats, Floats, Floats]:
-    """Belief propagation between units and raters.
+class Learnt(NamedTuple):
+    reliability: Floats  # (raters,); so are ties and first
+    intervals: Floats  # (raters, 2)
+    ties: Floats
+    first: Floats
+    spread: float
+    pool: tuple[float, float]  # means over raters: reliability, ties
 
-    Returns reliability (raters,), ties (raters,), (spread, mean reliability, mean ties), intervals (raters, 2).
-    """
+
+def learn(heard: Heard, raters: int, strong: tuple[float, float]) -> Learnt:
+    """Belief propagation between units and raters."""
     units, n = len(heard.gold), len(heard.code)
     by_rater = np.argsort(heard.rater, kind="stable")
     code, tied = heard.code + 4, heard.code == TIE
@@ -128,15 +136,20 @@ def learn(heard: Heard, raters: int, strong: tuple[float, float]) -> tuple[Float
         told = sums(logs, heard.unit[some], units)[plain] + np.log(NORMAL)
         return _log_sum(told).sum() - np.log(value / SPREAD) ** 2 / (2 * SPREAD_SD**2)
 
+    side = np.sign(code - 4) * heard.place  # 1: what was shown first is said to be better
+    first = np.zeros(raters)
     for step in range(30):
         if step and n:
             climbed = _climb(height, spread, 0.4 / step**0.5)
             rho, spread = _along(rho, spread, climbed), climbed
         judged, habit = said(spread)
+        habit = habit * (1 + side * first[heard.rater])
         logs = np.log(rho[:, None] * judged + ((1 - rho) * habit)[:, None])
         told = sums(logs, heard.unit, units) + anchors(spread)
         others = normalised(told[heard.unit] - logs)
         own = np.einsum("nd,nd->n", others, judged)
+        guessed = (1 - rho) * habit / ((1 - rho) * habit + rho * own) * heard.share
+        first = np.bincount(heard.rater, guessed * side, raters) / (FIRST + np.bincount(heard.rater, guessed, raters))
         ratio = np.log(habit[:, None] + (own - habit)[:, None] * grid) * heard.share[:, None]
         likely = sums(ratio[by_rater], heard.rater[by_rater], raters)
         pool = _pool(likely, RHO, *RHO_PRIOR)
@@ -145,8 +158,8 @@ def learn(heard: Heard, raters: int, strong: tuple[float, float]) -> tuple[Float
         rho = normalised(likely[heard.rater] - ratio) @ grid
         if np.abs(means - before).max(initial=0) < 1e-3:
             break
-    population = np.array([spread, pool @ grid, mean_ties])
-    return means, ties, population, _intervals(normalised(likely))
+    intervals = _intervals(normalised(likely))
+    return Learnt(means, intervals, ties, first, spread, (float(pool @ grid), mean_ties))
 
 
 def _along(rho: Floats, old: float, new: float) -> Floats:
