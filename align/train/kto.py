@@ -22,7 +22,14 @@ def run_kto(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     if cut:
         say(f"{cut} of {len(rows)} responses are longer than max_length {job.args.max_length} and will be cut")
     good = sum(rows["label"])
-    say(f"{good} good and {len(rows) - good} bad responses")
+    bad = len(rows) - good
+    say(f"{good} good and {bad} bad responses")
+    counts = [good * job.args.desirable_weight, bad * job.args.undesirable_weight]
+    if min(counts) > 0 and not 0.995 <= counts[0] / counts[1] <= 1.335:  # eq. 8 of the paper, to two places
+        say(
+            f"the good ones count {counts[0] / counts[1]:.2f} times as much as the bad ones, and 1 to 1.33 is advised;"
+            f" desirable_weight: {counts[1] / good:.2f} makes it 1"
+        )
     evaluation = None
     if job.args.eval_strategy != "no":
         evaluation = load_unpaired(name, job.data.dataset_test_split, config, job.args.seed)

@@ -78,7 +78,11 @@ def test_a_run(peft: bool, tiny: Path, preferences: Path, tmp_path: Path) -> Non
     # eq. 7 and 8 of arXiv 2402.01306, before the first step: every reward and the divergence are 0, 1 - s(0) each
     assert row["loss"] == pytest.approx(0.5, abs=1e-6)
     assert row["kl"] == pytest.approx(0.0, abs=1e-6)
-    done("kto", recipe, "--output_dir", tmp_path / "more", "--model_name_or_path", tmp_path / "run")
+    assert "is advised" not in said.err
+    more = ("--model_name_or_path", tmp_path / "run", "--undesirable_weight", "2.0")
+    said = done("kto", recipe, "--output_dir", tmp_path / "more", *more)
+    assert "count 0.50 times as much as the bad ones" in said.err
+    assert "desirable_weight: 2.00 makes it 1" in said.err
 
 
 def test_data_of_other_shapes(recipe: Callable[..., Path], tmp_path: Path, pairs_file: Path) -> None:
