@@ -10,7 +10,7 @@ import pytest
 
 from tests.annotate.conftest import Server
 from tests.e2e.conftest import House
-from tests.e2e.test_steer import steered  # noqa: F401, a fixture
+from tests.e2e.test_steer import Steered
 
 pytestmark = pytest.mark.browser
 
@@ -21,9 +21,9 @@ ROWS = [
 
 
 def test_another_tools_file_is_chosen_by_its_format(
-    page: Any, server: Server, house: House, steered: Callable, sign_in: Callable, tmp_path: Path
+    page: Any, server: Server, house: House, sign_in: Callable, tmp_path: Path
 ) -> None:
-    sign_in(page, server.url, steered([]).owner)
+    sign_in(page, server.url, Steered(server, house, "elsewhere", []).owner)
     page.get_by_role("link", name="New project").click()
     page.get_by_label("Name", exact=True).fill("From elsewhere")
     file = tmp_path / "harmless.jsonl.gz"

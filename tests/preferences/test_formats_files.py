@@ -249,6 +249,34 @@ def test_a_preferences_folder_becomes_import_lines(tmp_path: Path) -> None:
         convert(str(tmp_path / "preferences"), str(tmp_path / "items"), None, None, overwrite=False)
 
 
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from align.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    Path("pairs.jsonl").write_text(json.dumps({**ROW, "odd": 1}) + "\n")
+
+    def align(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["align", "convert", *words])
+        try:
+            main()
+            return 0, capsys.readouterr().out
+        except SystemExit as exit_:
+            return int(str(exit_.code)), capsys.readouterr().err
+
+    said = "out.jsonl.gz\n  `odd`: 1 rows say it, and an import line has no place for it\n"
+    assert align("pairs.jsonl", "out.jsonl.gz", "--from", "trl") == (0, said)
+    code, out = align("out.jsonl.gz", "hh.jsonl", "--from", "trl", "--to", "hh-rlhf", "--json")
+    assert code == 2 and "out.jsonl.gz, line 1: neither `chosen` and `rejected`" in out
+    code, out = align("pairs.jsonl", "hh.jsonl", "--from", "trl", "--to", "hh-rlhf", "--json")
+    assert json.loads(out) | {"lost": 2} == {"format": 1, "from": "pairs.jsonl", "to": "hh.jsonl", "lost": 2}
+    assert align("pairs.jsonl", "hh.jsonl", "--from", "trl", "--to", "hh-rlhf") == (
+        2, "error: hh.jsonl is there already; name something else, or say --overwrite to replace it\n",
+    )  # fmt: skip
+    code, said = align("pairs.jsonl", "x", "--to", "hh")
+    assert code == 2 and "there is no format 'hh'; the nearest known one is 'hh-rlhf'" in said
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["hh.jsonl", "out.jsonl.gz", "pairs.jsonl"]
+
+
 def test_every_format_has_a_line_in_the_help_and_a_row_in_the_docs() -> None:
     page = (ROOT / "docs/formats.md").read_text()
     for name, (module, what) in FORMATS.items():
