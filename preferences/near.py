@@ -4,7 +4,9 @@ A shingle is a run of 5 characters of the normalised text (Unicode NFKC, case fo
 most of the text is written without spaces between words, as Chinese, Japanese and Thai are, or in Korean's syllables,
 since such a character says as much as two letters. Characters rather than words: they suit code, short prompts and
 every script, and a typing error costs a few shingles. Texts with different numbers are different whatever else they
-share: "What is 2+3?" is another question than "What is 2+4?", however long the words around the numbers.
+share: "What is 2+3?" is another question than "What is 2+4?", however long the words around the numbers. And what most
+texts share is a template, which makes no two of them alike: of 50 texts or more, shingles that more than half of them
+have are left out, unless a text has no others.
 
 MinHash: Broder 1997, "On the resemblance and containment of documents"; bands: Leskovec, Rajaraman and Ullman, "Mining
 of Massive Datasets", 3.4. The signatures are rensa's (arXiv 1704.04370), of hashes that we make, so that the same texts
@@ -25,6 +27,7 @@ _RECALL = 0.995  # of pairs that are exactly as similar as the threshold; of mor
 _MOST_NEIGHBOURS = 32  # in a bucket of hundreds each text is compared with the next ones: the group comes out whole
 _SLACK = 0.2  # an estimate from 128 hashes is off by 0.2 less than once in a million
 _AT_ONCE = 1 << 21  # characters that are hashed together
+_TEMPLATE_OF, _TEMPLATE_SHARE, _TEMPLATE_SAMPLE = 50, 0.5, 1000  # texts at least, share of them, texts looked at
 
 _DENSE = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -42,12 +45,11 @@ class Near(NamedTuple):
     similarity: float
 
 
-def near(texts: Sequence[str], threshold: float = THRESHOLD, signed: np.ndarray | None = None) -> list[Near]:
+def near(texts: Sequence[str], threshold: float = THRESHOLD) -> list[Near]:
     """Pairs of texts whose shingles have a Jaccard similarity of at least `threshold`, sorted. 0 < threshold <= 1.
 
     Every similarity is exact; a pair just at the threshold is missed once in 200 times. Texts that are the same once
-    normalised are paired with the first of them only, at 1.0, and only that one is compared with others. `signed` are
-    the texts' signatures where the caller has them.
+    normalised are paired with the first of them only, at 1.0, and only that one is compared with others.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold {threshold} is not above 0 and at most 1")
@@ -58,19 +60,20 @@ def near(texts: Sequence[str], threshold: float = THRESHOLD, signed: np.ndarray 
         if first.setdefault(text, number) != number:
             found.append(Near(first[text], number, 1.0))
     distinct = np.fromiter(first.values(), dtype=np.int64, count=len(first))
-    signed = _signatures(list(first)) if signed is None else np.asarray(signed)[distinct]
+    template = _template(list(first))
     shingles: dict[int, np.ndarray] = {}
-    for one, other in distinct[_candidates(signed, threshold)].tolist():
+
+    def of(number: int) -> np.ndarray:
+        if number not in shingles:
+            shingles[number] = np.unique(_hashes([plain[number]], template)[0])
+        return shingles[number]
+
+    for one, other in distinct[_candidates(_signatures(list(first), template), threshold)].tolist():
         if _NUMBER.findall(plain[one]) == _NUMBER.findall(plain[other]):
-            similarity = _jaccard(*(_of(number, plain, shingles) for number in (one, other)))
-            if similarity >= threshold:
-                found.append(Near(one, other, similarity))
+            alike = _jaccard(of(one), of(other))
+            if alike >= threshold:
+                found.append(Near(one, other, alike))
     return sorted(found)
-
-
-def signatures(texts: Sequence[str]) -> np.ndarray:
-    """MinHash signatures, (texts, 128) uint32: the share of equal places estimates the Jaccard similarity."""
-    return _signatures([normalised(text) for text in texts])
 
 
 def groups(count: int, pairs: Iterable[tuple[int, int] | Near]) -> list[int]:
@@ -107,12 +110,6 @@ def normalised(text: str) -> str:
 # --- shingles and signatures ------------------------------------------------------------------------------------
 
 
-def _of(number: int, plain: Sequence[str], known: dict[int, np.ndarray]) -> np.ndarray:
-    if number not in known:
-        known[number] = np.unique(_hashes([plain[number]])[0])
-    return known[number]
-
-
 def _jaccard(one: np.ndarray, other: np.ndarray) -> float:
     common = len(np.intersect1d(one, other, assume_unique=True))
     return common / (len(one) + len(other) - common)
@@ -125,8 +122,10 @@ def _length(text: str) -> int:
     return 3 if 2 * len(_DENSE.findall(text)) > len(text) - text.count(" ") else 5
 
 
-def _hashes(plain: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """64-bit hashes of all shingles, text after text, and where each text's begin and end, (texts + 1,)."""
+def _hashes(plain: Sequence[str], template: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """64-bit hashes of all shingles, text after text, and where each text's begin and end, (texts + 1,); those in the
+    sorted `template` are left out of texts that have others.
+    """
     lengths = np.array([_length(text) for text in plain], dtype=np.int64)
     # a text shorter than a shingle is one shingle, filled up with what no text holds
     padded = [text.ljust(length, "\x00") for text, length in zip(plain, lengths.tolist(), strict=True)]
@@ -148,13 +147,29 @@ def _hashes(plain: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     hashes ^= hashes >> np.uint64(32)
     hashes *= np.uint64(0xD6E8FEB86659FD93)
     hashes ^= hashes >> np.uint64(29)
-    return hashes, offsets
+    if template is None or not len(template):
+        return hashes, offsets
+    nearest = np.minimum(np.searchsorted(template, hashes), len(template) - 1)
+    kept = np.concatenate([[0], np.cumsum(template[nearest] != hashes)])  # how many before each
+    nothing_else = kept[offsets[1:]] == kept[offsets[:-1]]
+    keep = (np.diff(kept) == 1) | np.repeat(nothing_else, np.diff(offsets))
+    return hashes[keep], np.concatenate([[0], np.cumsum(keep)])[offsets]
 
 
-def _signatures(plain: Sequence[str]) -> np.ndarray:
+def _template(plain: Sequence[str]) -> np.ndarray:
+    """The sorted hashes of shingles that most of the texts have, by a sample that is evenly spread."""
+    if len(plain) < _TEMPLATE_OF:
+        return np.empty(0, dtype=np.uint64)
+    some = plain[:: -(-len(plain) // _TEMPLATE_SAMPLE)]
+    found, counts = np.unique(np.concatenate([np.unique(_hashes([text])[0]) for text in some]), return_counts=True)
+    return found[counts > _TEMPLATE_SHARE * len(some)]
+
+
+def _signatures(plain: Sequence[str], template: np.ndarray | None = None) -> np.ndarray:
+    """MinHash signatures, (texts, 128) uint32: the share of equal places estimates the Jaccard similarity."""
     parts = [np.empty((0, PERMUTATIONS), dtype=np.uint32)]
     for some in _chunks(plain):
-        hashes, offsets = _hashes(some)
+        hashes, offsets = _hashes(some, template)
         matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
             hashes, offsets.astype(np.uint64), num_perm=PERMUTATIONS, seed=1
         )

@@ -53,7 +53,7 @@ def compare(parts: Sequence[Part]) -> Copies:
         one, other = (None if text is None else normalised(text) for text in (row.chosen, row.rejected))
         chosen[number] = -1 if one is None else texts.of(one)
         rejected[number] = -1 if other is None else texts.of(other)
-        prompt[number] = prompts.of(normalised(row.prompt) or "\n".join(sorted(text for text in (one, other) if text)))
+        prompt[number] = prompts.of(normalised(row.asked) or "\n".join(sorted(text for text in (one, other) if text)))
     near_prompts = near(list(prompts.known))
     family = np.array([*groups(len(texts.known), near(list(texts.known))), -1], dtype=np.int64)
     return Copies(

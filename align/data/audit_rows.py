@@ -23,6 +23,7 @@ class Row(NamedTuple):
 
     line: int  # of the file, or of the split, from 1
     prompt: str
+    asked: str  # the prompt without its system turns, which many rows share
     chosen: str | None
     rejected: str | None
     preference: float  # 0.5: a tie, of which nothing is asked that needs a winner
@@ -164,6 +165,7 @@ def _each(lines: Iterable[tuple[int, dict[str, Any]]], kind: Kind) -> Iterator[R
         yield Row(
             line=line,
             prompt=prompt,
+            asked=_asked(row.get("prompt"), prompt),
             chosen=chosen,
             rejected=rejected,
             preference=float(preference) if isinstance(preference, int | float) else 1.0,
@@ -173,6 +175,12 @@ def _each(lines: Iterable[tuple[int, dict[str, Any]]], kind: Kind) -> Iterator[R
             synthetic=_synthetic(wrote, row.get("source")),
             raw=row,
         )
+
+
+def _asked(turns: Any, prompt: str) -> str:
+    if not isinstance(turns, list) or all(turn["role"] != "system" for turn in turns):
+        return prompt
+    return said([turn for turn in turns if turn["role"] != "system"] or turns)
 
 
 def _text(value: Any) -> str | None:

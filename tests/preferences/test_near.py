@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preferences.near import THRESHOLD, _rows, groups, near, normalised, signatures, similarity
+from preferences.near import THRESHOLD, _rows, _signatures, groups, near, normalised, similarity
+
+WORDS = ["river", "comet", "stone", "window", "garden", "engine", "paper", "winter", "music", "bridge", "letter", "tea"]
 
 
 def shingles(text: str) -> set[str]:
@@ -74,7 +76,7 @@ def test_estimates_are_unbiased():
     for kept in range(20, 100, 2):
         text = chance.choices(words, k=100)
         copy = [*text[:kept], *chance.choices(words, k=100 - kept)]
-        one, other = signatures([" ".join(text), " ".join(copy)])
+        one, other = _signatures([" ".join(text), " ".join(copy)])
         exact.append(jaccard(" ".join(text), " ".join(copy)))
         estimated.append((one == other).mean())
     errors = np.subtract(estimated, exact)
@@ -126,13 +128,13 @@ def test_three_characters_where_words_are_not_spaced():
 def test_a_large_family_comes_out_as_one_group():
     family = [f"Tell me a long story about the king of the hills and his horse {'o' * n}" for n in range(4)] * 60
     texts = [f"{text} {'abcdefghij'[n % 10]}" for n, text in enumerate(family)]
-    assert set(groups(len(texts), near(texts))) == {0}
+    others = [" ".join(random.Random(n).choices(WORDS, k=12)) for n in range(300)]
+    assert set(groups(540, near([*texts, *others]))[:240]) == {0}
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=6))
 def test_any_text(texts):
-    assert signatures(texts).shape == (len(texts), 128)
     for one, other, alike in near([*texts, *texts]):
         assert 0 <= one < other < 2 * len(texts) and alike >= THRESHOLD
     assert {(n, n + len(texts)) for n in range(len(texts))} <= {
@@ -149,7 +151,7 @@ def _second_hand(texts):
 
 
 def test_half_characters_and_nothing():
-    assert near([]) == [] and signatures([]).shape == (0, 128)
+    assert near([]) == []
     assert [(p.first, p.second) for p in near(["\ud800 is half a character", "\ud800 is half a character "])] == [
         (0, 1)
     ]
@@ -157,14 +159,24 @@ def test_half_characters_and_nothing():
         near(["a", "b"], 0)
 
 
-def test_the_signatures_that_a_caller_has_are_used_as_they_are():
-    texts = ["What is a comet made of?", "what is a comet made of", "Name a river.", "what is a comet made of?!"]
-    assert near(texts, signed=signatures(texts)) == near(texts)
+def test_what_most_texts_share_makes_no_two_of_them_alike():
+    template = (
+        "You are given a question of a customer of our shop, who may be in a hurry. Think about it step by step,"
+        " name the page of the handbook that you took it from, and end with the answer in one sentence. Never promise a"
+        " date, and stay polite whatever was asked. The question is: "
+    )
+    chance = random.Random(3)
+    asked = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz ", k=30)) for _ in range(80)]
+    texts = [template + question for question in asked]
+    assert near(texts[:2]) and near(texts) == []  # two texts have no template; eighty do
+    copy = template + asked[7] + "!"
+    assert [(pair.first, pair.second) for pair in near([*texts, copy])] == [(7, 80)]
+    assert near([*texts, template]) == []  # the template alone is a text like others
 
 
 def test_the_same_on_every_machine_and_in_every_version():
     texts = ["What is a comet?", "什么是彗星?", "def f(x):\n    return x + 1", "", "Grüße aus Köln, 2024", "x" * 5000]
-    digest = hashlib.sha256(signatures(texts).astype("<u4").tobytes()).hexdigest()
+    digest = hashlib.sha256(_signatures([normalised(text) for text in texts]).astype("<u4").tobytes()).hexdigest()
     assert digest == "34d1573774c2e0cba4c3e29f51aa3f4d97e63c0c077916eee909e80e15a71b6b"
 
 
