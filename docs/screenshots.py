@@ -179,7 +179,7 @@ GUIDES = {
     "rate-practice": Shot(practice, rater("With practice"), height=760),
     "rate-mine": Shot(rate("h", ready="#mine[open]"), rater("Helpful answers", 8)),
     "owner-overview": Shot(partial(steer, "overview"), owner, height=1000),
-    "owner-agreement": Shot(partial(steer, "agreement"), owner, height=1300),
+    "owner-agreement": Shot(partial(steer, "agreement"), owner, height=1120),
     "owner-raters": Shot(partial(steer, "raters"), owner),
     "owner-items": Shot(partial(steer, "items"), owner),
     "owner-decide": Shot(decide, owner),

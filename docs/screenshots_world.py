@@ -49,7 +49,8 @@ class World:
         self.visitors = 0
         short = _short()
         checks = [{**one, "gold": [1, 2] if one["better"] == 0 else [2, 1]} for one in short[-6:]]
-        everyday = [*WORDS["pairs"], *short[:-6], *checks]
+        everyday = [{**one, "tags": ["explain"]} for one in WORDS["pairs"]]
+        everyday += [*({**one, "tags": ["quick"]} for one in short[:-6]), *checks]
         self.project("Everyday questions", everyday, overlap=5, mask=["GPT-4"], pay=_pay(15.0), gold=True)
         first = [*short[:5], *WORDS["pairs"]]
         self.project("Helpful answers", first, overlap=1000, practice=0, pay=_pay(15.0), mask=["GPT-4"])
@@ -70,7 +71,7 @@ class World:
     def project(self, name: str, items: list[dict[str, Any]], *, gold: bool = False, **settings: Any) -> None:
         lines = [*items, *(WORDS["practice"] if gold else [])]
         self.truth |= {one["id"]: (one["better"], one["clear"]) for one in items if "better" in one}
-        keys = ("id", "prompt", "responses", "gold", "explanation")
+        keys = ("id", "prompt", "responses", "tags", "gold", "explanation")
         records = [Item.model_validate({key: one[key] for key in keys if key in one}) for one in lines]
         guidelines = None if name == "إجابات مفيدة" else WORDS["guidelines"]
         with self.database.write() as session:

@@ -38,7 +38,9 @@ function parts(report, here, width) {
     byTag(width, report.agreement_by_tag, found),
     eachRater(width, report, here),
   ].filter(Boolean);
-  const column = (half) => make("div.column", {}, pictures.filter((_, index) => index % 2 === half).map((one) => panel(one)));
+  const columns = [[], []];
+  const height = (column) => column.reduce((sum, one) => sum + 120 + Number(one.querySelector("svg").getAttribute("height")), 0);
+  for (const one of pictures) columns[height(columns[0]) > height(columns[1]) ? 1 : 0].push(one); // into the shorter one
   return [
     make(
       "div.tiles",
@@ -47,7 +49,7 @@ function parts(report, here, width) {
       tile(count(found.units), t("pairs of responses with two answers or more"), t("{n} answers each", { n: found.raters_per_unit })),
       tile(decimal(found[ALPHA]), t("agreement (alpha)"), found[`${ALPHA}_interval`] ? between(found[`${ALPHA}_interval`], decimal) : null),
     ),
-    make("div.pictures", { "data-key": "pictures" }, column(0), column(1)),
+    make("div.pictures", { "data-key": "pictures" }, columns.map((column) => make("div.column", {}, column.map((one) => panel(one))))),
     ...pairs(report, here),
     explained(),
   ];
