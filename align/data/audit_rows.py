@@ -164,8 +164,8 @@ def _each(lines: Iterable[tuple[int, dict[str, Any]]], kind: Kind) -> Iterator[R
         preference = row.get("preference")
         yield Row(
             line=line,
-            prompt=prompt,
-            asked=_asked(row.get("prompt"), prompt),
+            prompt=said(prompt),
+            asked=_asked(prompt),
             chosen=chosen,
             rejected=rejected,
             preference=float(preference) if isinstance(preference, int | float) else 1.0,
@@ -177,10 +177,10 @@ def _each(lines: Iterable[tuple[int, dict[str, Any]]], kind: Kind) -> Iterator[R
         )
 
 
-def _asked(turns: Any, prompt: str) -> str:
-    if not isinstance(turns, list) or all(turn["role"] != "system" for turn in turns):
+def _asked(prompt: Any) -> str:
+    if isinstance(prompt, str):
         return prompt
-    return said([turn for turn in turns if turn["role"] != "system"] or turns)
+    return said([turn for turn in prompt if turn["role"] != "system"] or prompt)
 
 
 def _text(value: Any) -> str | None:
@@ -193,27 +193,27 @@ def _synthetic(models: tuple[str | None, str | None], source: Any) -> tuple[bool
     return (False if source == "edited" else one), other
 
 
-def _texts(row: dict[str, Any], kind: Kind) -> tuple[str, str | None, str | None]:
-    """(prompt, chosen, rejected) of a row in any of the shapes."""
+def _texts(row: dict[str, Any], kind: Kind) -> tuple[Any, str | None, str | None]:
+    """(prompt as text or turns, chosen, rejected) of a row in any of the shapes."""
     if kind == "pairs":
         chosen, rejected = row["chosen"], row["rejected"]
         if row.get("prompt") is not None:
-            return said(row["prompt"]), said(chosen), said(rejected)
+            return row["prompt"], said(chosen), said(rejected)
         if isinstance(chosen, str):
             cut = _shared_text(chosen, rejected)
             return chosen[:cut].strip(), chosen[cut:], rejected[cut:]
         cut = _common(chosen[:-1], rejected[:-1])
-        return said(chosen[:cut]), said(chosen[cut:]), said(rejected[cut:])
+        return chosen[:cut], said(chosen[cut:]), said(rejected[cut:])
     if kind == "prompts":
-        return said(row["prompt"]), None, None
+        return row["prompt"], None, None
     if row.get("completion") is not None:
         shown = said(row["completion"])
         bad = row.get("label") is False  # of `align kto`: a response to be unlike
-        return said(row.get("prompt") or ""), None if bad else shown, shown if bad else None
+        return row.get("prompt") or "", None if bad else shown, shown if bad else None
     if row.get("messages") is not None:
         turns = row["messages"]
         last = len(turns) - 1 if turns and turns[-1]["role"] == "assistant" else len(turns)
-        return said(turns[:last]), said(turns[last:]), None
+        return turns[:last], said(turns[last:]), None
     return "", row["text"], None
 
 

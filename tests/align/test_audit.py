@@ -335,3 +335,37 @@ def test_no_false_alarms_on_hh_rlhf(tmp_path):
     }
     assert by["empty"]["count"] == 4 and by["identity"]["count"] == 0
     assert 0.43 < by["length_bias"]["number"] < 0.47  # in harmless-base the shorter one wins a little more often
+
+
+def test_a_folder_of_splits_as_the_hub_has_them(tmp_path):
+    rows = pairs(40)
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    write_rows(folder / "train.jsonl", rows)
+    write_rows(folder / "test.jsonl", [*pairs(9, seed=1), rows[2]])
+    result = audit(read_data(str(folder)))
+    (check,) = [check for check in result["checks"] if check["check"] == "leakage"]
+    assert [(part["part"], part["held_out"]) for part in result["rows"]] == [("train", False), ("test", True)]
+    assert check["verdict"] == "stop" and check["examples"][0]["where"] == ["test, row 10", "train, row 3"]
+    assert len(read_data(str(folder), "pairs", splits=["train"]).parts) == 1
+
+
+def test_a_dialogue_that_both_responses_begin_with_is_the_prompt(tmp_path):
+    asked = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "And you?"}]
+    row = {side: [*asked, {"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+    plain = {"chosen": "A question?\nYes.", "rejected": "A question?\nYellow."}
+    (part,) = read_data(str(write_rows(tmp_path / "x.jsonl", [row]))).parts
+    assert part.rows[0][1:5] == ("system: Be kind.\n\nuser: And you?", "And you?", "chosen", "rejected")
+    (part,) = read_data(str(write_rows(tmp_path / "x.jsonl", [plain]))).parts
+    assert part.rows[0][1:5] == ("A question?", "A question?", "Yes.", "Yellow.")
+
+
+def test_a_system_turn_that_all_share_is_no_leak(tmp_path):
+    def asked(text: str) -> dict[str, Any]:
+        return {
+            "prompt": [{"role": "system", "content": "You answer questions. " * 20}, {"role": "user", "content": text}]
+        }
+
+    rows = [asked(row["prompt"]) for row in pairs(10)]
+    assert found(tmp_path, rows, [asked(row["prompt"]) for row in pairs(10, seed=1)])["by"]["leakage"]["count"] == 0
+    assert found(tmp_path, rows, rows[:1])["by"]["leakage"]["count"] == 1
