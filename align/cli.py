@@ -219,9 +219,6 @@ def audit_(
     quiet_libraries()
     from align.data.audit import audit, check_names, refusal, summary
     from align.data.audit_rows import read_data
-    from align.data.lengths import context_length
-    from align.models.load import find_model, load_config, load_tokenizer
-    from align.report.audit import write_audit
     from preferences.files import dump_json
 
     try:
@@ -230,10 +227,15 @@ def audit_(
         raise BadInput(str(error)) from None
     tokenizer = limit = None
     if model is not None:
+        from align.data.lengths import context_length
+        from align.models.load import find_model, load_config, load_tokenizer
+
         source = find_model(model)
         tokenizer, limit = load_tokenizer(source), context_length(load_config(source))
     found = audit(read_data(data), [read_data(other) for other in evaluated_on], tokenizer, limit, allow)
     if out is not None:
+        from align.report.audit import write_audit
+
         write_audit(out, found)
     print(dump_json(found) if as_json else summary(found))
     sentence = refusal(found, "--allow CHECK")
