@@ -31,6 +31,7 @@ import torch
 import yaml
 
 from align.evaluate.calibration import best_scale, log_losses, reliability
+from align.evaluate.reward_numbers import human_ceiling
 from align.train.losses import bradley_terry
 from preferences.files import write_jsonl
 from preferences.stats.consensus import Said, fit
@@ -225,8 +226,11 @@ def fast(data: Data, model: str, options: argparse.Namespace) -> None:
                 every = found[name].setdefault(arm, np.full((options.seeds, len(data.rows)), np.nan))
                 every[seed, test] = scores[data.ends[test, 0], number] - scores[data.ends[test, 1], number]
         print(f"{debate}: {time.process_time() - started:.0f} s", file=sys.stderr, flush=True)
+    print(f"\n## The labels\n\n{labels_differ(data)}")
     for name, differences in found.items():
         print(f"\n## {name}\n\n{table(data, np.arange(len(data.rows)), differences)}")
+    told_most = next(iter(found.values()))[LAST].mean(axis=0)
+    print(f"\n## Beside people\n\n{beside_people(data, told_most)}")
     print(f"\n{(time.process_time() - started) / 60:.0f} minutes of one core.")
 
 
@@ -293,6 +297,36 @@ def recipe(options: argparse.Namespace, model: str, folder: Path, seed: int) -> 
         "save_strategy": "no",
         "seed": seed,
     }
+
+
+def labels_differ(data: Data) -> str:
+    """How far the consensus is from the votes."""
+    told = arms(data, np.arange(len(data.rows)))
+    votes, model = told["votes, soft, ties"].preference, told[LAST]
+    known = told["consensus, soft"]
+    decided = np.intersect1d(known.pairs, told[FIRST].pairs)
+    consensus = dict(zip(known.pairs.tolist(), known.preference.tolist(), strict=True))
+    same = np.mean([(consensus[n] > 0.5) == (votes[n] > 0.5) for n in decided.tolist()])
+    weights = np.quantile(model.weight, [0.05, 0.5, 0.95])
+    off = np.abs(model.preference - votes).mean()
+    return (
+        f"Of {len(votes)} pairs {(votes == 0.5).sum()} are ties by votes and {(model.preference == 0.5).sum()} by the"
+        f" consensus. Where neither ties, they have the same winner in {same:.1%}. Their probabilities are"
+        f" {off:.3f} apart on average. Weights: {weights[0]:.2f}, {weights[1]:.2f}, {weights[2]:.2f} at 5, 50, 95%."
+    )
+
+
+def beside_people(data: Data, difference: np.ndarray) -> str:
+    """(b), the mean over its seeds, against a single rater, on what most of the other raters say."""
+    answers = [[RANKS[answer["choice"]] for answer in row["annotations"]] for row in data.rows]
+    scores = np.stack([difference, np.zeros_like(difference)], axis=1)
+    found = human_ceiling(answers, scores.tolist(), data.side.tolist())
+    assert found is not None
+    low, high = found["difference"]["interval"]
+    return (
+        f"Which side do most of the other raters take? One rater is right in {found['rater']['accuracy']:.4f}, (b) in"
+        f" {found['model']['accuracy']:.4f}: {found['difference']['mean']:+.4f} ({low:+.4f} to {high:+.4f})."
+    )
 
 
 # --- how good it is ---------------------------------------------------------------------------------------------

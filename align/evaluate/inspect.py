@@ -5,6 +5,7 @@
 
 import gc
 import os
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from preferences.errors import BadInput
 from preferences.files import read_json, sha256_json
 
 MISTAKES = 10
+MOST = 20_000  # pairs, and rankings: more would change no digit that anybody reads, and take hours
 _BATCH = 16
 
 
@@ -45,7 +47,7 @@ def report_on(run: str, data: str | None = None) -> tuple[Path, dict[str, Any]]:
     report = inspect_run(run, data)
     if report is None:
         raise BadInput(
-            f"{run}: its data set has neither a test nor a validation split with pairs in it;"
+            f"{run}: no held-out pairs in {_manifest(run)['recipe']['dataset_name']}, or it can't be read any more;"
             " name data that it was not trained on: align inspect RUN DATA"
         )
     return write_reward_report(run, report), report
@@ -126,7 +128,7 @@ def find_held_out(recipe: Mapping[str, Any]) -> HeldOut | None:
 
 def gather(held_out: HeldOut, model: RewardModel, moments: tuple[float, float]) -> dict[str, Any]:
     """All numbers of the report, and the worst mistakes. Raises BadInput where no pair with a winner can be scored."""
-    rows, dropped, ids = _that_fit(held_out.pairs, model)
+    rows, dropped, ids = _that_fit(_some(held_out.pairs), model)
     preference = np.array([_preference(row) for row in rows], dtype=np.float64)
     winners = np.flatnonzero(preference != 0.5)
     if not len(winners):
@@ -134,7 +136,7 @@ def gather(held_out: HeldOut, model: RewardModel, moments: tuple[float, float]) 
             f"{held_out.data}: none of its {len(held_out.pairs)} pairs has a winner and fits the reward model's context"
             f" of {model.context} tokens; give pairs that do"
         )
-    items = [_item_ids(ranking, model) for ranking in held_out.rankings]
+    items = [_item_ids(ranking, model) for ranking in _some(held_out.rankings)]
     known = [item for item in items if item is not None]
     texts = sorted({text for pair in ids for text in pair} | {text for item in known for text in item[1]})
     say(f"scoring {len(texts)} held-out responses with {model.name}")
@@ -152,6 +154,7 @@ def gather(held_out: HeldOut, model: RewardModel, moments: tuple[float, float]) 
         "pairs": len(winners),
         "ties": len(rows) - len(winners),
         "pairs_dropped": dropped,
+        "pairs_left_out": max(0, len(held_out.pairs) - MOST),
         "groups": len(set(of.tolist())),
         "accuracy": numbers.accuracies(d, y, length, of),
         "human": numbers.human_ceiling(
@@ -214,6 +217,13 @@ def _load(name: str, split: str, config: str | None) -> HeldOut:
 
 def _rows(pairs: Any) -> list[dict[str, Any]]:
     return [dict(row) for row in pairs if row.get("source") != "edited"]
+
+
+def _some(rows: Sequence[Any]) -> list[Any]:
+    """At most MOST of them, drawn at random and the same ones each time, in their order."""
+    if len(rows) <= MOST:
+        return list(rows)
+    return [rows[number] for number in sorted(random.Random(0).sample(range(len(rows)), MOST))]
 
 
 def _preference(row: Mapping[str, Any]) -> float:

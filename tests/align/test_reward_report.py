@@ -279,6 +279,7 @@ def report_of(mistakes: list[dict[str, Any]]) -> dict[str, Any]:
         "pairs": int(won.sum()),
         "ties": int((~won).sum()),
         "pairs_dropped": 9,
+        "pairs_left_out": 3,
         "groups": 12,
         "accuracy": reward_numbers.accuracies(d[won], y[won], longer[won], groups[won]),
         "human": reward_numbers.human_ceiling(answers, np.stack([d, 0 * d], 1), groups),
