@@ -49,17 +49,20 @@ def import_(project: str, file: str, name: str | None, database: str | None, as_
     """
     from annotate.services.exchange import import_items
     from annotate.services.projects import find_project
-    from preferences.contract import read_items
-    from preferences.formats import read_format
+    from annotate.services.refit import refit
+    from preferences.formats import read_as
 
     check_name(name)
     with use_database(database) as db:
         with db.read() as session:
             find_project(session, project)
         # Reading is outside of the transaction, which would keep raters waiting.
-        records, lost = read_format(file, name) if name else (read_items(file), [])
+        records, lost = read_as(file, name)
         with db.write() as session, progress("importing", as_json) as advance:
-            counts = import_items(session, find_project(session, project), records, file, advance)
+            found = find_project(session, project)
+            counts = import_items(session, found, records, file, advance)
+        if found.sure is not None and counts["answers"]:
+            refit(db, found.id)
     text = (
         f"stored {counts['items']} items and {counts['answers']} answers ({counts['raters']} new raters) in {project}"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Header, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
@@ -20,13 +20,14 @@ from annotate.services.exchange import import_items
 from annotate.services.export import export_preferences, settle_splits
 from annotate.services.items import Counted, ItemChange
 from annotate.services.masks import mask_names
+from annotate.services.refit import refit
 from annotate.services.refusals import Refused
 from annotate.services.rights import Right, require
 from annotate.store.database import DatabaseFailed
 from annotate.store.tables import Project
-from preferences.contract import Item, read_items, write_preferences
+from preferences.contract import Item, write_preferences
 from preferences.errors import BadInput
-from preferences.formats import FORMATS, read_format
+from preferences.formats import FORMATS, read_as
 
 router = APIRouter(prefix="/api/v1", tags=["items"], responses=PROBLEMS)
 FormatName = Annotated[str | None, Field(max_length=100, description="the other tool's format that the items are in")]
@@ -46,7 +47,8 @@ class ItemOut(BaseModel):
     tags: list[str]
     priority: float
     overlap: int
-    filled: int = Field(description="how many of the answers that it wants are there")
+    slots: int = Field(description="how many it wants as it stands: fewer than `overlap` where its answers are sure")
+    filled: int = Field(description="how many of them are there")
     version: int
 
 
@@ -139,31 +141,36 @@ def items(
     openapi_extra={"requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {}}}}},
 )
 def add_items(
-    project_id: Id, asker: AnyAsker, body: Annotated[bytes, Depends(_body)], format: FormatName = None
+    project_id: Id,
+    asker: AnyAsker,
+    body: Annotated[bytes, Depends(_body)],
+    afterwards: BackgroundTasks,
+    format: FormatName = None,
 ) -> ImportedOut:
     """Import items: one JSON object a line, as in a file for `annotate import`. All of them, or none."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.jsonl"
         path.write_bytes(body)
         try:
-            records, lost = read_as(path, format)
+            records, lost = read_sent(path, format)
             with asker.writes(project_id, Right.MANAGE) as (session, member):
-                counts = import_items(session, session.get_one(Project, project_id), records, path, by=member)
+                project = session.get_one(Project, project_id)
+                counts = import_items(session, project, records, path, by=member)
         except DatabaseFailed:
             raise
         except ValueError as error:  # the file is of our own making: say what is wrong in it, not where it lies
             raise Refused("bad-input", f"{str(error).replace(str(path), 'items')}.") from None
+    if project.sure is not None and counts["answers"]:
+        afterwards.add_task(refit, asker.database, project_id)
     return ImportedOut(**counts, lost=lost)
 
 
-def read_as(path: Path, name: str | None) -> tuple[list[Item], list[str]]:
+def read_sent(path: Path, name: str | None) -> tuple[list[Item], list[str]]:
     """The items of a file that was sent, in another tool's format if `name` says so, and what has no place in them."""
-    if name is None:
-        return read_items(path), []
     with open(path, "rb") as stream:
         if stream.read(2) == b"\x1f\x8b":  # which could be a thousand times as long
             raise BadInput(f"{path}: gzipped; send it unzipped")
-    return read_format(path, name)
+    return read_as(path, name)
 
 
 @router.get("/formats")
@@ -278,6 +285,7 @@ def _item(counted: Counted, all_of_it: bool, project: Project) -> ItemOut:
         tags=item.tags,
         priority=item.priority,
         overlap=item.overlap,
+        slots=counted.slots,
         filled=counted.filled,
         version=item.version,
     )

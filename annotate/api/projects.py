@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, BackgroundTasks, Header, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
@@ -24,6 +24,7 @@ from annotate.services.projects import (
     note,
     progress_of,
 )
+from annotate.services.refit import refit
 from annotate.services.refusals import Refused
 from annotate.services.report import agreement_report, project_report
 from annotate.services.rights import Right
@@ -159,12 +160,15 @@ def change(
     body: service.ProjectChange,
     asker: AnyAsker,
     response: Response,
+    afterwards: BackgroundTasks,
     if_match: Annotated[str | None, Header()] = None,
 ) -> ProjectOut:
     """Change settings, close or open again. `If-Match` says which version of the project the change is made to."""
     with asker.writes(project_id, Right.MANAGE) as (session, member):
         project = service.change_project(session, project_id, body, version_of(if_match), by=member)
         out = _out(session, project, member.role)
+    if body.sure is not None:
+        afterwards.add_task(refit, asker.database, project_id)
     say_version(response, out.version)
     return out
 

@@ -5,7 +5,7 @@ Everything is in the order in which the task showed the responses, without model
 
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
-from fastapi import APIRouter
+from fastapi import APIRouter, BackgroundTasks
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
@@ -36,6 +36,7 @@ from annotate.services.assignment import (
     skip,
 )
 from annotate.services.projects import comes_first
+from annotate.services.refit import is_due, refit
 from annotate.services.rights import Right
 from annotate.store.tables import Member, Project
 
@@ -168,7 +169,7 @@ def next_item(project_id: Id, body: NextIn, asker: AnyAsker) -> NextOut:
 
 
 @router.post("/answers")
-def answer(project_id: Id, body: AnswerIn, asker: AnyAsker) -> SubmittedOut:
+def answer(project_id: Id, body: AnswerIn, asker: AnyAsker, afterwards: BackgroundTasks) -> SubmittedOut:
     """Store an answer and lease the next item. The receipt comes only after the answer is on the disk.
 
     Where the guidelines have changed since the item was given, the answer counts as given under those that the rater
@@ -193,6 +194,8 @@ def answer(project_id: Id, body: AnswerIn, asker: AnyAsker) -> SubmittedOut:
             revises=body.revises,
         )
         following = _next(session, member, project, body.holding)
+    if project.sure is not None and is_due(asker.database, project_id):
+        afterwards.add_task(refit, asker.database, project_id)
     return SubmittedOut(receipt=_receipt(receipt), next=_drawn(following))
 
 

@@ -112,12 +112,16 @@ def set_(name: str, database: str | None, as_json: bool, **given: Any) -> None:
     --dimension, --mask and --arena replace all that were there; --skill '' takes them away.
     """
     from annotate.services.projects import ProjectChange, change_project, find_project
+    from annotate.services.refit import refit
 
     change = _checked(ProjectChange, given)
     if not change.model_fields_set:
         raise BadInput("nothing to change; give one of the options that `annotate project set --help` lists")
-    with use_database(database) as db, db.write() as session:
-        found = change_project(session, find_project(session, name).id, change, None, by=None)
+    with use_database(database) as db:
+        with db.write() as session:
+            found = change_project(session, find_project(session, name).id, change, None, by=None)
+        if change.sure is not None:
+            refit(db, found.id)
         facts = {
             "project": found.name,
             "version": found.version,

@@ -13,6 +13,7 @@ from annotate.services.assignment import Given, end, given_to, lock_member, take
 from annotate.services.gold import Feedback, feedback_of, train
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
+from annotate.services.sure import lock_item, settle
 from annotate.services.webhooks import announce
 from annotate.store.tables import Answer as AnswerRow
 from annotate.store.tables import AnswerText, Assignment, Chat, Item, Member, Project
@@ -80,6 +81,7 @@ def submit(
     elif revises is not None:
         raise Refused("wrong-revision", "There is no answer of yours to change; submit this one as a new one.")
     _check(answer, project, len(given.shown))
+    lock_item(session, project, given.item)
 
     first = stored[0] if stored else None
     slot, kind = None, given.purpose
@@ -114,6 +116,8 @@ def submit(
     if texts := text_columns(answer):
         session.execute(insert(AnswerText).values(answer_id=number, **texts))
     end(session, assignment_id, "answered")
+    if kind == "rated":
+        settle(session, project, given.item, now)
     revision = len(stored) + 1
     note(session, "answered", project=project.id, member=member.id, answer=number, kind=kind, revision=revision)
     announce(session, project.id, "answer.stored", answer=number, item=given.item, revision=revision)

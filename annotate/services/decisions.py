@@ -15,6 +15,7 @@ from annotate.services.assignment import lock_member
 from annotate.services.items import item_of
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
+from annotate.services.sure import lock_item, settle
 from annotate.store.tables import Answer, Decision, Item, Member, Project
 from preferences.contract import check_answer
 
@@ -90,6 +91,8 @@ def decide(
         )
         session.add(row)
         session.flush()
+        lock_item(session, project, item_id)
+        settle(session, project, item_id, row.at)
         note(session, "decided", project=project.id, member=member.id, item=item_id, decision=row.id)
     return look(session, member, item_id)
 

@@ -43,8 +43,8 @@ def import_items(
     lock_project(session, project)
     if project.closed_at is not None:
         raise Refused("project-closed", f"Project {project.name!r} is closed; open it again to add items.")
-    stored = session.execute(select(Item.key, Item.content_hash, Item.priority).where(Item.project_id == project.id))
-    known = {key: (content, priority) for key, content, priority in stored}
+    there = session.execute(select(Item.key, Item.content_hash, Item.priority).where(Item.project_id == project.id))
+    known = {key: (content, priority) for key, content, priority in there}
     fresh: list[tuple[contract.Item, str]] = []
     urgent: list[tuple[contract.Item, str]] = []
     for record in records:
@@ -140,9 +140,9 @@ def _place(
     hashes = {key: prompt_hash(prompt) for key, prompt in turns.items()}
     like: dict[str, set[str]] = {}
     if near and records:
-        stored = session.execute(select(Item.prompt_hash, Item.prompt).where(Item.project_id == project.id))
+        there = session.execute(select(Item.prompt_hash, Item.prompt).where(Item.project_id == project.id))
         like = nearly_the_same(
-            [*((hashed, prompt) for hashed, prompt in stored), *((hashes[key], turns[key]) for key in turns)]
+            [*((hashed, prompt) for hashed, prompt in there), *((hashes[key], turns[key]) for key in turns)]
         )
     for record in records:
         groups.add(hashes[record.id], record.group, like.get(hashes[record.id], ()))

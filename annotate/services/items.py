@@ -3,17 +3,19 @@
 import json
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Text, cast, delete, func, insert, select, update
+from sqlalchemy import Text, cast, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from annotate.services.answers import standing_answers
 from annotate.services.gold import is_correct
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
-from annotate.store.tables import Answer, AnswerText, Item, Member, Slot
+from annotate.services.slots import add_slots
+from annotate.services.sure import settle
+from annotate.store.tables import Answer, AnswerText, Item, Member, Project, Slot
 
 
 class ItemChange(BaseModel):
@@ -26,9 +28,11 @@ class ItemChange(BaseModel):
 
 
 class Counted(NamedTuple):
-    """An item and how many of its slots are filled; of a gold item, how many raters have met it, and got it right."""
+    """An item, how many slots it has, and how many are filled; of a gold item, how many raters have met it, and got it
+    right. It has fewer slots than its overlap where its answers are sure."""
 
     item: Item
+    slots: int
     filled: int
     met: int = 0
     right: int = 0
@@ -80,7 +84,9 @@ def change_item(
     if "overlap" in given:
         if item.gold is not None:
             raise Refused("bad-input", "A gold item has no overlap: every rater may be given it.")
-        _set_overlap(session, item, change.overlap, time.time() if now is None else now)
+        now = time.time() if now is None else now
+        _set_overlap(session, item, change.overlap, now)
+        settle(session, session.get_one(Project, project_id), item.id, now)
     if "priority" in given:
         item.priority = change.priority
         session.execute(update(Slot).where(Slot.item_id == item.id).values(position=-change.priority))
@@ -121,20 +127,17 @@ def answers_of(
 def _set_overlap(session: Session, item: Item, overlap: int, now: float) -> None:
     slots = session.scalars(select(Slot).where(Slot.item_id == item.id).order_by(Slot.number).with_for_update()).all()
     if overlap > len(slots):
-        used = {slot.number for slot in slots}
-        free = (number for number in range(1, len(slots) + overlap + 1) if number not in used)
-        same = {"project_id": item.project_id, "item_id": item.id, "position": -item.priority}
         turn = slots[0].turn if slots else float(item.id)
-        rows: list[dict[str, Any]] = [{**same, "number": next(free), "turn": turn} for _ in range(overlap - len(slots))]
-        session.execute(insert(Slot), rows)
+        add_slots(session, item, {slot.number for slot in slots}, overlap - len(slots), turn)
     spare = [slot.id for slot in reversed(slots) if not slot.filled and (slot.leased_until or 0.0) < now]
     session.execute(delete(Slot).where(Slot.id.in_(spare[: max(0, len(slots) - overlap)])))
     item.overlap = overlap
 
 
 def _counted(session: Session, items: Sequence[Item]) -> list[Counted]:
-    query = select(Slot.item_id, func.count()).where(Slot.filled.is_(True), Slot.item_id.in_([i.id for i in items]))
-    filled: dict[int, int] = {item: count for item, count in session.execute(query.group_by(Slot.item_id))}
+    query = select(Slot.item_id, func.count(), func.count().filter(Slot.filled.is_(True)))
+    query = query.where(Slot.item_id.in_([item.id for item in items])).group_by(Slot.item_id)
+    slots: dict[int, tuple[int, int]] = {item: (count, filled) for item, count, filled in session.execute(query)}
     gold = {item.id: item.gold for item in items if item.gold is not None}
     results: dict[int, list[bool]] = {}
     if gold:
@@ -143,6 +146,6 @@ def _counted(session: Session, items: Sequence[Item]) -> list[Counted]:
         for item_id, ranks in session.execute(given):
             results.setdefault(item_id, []).append(is_correct(ranks, gold[item_id]))
     return [
-        Counted(item, filled.get(item.id, 0), len(results.get(item.id, ())), sum(results.get(item.id, ())))
+        Counted(item, *slots.get(item.id, (0, 0)), len(results.get(item.id, ())), sum(results.get(item.id, ())))
         for item in items
     ]

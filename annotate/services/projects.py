@@ -10,6 +10,7 @@ from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from annotate.services.refusals import Refused
+from annotate.services.slots import open_all
 from annotate.services.webhooks import announce
 from annotate.store.tables import Audit, Guideline, Item, Member, Project, Question, Slot
 from preferences.errors import BadInput
@@ -179,6 +180,8 @@ def change_project(
         project.closed_at = time.time() if closed else None
     if given.get("qualify") and not project.qualify:  # until now nobody had anything to pass
         session.execute(update(Member).where(Member.project_id == project_id).values(qualified_at=None))
+    if "sure" in given and given["sure"] is None and project.sure is not None:
+        open_all(session, project_id)
     for name, value in given.items():
         setattr(project, name, value)
     project.version += 1

@@ -29,7 +29,8 @@ def project_report(
 
     `answers` and everything from them leave surplus answers and checks out; a person's `paid` counts all that they
     answered here. `items` leaves gold items out, unless an import brought answers to them. `flags` counts answers and
-    skips that say so. `slots` are what the web page hands out, `filled` those with an answer. `per_day` counts the
+    skips that say so. `slots` are what the web page hands out, `filled` those with an answer, `spared` those that no
+    item wants any more since its answers are sure. `per_day` counts the
     answers given here by their day (UTC), and `finish` is `forecast`. `masked` counts where a name of the project's
     mask is hidden. `cost` is what the answers given here come to, None without pay. `people` are all members, raters
     first, each as `raters.people_of` says.
@@ -56,7 +57,7 @@ def project_report(
         "gold_items": gold_items,
         "answers": sum(map(len, answers.values())),
         "surplus": surplus,
-        "slots": {"all": slots, "filled": filled},
+        "slots": {"all": slots, "filled": filled, "spared": _spared(session, project)},
         "flags": _flags(session, project.id),
         "raters": sum(person["answers"] > 0 for person in people),
         **_agreement(agreed),
@@ -129,6 +130,15 @@ def _flags(session: Session, project_id: int) -> dict[str, int]:
     skips = select(Skip.reason, func.count()).join(Item).where(Item.project_id == project_id).group_by(Skip.reason)
     counts.update({reason: count for reason, count in session.execute(skips)})
     return dict(sorted(counts.items()))
+
+
+def _spared(session: Session, project: Project) -> int:
+    """How many answers items don't want any more of those in their overlap, since it is sure what is better."""
+    if project.sure is None:
+        return 0
+    slots = select(func.count()).where(Slot.item_id == Item.id).scalar_subquery()
+    short = select(Item.overlap - slots).where(Item.project_id == project.id, Item.gold.is_(None), slots < Item.overlap)
+    return sum(session.scalars(short))
 
 
 def _counts(project_id: int) -> list[Any]:

@@ -80,7 +80,7 @@ async function drawAll(list, here, search, after) {
     { key: "key", label: t("Item"), cell: (one) => make("a", { href: here.to("items", String(one.id)), dir: "auto" }, one.key) },
     { key: "prompt", label: t("Prompt"), cell: (one) => make("span.excerpt", { dir: "auto" }, excerpt(one.prompt)) },
     { key: "tags", label: t("Tags"), cell: (one) => make("span.badges", {}, one.gold ? make("span.badge", {}, t("gold")) : null, one.tags.map((tag) => make("span.badge", { dir: "auto" }, tag))) },
-    { key: "answers", label: t("Answers"), cell: (one) => (one.gold ? "–" : bar(one.filled / one.overlap, t("{done} of {total}", { done: one.filled, total: one.overlap }))) },
+    { key: "answers", label: t("Answers"), cell: (one) => (one.slots ? bar(one.filled / one.slots, t("{done} of {total}", { done: one.filled, total: one.slots })) : "–") },
     { key: "priority", label: t("Priority"), number: true, cell: (one) => String(one.priority) },
   ];
   list.append(table(t("Items"), columns, page.items), more(here, page.after, (next) => drawAll(list, here, search, next)));

@@ -1,0 +1,95 @@
+"""Fit the consensus of a project anew, now and then and out of the raters' way, for what sure.py goes by."""
+
+import threading
+import time
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
+
+from annotate.services.consensus import consensus_of
+from annotate.services.counted import counted
+from annotate.services.decisions import decisions
+from annotate.services.sure import adjust, turn_of
+from annotate.store.database import Database
+from annotate.store.tables import Answer, Item, Member, Project, Slot
+from preferences.stats.consensus import Said
+from preferences.stats.spend import certainty, is_enough
+
+LEAST_SECONDS = 30.0  # between two fits of a process …
+TIMES = 50  # … and so many times as long as the last one took
+_next: dict[tuple[int, int], float] = {}  # (engine, project) -> when it is due again
+_state = threading.Lock()
+
+
+def is_due(database: Database, project_id: int) -> bool:
+    """Whether this process should call `refit` now: only one of its threads is told so."""
+    now, key = time.monotonic(), (id(database.engine), project_id)
+    with _state:
+        if _next.get(key, 0.0) > now:
+            return False
+        _next[key] = now + LEAST_SECONDS
+        return True
+
+
+def refit(database: Database, project_id: int, *, now: float | None = None) -> None:
+    """Learn from all answers how far each rater can be trusted, and settle every item by it.
+
+    What is answered meanwhile is left as it was settled. It holds no lock while it thinks.
+    """
+    began = time.monotonic()
+    with database.read() as session:
+        project = session.get_one(Project, project_id)
+        sure = project.sure
+        if sure is None:
+            return
+        answers = counted(session, project_id)
+        said = {
+            item: [Said(one.pseudonym, one.ranks, one.strength, one.shown) for one in given]
+            for item, given in answers.items()
+        }
+        found = consensus_of(session, project_id, said)
+        decided = decisions(session, project_id).keys()
+        newest = session.scalar(select(func.max(Answer.id))) or 0
+    with database.write() as session:
+        values = {**found.fit.parameters._asdict(), "strong": list(found.fit.parameters.strong)}
+        session.execute(update(Project).where(Project.id == project_id).values(fit=values))
+        names = select(Member.pseudonym, Member.id).where(Member.project_id == project_id)
+        rows = [
+            {"id": member, "reliability": found.fit.raters[name].reliability}
+            for name, member in session.execute(names)
+            if name in found.fit.raters
+        ]
+        if rows:
+            session.execute(update(Member), rows)
+    with database.write() as session:
+        if session.get_one(Project, project_id).sure != sure:
+            return  # changed meanwhile: whoever has changed it fits anew
+        since = set(
+            session.scalars(select(Answer.item_id).join(Item).where(Item.project_id == project_id, Answer.id > newest))
+        )
+        moment = time.time() if now is None else now
+        for item, free, turn in _unsettled(session, project_id):
+            if item in since or item not in found.items:
+                continue
+            known = item in decided
+            level = 1.0 if known else certainty(found.items[item])
+            enough = known or is_enough(found.items[item], len(said[item]), sure)
+            if enough or not free or turn != turn_of(item, level):
+                adjust(session, item, enough, level, moment)
+    with _state:
+        took = time.monotonic() - began
+        _next[id(database.engine), project_id] = time.monotonic() + max(LEAST_SECONDS, TIMES * took)
+
+
+def _unsettled(session: Session, project_id: int) -> list[tuple[int, int, float | None]]:
+    """The items that have slots without an answer, or fewer slots than their overlap: (id, how many without, turn)."""
+    unfilled = Slot.filled.is_(False)
+    query = (
+        select(Item.id, func.count(Slot.id).filter(unfilled), func.max(Slot.turn).filter(unfilled))
+        .outerjoin(Slot, Slot.item_id == Item.id)
+        .where(Item.project_id == project_id, Item.gold.is_(None))
+        .group_by(Item.id)
+        .having(or_(func.count(Slot.id).filter(unfilled) > 0, func.count(Slot.id) < Item.overlap))
+        .order_by(Item.id)
+    )
+    return [(item, free, turn) for item, free, turn in session.execute(query)]
