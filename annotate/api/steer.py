@@ -9,7 +9,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field, ValidationError
 
-from annotate.api.items import FormatName, read_as
+from annotate.api.items import FormatName, read_sent
 from annotate.api.problems import PROBLEMS
 from annotate.api.render import excerpt, to_html, turns_to_html
 from annotate.api.security import AnyAsker
@@ -162,7 +162,7 @@ def preview_items(body: Annotated[PreviewIn, Depends(_preview_body)]) -> Preview
         path = Path(folder) / "items.jsonl"
         path.write_bytes(body.lines.encode("utf-8", "surrogatepass"))
         try:
-            records, lost = read_as(path, body.format)
+            records, lost = read_sent(path, body.format)
         except BadInput as error:  # the file is of our own making: say what is wrong in it, not where it lies
             return PreviewOut(count=0, items=[], problem=f"{str(error).replace(str(path), 'items')}.", lost=[])
     items = [

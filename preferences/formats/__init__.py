@@ -64,6 +64,21 @@ def check_name(name: str | None) -> None:
     raise BadInput(f"there is no format {name!r}; {nearest}{', '.join(FORMATS)}")
 
 
+def read_as(path: str | Path, name: str | None) -> "tuple[list[Item], list[str]]":
+    """The items of a file: import lines, or another tool's if `name` says so, and what of that has no place in them."""
+    if name is not None:
+        return read_format(path, name)
+    from preferences.contract import read_items
+    from preferences.errors import BadInput
+
+    try:
+        return read_items(path), []
+    except BadInput as error:
+        if not str(error).startswith(f"{path}, line 1:"):
+            raise
+        raise BadInput(f"{error}; if another tool wrote the file, name its format") from None
+
+
 def read_format(path: str | Path, name: str) -> "tuple[list[Item], list[str]]":
     """The items of another tool's file, and a sentence about each kind of thing that has no place in them.
 
@@ -111,28 +126,25 @@ def write_format(path: str | Path, name: str, records: "Sequence[Record]", *, ov
     return sentences(lost)
 
 
-def convert(source: str, target: str, read_as: str | None, write_as: str | None, *, overwrite: bool) -> list[str]:
+def convert(source: str, target: str, read_name: str | None, write_name: str | None, *, overwrite: bool) -> list[str]:
     """Write what the file or folder `source` says to `target`. Returns sentences about what had no place.
 
     Without a name `source` is a preferences folder or import lines, and `target` import lines. Raises BadInput.
     """
-    from preferences.contract import read_items
     from preferences.errors import BadInput
     from preferences.formats.records import from_items, line_of, read_folder
     from preferences.formats.rows import check_free, is_file_name, save
 
-    check_name(read_as)
-    check_name(write_as)
+    check_name(read_name)
+    check_name(write_name)
     said: list[str] = []
-    if read_as is None and Path(source).is_dir():
+    if read_name is None and Path(source).is_dir():
         records = read_folder(source)
-    elif read_as is None:
-        records = from_items(read_items(source))
     else:
-        items, said = read_format(source, read_as)
+        items, said = read_as(source, read_name)
         records = from_items(items)
-    if write_as is not None:
-        return said + write_format(target, write_as, records, overwrite=overwrite)
+    if write_name is not None:
+        return said + write_format(target, write_name, records, overwrite=overwrite)
     if not is_file_name(target):
         raise BadInput(f"{target}: import lines are one file; name it {target}.jsonl, or say --to and another format")
     check_free(target, overwrite)

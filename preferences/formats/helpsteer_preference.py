@@ -66,7 +66,7 @@ def read(path: str | Path, lost: Lost) -> Iterator[Item]:
                 f"{where}: neither `context`, `response1`, `response2` nor `prompt`, `response_1`, `response_2`"
             )
         responses = [{"messages": [{"role": "assistant", "content": text}]} for text in texts]
-        key = "item-" + sha256_json([prompt, responses])[:20]
+        key = "item-" + sha256_json(row.model_dump(mode="json"))[:20]
         item = make_item(
             where,
             lost,

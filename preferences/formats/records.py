@@ -129,10 +129,13 @@ def _about(answer: Answer, i: int, j: int) -> bool:
 
 # kind: (what is counted, how many of them a record has); what every format holds, texts and a winner, is not among them
 KINDS: dict[str, tuple[str, Any]] = {
-    "unanswered": ("items have no answer", lambda one: not one.item.answers),
+    "unanswered": ("items have no answer, and are left out", lambda one: not one.item.answers),
     "gold": ("items have known ranks", lambda one: one.item.gold is not None),
-    "ties": ("pairs have no winner", lambda one: sum(pair.preference == 0.5 for pair in one.pairs)),
-    "probabilities": ("pairs are not certain", lambda one: sum(0.5 < pair.preference < 1 for pair in one.pairs)),
+    "ties": ("pairs have no winner, and are left out", lambda one: sum(pair.preference == 0.5 for pair in one.pairs)),
+    "probabilities": (
+        "pairs are not certain, and are written as if they were",
+        lambda one: sum(0.5 < pair.preference < 1 for pair in one.pairs),
+    ),
     "raters": ("answers name their rater", lambda one: len(one.item.answers)),
     "models": ("items name their models", lambda one: any(response.model for response in one.item.responses)),
     "tags": ("items have tags", lambda one: bool(one.item.tags)),
@@ -157,11 +160,11 @@ def count_lost(records: Sequence[Record], keeps: Collection[str], lost: Lost) ->
     """Count all that the records say and a format that `keeps` only some kinds has no place for."""
     for kind, (what, of) in KINDS.items():
         if kind not in keeps and (count := sum(int(of(record)) for record in records)):
-            lost[kind, f"{what}, for which this format has no place"] += count
+            lost[kind, what if "," in what else f"{what}, for which this format has no place"] += count
 
 
 def sentences(lost: Mapping[tuple[str, str], int]) -> list[str]:
-    """A sentence a kind, such as "ties: 12 pairs have no winner, for which this format has no place"."""
+    """A sentence a kind, such as "tags: 12 items have tags, for which this format has no place"."""
     return [f"{kind}: {count} {rest}" for (kind, rest), count in lost.items() if count]
 
 
@@ -181,7 +184,8 @@ def make_item(where: str, lost: Lost, **value: Any) -> Item | None:
     if prompt[-1]["role"] == "assistant":
         lost["open prompts", "rows whose prompt ends with the assistant's turn are left out"] += 1
         return None
-    value.setdefault("id", "item-" + sha256_json([prompt, value["responses"]])[:20])
+    if "id" not in value:
+        value["id"] = "item-" + sha256_json(value)[:20]
     return validate(Item, value, where)
 
 

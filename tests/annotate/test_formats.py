@@ -44,7 +44,7 @@ def test_votes_come_in_and_pairs_go_out(project: Annotate) -> None:
 
     out = project.json("export", "p", "hh", "--format", "hh-rlhf")
     assert out["format_name"] == "hh-rlhf" and out["counts"]["rankings"] == 2
-    assert "ties: 1 pairs have no winner, for which this format has no place" in out["lost"]
+    assert "ties: 1 pairs have no winner, and are left out" in out["lost"]
     [file] = (project.folder / "hh").iterdir()
     assert project.rows(f"hh/{file.name}") == [
         {"chosen": "\n\nHuman: Sky?\n\nAssistant: Blue.", "rejected": "\n\nHuman: Sky?\n\nAssistant: Green."}

@@ -110,10 +110,10 @@ def test_what_has_no_place_is_counted(tmp_path: Path) -> None:
         tmp_path / "x.jsonl", "trl", from_items([item(), undecided, item("q3", answers=[], gold=[2, 1])])
     )
     assert lost == [
-        "unanswered: 1 items have no answer, for which this format has no place",
+        "unanswered: 1 items have no answer, and are left out",
         "gold: 1 items have known ranks, for which this format has no place",
-        "ties: 1 pairs have no winner, for which this format has no place",
-        "probabilities: 1 pairs are not certain, for which this format has no place",
+        "ties: 1 pairs have no winner, and are left out",
+        "probabilities: 1 pairs are not certain, and are written as if they were",
         "raters: 4 answers name their rater, for which this format has no place",
         "models: 3 items name their models, for which this format has no place",
         "tags: 3 items have tags, for which this format has no place",
