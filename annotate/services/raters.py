@@ -41,7 +41,10 @@ def people_of(
     """
     ranks = [{one.pseudonym: one.ranks for one in item} for item in answers.values()]
     siding = agreement_with_others(ranks)
-    said = {item: [Said(one.pseudonym, one.ranks, one.strength) for one in given] for item, given in answers.items()}
+    said = {
+        item: [Said(one.pseudonym, one.ranks, one.strength, one.shown) for one in given]
+        for item, given in answers.items()
+    }
     fit = consensus_of(session, project.id, said).fit
     longer = _length_bias(session, project.id, said, fit)
     own: dict[int, list[Counted]] = {}
@@ -145,7 +148,7 @@ def _length_bias(
     for item, likely in zip(said, expected(list(said.values()), fit), strict=True):
         for one, told in zip(said[item], likely, strict=True):
             own.setdefault(one.rater, []).append((one.ranks, lengths[item], told))
-    return {rater: length_bias(given) for rater, given in own.items()}
+    return length_bias(own)
 
 
 def _skipped(session: Session, project_id: int) -> Counter[int]:

@@ -7,7 +7,7 @@ it stands on, because a rater of ten answers can look like anything.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import norm
@@ -106,40 +106,62 @@ def position_bias(answers: Iterable[tuple[Sequence[int], Sequence[int]]]) -> dic
     return {"first": first / pairs, "interval": interval, "n": pairs, "biased": biased}
 
 
-def length_bias(answers: Iterable[tuple[Sequence[int], Sequence[int], Floats]]) -> dict[str, Any] | None:
-    """How often a rater prefers the longer response, against what was to be expected of them.
+def length_bias(
+    answers: Mapping[str, Sequence[tuple[Sequence[int], Sequence[int], Floats]]],
+) -> dict[str, dict[str, Any] | None]:
+    """How often each rater prefers the longer response, against what is to be expected of them.
 
-    `answers` are (ranks, lengths, expected): ranks and lengths (characters) in import order, and for each pair of
-    responses (0,1), (0,2), … what `consensus.expected` says: (pairs, 3), first better, tie, second better, from the
-    other raters' answers. Of the n pairs of different length that the rater decides, `longer` is the share where the
-    longer one is better, with Wilson's interval, and `expected` what that share would be if they went by what the
-    others' answers say, as often as their reliability has it. `biased`: n is at least 20, and `expected` is outside
-    the interval. None if no such pair is decided. The pairs of a ranking of k count for 2/k of a trial each.
+    `answers` are each rater's (ranks, lengths, likely): ranks and lengths (characters) in import order, and for each
+    pair of responses (0,1), (0,2), … what `consensus.expected` says: (pairs, 3), first better, tie, second better, from
+    the other raters' answers. Of the n pairs of different length that a rater decides, `longer` is the share where the
+    longer one is better, with Wilson's interval; the pairs of a ranking of k count for 2/k of a trial each.
+
+    `expected` is what that share would be if they went by what the others' answers say as often as their reliability
+    has it, plus what all raters together are above that: the model knows nothing of length, so where longer responses
+    are better it expects too little of everybody. `biased`: n is at least 20, and `expected` is outside the
+    interval. None if no such pair is decided.
     """
+    counts = {rater: _longer(given) for rater, given in answers.items()}
+    pairs = sum(own.pairs for own in counts.values())
+    beyond = sum(own.longer - own.likely for own in counts.values()) / max(1.0, pairs)
+    found: dict[str, dict[str, Any] | None] = dict.fromkeys(answers)
+    for rater, own in counts.items():
+        if not own.pairs:
+            continue
+        expected = min(1.0, max(0.0, own.likely / own.pairs + beyond))
+        low, high = wilson_interval(own.longer / own.pairs, own.trials)
+        found[rater] = {
+            "longer": own.longer / own.pairs,
+            "interval": [low, high],
+            "expected": expected,
+            "n": int(own.pairs),
+            "biased": own.pairs >= ENOUGH_PAIRS and not low <= expected <= high,
+        }
+    return found
+
+
+class _Longer(NamedTuple):
+    """Sums over the pairs of different length that a rater decided."""
+
+    longer: float  # where the longer one is better
+    likely: float  # where it would be, by the others' answers
+    pairs: float
+    trials: float
+
+
+def _longer(answers: Iterable[tuple[Sequence[int], Sequence[int], Floats]]) -> _Longer:
     stacks: dict[int, list[tuple[Sequence[int], Sequence[int], Floats]]] = defaultdict(list)
     for answer in answers:
         stacks[len(answer[0])].append(answer)
-    longer = expected = trials = 0.0
-    pairs = 0
+    sums = np.zeros(4)
     for k, stack in stacks.items():
         ranks, lengths, likely = (np.array(part) for part in zip(*stack, strict=True))
         values, longest = pair_values(ranks), pair_values(-lengths)
-        counts = (values != 0) & (longest != 0)
+        decided = (values != 0) & (longest != 0)
         first, _, second = np.moveaxis(likely, -1, 0)
-        decided = (np.where(longest > 0, first, second)[counts] / (first + second)[counts]).sum()
-        pairs, trials = pairs + int(counts.sum()), trials + float(counts.sum()) * 2 / k
-        longer, expected = longer + float((values == longest)[counts].sum()), expected + float(decided)
-    if not pairs:
-        return None
-    interval = wilson_interval(longer / pairs, trials)
-    biased = pairs >= ENOUGH_PAIRS and not interval[0] <= expected / pairs <= interval[1]
-    return {
-        "longer": longer / pairs,
-        "interval": interval,
-        "expected": expected / pairs,
-        "n": pairs,
-        "biased": biased,
-    }
+        expected = (np.where(longest > 0, first, second)[decided] / (first + second)[decided]).sum()
+        sums += [(values == longest)[decided].sum(), expected, decided.sum(), decided.sum() * 2 / k]
+    return _Longer(*sums.tolist())
 
 
 def spammer(rater: Rater) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from preferences.stats.agreement import disagreement
-from preferences.stats.raters import agreement_with_others, position_bias, speeders, wilson_interval
+from preferences.stats.raters import agreement_with_others, length_bias, position_bias, speeders, wilson_interval
 
 FIRST, SECOND, TIE = [1, 2], [2, 1], [1, 1]
 SHOWN, TURNED = [0, 1], [1, 0]
@@ -117,3 +117,39 @@ def test_speeders() -> None:
     # And however many answers are theirs, they do not set the pace.
     assert speeders(slow | {"d": [1.0] * 10_000})["d"]["is"]
     assert speeders({}) == {}
+
+
+def test_length_bias_is_what_the_other_raters_do_not_share():
+    """Thirty pairs where the first is longer, and a fair coin says what the others' answers let expect."""
+    coin = np.array([[0.5, 0.0, 0.5]])
+
+    def said(longer: int) -> list[tuple[list[int], list[int], np.ndarray]]:
+        return [([1, 2] if number < longer else [2, 1], [9, 5], coin) for number in range(30)]
+
+    found = length_bias({"a": said(20), "b": said(20), "c": said(29), "d": [], "e": [([1, 1], [9, 5], coin)]})
+    assert found["d"] is None and found["e"] is None, "nothing is decided"
+    # Together they prefer the longer one in 69 of 90 pairs, and not in half of them.
+    for name, longer, biased in (("a", 20, False), ("b", 20, False), ("c", 29, True)):
+        one = found[name]
+        assert one["expected"] == pytest.approx(69 / 90) and one["biased"] is biased
+        assert (one["longer"], one["interval"], one["n"]) == (longer / 30, wilson_interval(longer / 30, 30), 30)
+    # Pairs of one length and ties don't count.
+    more = [([1, 2], [5, 5], coin), ([1, 1], [9, 5], coin)]
+    assert length_bias({"a": [*said(20), *more], "b": said(20), "c": said(29)})["a"] == found["a"]
+    assert length_bias({}) == {}
+
+
+def test_length_bias_needs_twenty_pairs():
+    coin = np.array([[0.5, 0.0, 0.5]])
+    others = [([1, 2] if number % 2 else [2, 1], [9, 5], coin) for number in range(500)]
+    for pairs, biased in ((19, False), (20, True)):
+        found = length_bias({"others": others, "a": [([1, 2], [9, 5], coin)] * pairs})["a"]
+        assert found["n"] == pairs and found["longer"] == 1.0 and found["biased"] is biased
+
+
+def test_length_bias_of_rankings_counts_fewer_trials():
+    likely = np.array([[0.8, 0.1, 0.1]] * 3)
+    (found,) = length_bias({"a": [([1, 2, 3], [9, 5, 7], likely)]}).values()
+    # Longer is better in (0,1), (0,2), not in (1,2). Who is alone is all raters together.
+    assert found["longer"] == pytest.approx(2 / 3) and found["expected"] == pytest.approx(2 / 3)
+    assert found["interval"] == wilson_interval(2 / 3, 2.0)
