@@ -34,7 +34,8 @@ def consensus_of(session: Session, project_id: int, said: Mapping[int, Sequence[
     gold = select(Item.id, Item.gold).where(Item.project_id == project_id, Item.gold.is_not(None))
     right |= {item: ranks for item, ranks in session.execute(gold)}
     everything = {item: {one.rater: one for one in given} for item, given in said.items()}
-    checks = standing_answers().with_only_columns(Answer.item_id, Member.pseudonym, Answer.ranks, Answer.strength)
+    columns = Answer.item_id, Member.pseudonym, Answer.ranks, Answer.strength, Answer.shown
+    checks = standing_answers().with_only_columns(*columns)
     checks = checks.where(Member.project_id == project_id, Answer.kind == "gold")
     for item, *one in session.execute(checks):
         answer = Said(*one)

@@ -125,7 +125,7 @@ def _part(session: Session, project: Project, splits: dict[int, str]) -> Part:
         if item.id in answers and item.group_id in splits
     ]
     said = {
-        item: [Said(one.member.pseudonym, one.answer.ranks, one.answer.strength) for one in given]
+        item: [Said(one.member.pseudonym, one.answer.ranks, one.answer.strength, one.answer.shown) for one in given]
         for item, given in answers.items()
     }
     together = consensus_of(session, project.id, said)
