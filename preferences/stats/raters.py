@@ -6,11 +6,10 @@ it stands on, because a rater of ten answers can look like anything.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
+from statistics import NormalDist, median
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import norm
 
 from preferences.stats.coefficients import Floats
 from preferences.stats.reliability import Rater
@@ -28,7 +27,7 @@ def wilson_interval(share: float, n: float, level: float = 0.95) -> list[float]:
 
     Wilson (1927), JASA 22(158). It stays within [0, 1], and keeps its level near the ends and with few trials.
     """
-    z = float(norm.ppf((1 + level) / 2))
+    z = NormalDist().inv_cdf((1 + level) / 2)
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
     return [max(0.0, middle - half), min(1.0, middle + half)]

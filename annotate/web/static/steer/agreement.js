@@ -14,17 +14,12 @@ const ALPHA = "krippendorff_alpha_nominal";
 export async function draw(box, here) {
   const body = make("div.overview");
   box.append(make("div.head", {}, make("h1", {}, t("Agreement"))), body);
-  let report = null;
+  const report = await here.api("GET", "report"); // once: it moves slowly, and takes the server a while
   const redraw = () => fill(body, parts(report, here, pictureWidth(body)));
-  const look = async () => {
-    report = await here.api("GET", "report");
-    redraw();
-  };
-  await look();
+  redraw();
   requestAnimationFrame(redraw); // once more with the width that the box has on the page
   const resized = () => (box.isConnected ? redraw() : removeEventListener("resize", resized));
   addEventListener("resize", resized);
-  here.every(look);
 }
 
 function parts(report, here, width) {
