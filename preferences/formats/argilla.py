@@ -23,7 +23,7 @@ from pydantic import Field
 
 from preferences.contract import Answer, Item
 from preferences.errors import BadInput
-from preferences.formats.records import OWN_GROUP, Record, count_lost, left_out, make_item, ranks_of
+from preferences.formats.records import OWN_GROUP, Record, count_decisions, count_lost, left_out, make_item, ranks_of
 from preferences.formats.rows import Files, Lost, Row, read_rows
 from preferences.formats.turns import Turns, dump, one_text
 
@@ -201,6 +201,7 @@ def write(records: Sequence[Record], name: str, lost: Lost) -> Files:
         "unanswered",
         "ties",
         "probabilities",
+        "weights",
         "raters",
         "models",
         "tags",
@@ -209,6 +210,7 @@ def write(records: Sequence[Record], name: str, lost: Lost) -> Files:
         "ratings",
         "reasons",
     )
+    count_decisions(records, lost)
     count_lost(records, kept, lost)
     return {"records.json": rows}
 

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from preferences.contract import Answer, Item
 from preferences.files import sha256_json
-from preferences.formats.records import Record, count_lost, left_out, make_item
+from preferences.formats.records import Record, count_decisions, count_lost, left_out, make_item
 from preferences.formats.rows import Files, Lost, Row, read_rows
 from preferences.formats.turns import Turn, Turns, as_turns, common_prompt, dump
 
@@ -95,7 +95,10 @@ def _beginning(turns: Turns, questions: int | None) -> Turns:
 
 def write(records: Sequence[Record], name: str, lost: Lost) -> Files:
     rows = [row for record in records for answer in record.item.answers for row in _votes(record.item, answer, lost)]
-    count_lost(records, ("ties", "probabilities", "raters", "models", "flags", "times", "order"), lost)
+    count_decisions(records, lost)
+    if len(splits := {record.split for record in records}) > 1:
+        lost["splits", "splits stand in one file of votes"] += len(splits)
+    count_lost(records, ("ties", "probabilities", "weights", "raters", "models", "flags", "times", "order"), lost)
     return {"votes.jsonl": rows}
 
 

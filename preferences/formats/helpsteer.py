@@ -93,7 +93,7 @@ def write(records: Sequence[Record], name: str, lost: Lost) -> Files:
     for file, part in by_split(records).items():
         if rows := [row for record in part for row in _rows(record, lost)]:
             files[file] = rows
-    count_lost(records, ("ratings", "ties", "probabilities"), lost)
+    count_lost(records, ("ratings", "ties", "probabilities", "weights"), lost)
     return files
 
 

@@ -106,7 +106,7 @@ def write(records: Sequence[Record], name: str, lost: Lost) -> Files:
     for file, part in by_split(records).items():
         if rows := [row for record in part if (row := _row(record, lost)) is not None]:
             files[file] = rows
-    count_lost(records, ("ties", "probabilities", "strength", "reasons", "tags"), lost)
+    count_lost(records, ("ties", "probabilities", "weights", "strength", "reasons", "tags"), lost)
     return files
 
 

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from preferences.contract import Answer, Item
 from preferences.errors import BadInput
-from preferences.formats.records import OWN_GROUP, Record, count_lost, left_out, make_item
+from preferences.formats.records import OWN_GROUP, Record, count_decisions, count_lost, left_out, make_item
 from preferences.formats.rows import Files, Lost, Row, read_rows
 from preferences.formats.turns import ROLES, dump, one_text
 
@@ -189,6 +189,7 @@ def write(records: Sequence[Record], name: str, lost: Lost) -> Files:
         "unanswered",
         "ties",
         "probabilities",
+        "weights",
         "raters",
         "models",
         "tags",
@@ -198,6 +199,7 @@ def write(records: Sequence[Record], name: str, lost: Lost) -> Files:
         "seconds",
         "times",
     ]
+    count_decisions(records, lost)
     count_lost(records, [*kept, *(["ratings"] if pairwise else [])], lost)
     return {"tasks.json": rows, "labeling_config.xml": _config(records, pairwise)} if rows else {}
 

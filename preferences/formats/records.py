@@ -18,13 +18,15 @@ OWN_GROUP = "prompt-"  # begins the name of a group that nobody named
 class Record(NamedTuple):
     """An item and what its answers, or a decision, say of it: `ranks` (None without answers), `pairs`, its `split`.
 
-    `pairs` hold ties as well (preference 0.5), and responses that a rater rewrote (source "edited").
+    `decided`: it was a decision. `pairs` hold ties as well (preference 0.5), and responses that a rater rewrote (source
+    "edited").
     """
 
     item: Item
     ranks: list[int] | None
     pairs: list[Pair]
     split: str | None
+    decided: bool = False
 
 
 def from_folder(folder: PreferencesFolder) -> list[Record]:
@@ -51,7 +53,7 @@ def from_folder(folder: PreferencesFolder) -> list[Record]:
             "answers": answers,
         }
         item = validate(Item, value, f"rankings.jsonl, ranking {ranking.ranking}")
-        records.append(Record(item, ranking.ranks, pairs.get(ranking.ranking, []), ranking.split))
+        records.append(Record(item, ranking.ranks, pairs.get(ranking.ranking, []), ranking.split, ranking.decided))
     return records
 
 
@@ -136,6 +138,7 @@ KINDS: dict[str, tuple[str, Any]] = {
         "pairs are not certain, and are written as if they were",
         lambda one: sum(0.5 < pair.preference < 1 for pair in one.pairs),
     ),
+    "weights": ("pairs have a weight", lambda one: sum(pair.weight != 1 for pair in one.pairs)),
     "raters": ("answers name their rater", lambda one: len(one.item.answers)),
     "models": ("items name their models", lambda one: any(response.model for response in one.item.responses)),
     "tags": ("items have tags", lambda one: bool(one.item.tags)),
@@ -161,6 +164,12 @@ def count_lost(records: Sequence[Record], keeps: Collection[str], lost: Lost) ->
     for kind, (what, of) in KINDS.items():
         if kind not in keeps and (count := sum(int(of(record)) for record in records)):
             lost[kind, what if "," in what else f"{what}, for which this format has no place"] += count
+
+
+def count_decisions(records: Sequence[Record], lost: Lost) -> None:
+    """The same for a format of answers, which says what each rater said and nothing of what was decided."""
+    decided = sum(record.decided for record in records)
+    lost["decisions", "items were decided by a reviewer, and only what raters said is written"] += decided
 
 
 def sentences(lost: Mapping[tuple[str, str], int]) -> list[str]:

@@ -17,6 +17,7 @@ from preferences.shapes import validate
 LONGEST_LINE = 32 << 20  # bytes
 LARGEST_ARRAY = 1 << 30  # bytes, unzipped; an array is read whole
 FILES = (".json", ".jsonl", ".ndjson", ".gz")
+OTHER_FILES = (".parquet", ".arrow", ".csv", ".tsv", ".txt", ".xlsx", ".zip", ".bz2", ".xz", ".zst")
 OURS = {  # what a writer may have left in a folder, which --overwrite replaces
     *("train.jsonl", "validation.jsonl", "test.jsonl", "votes.jsonl", "records.json", "tasks.json"),
     *("dataset_info.json", "labeling_config.xml"),
@@ -110,6 +111,10 @@ def is_file_name(path: str | Path) -> bool:
 def check_free(path: str | Path, overwrite: bool) -> None:
     """Raise BadInput unless `path` may be written: not there, an empty folder, or replaced on request."""
     path = Path(path)
+    if path.suffix in OTHER_FILES:
+        raise BadInput(
+            f"{path}: what is written is JSON; name it .jsonl or .json, with or without .gz, or name a folder"
+        )
     if path.is_dir() == is_file_name(path) and path.exists():
         raise BadInput(f"{path} is a {'folder' if path.is_dir() else 'file'}; name something else to write to")
     inside = {one.name for one in path.iterdir()} if path.is_dir() else set()

@@ -113,7 +113,7 @@ def write(records: Sequence[Record], name: str, lost: Lost) -> Files:
         rows = [row for record in part if (row := _row(record, lost)) is not None]
         if rows:
             files[file] = rows
-    count_lost(records, ("ties", "probabilities", "models", "ratings"), lost)
+    count_lost(records, ("ties", "probabilities", "weights", "models", "ratings"), lost)
     return files
 
 

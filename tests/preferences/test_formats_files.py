@@ -193,6 +193,16 @@ def test_each_split_of_a_preferences_folder_is_a_file(tmp_path: Path) -> None:
     assert not (tmp_path / "x.jsonl").exists()
 
 
+def test_what_was_decided_is_in_pairs_and_not_among_answers(tmp_path: Path) -> None:
+    [record] = from_items([item()])
+    decided = [record._replace(decided=True, split=split) for split in ("train", "test")]
+    said = "decisions: 2 items were decided by a reviewer, and only what raters said is written"
+    assert said not in write_format(tmp_path / "pairs", "trl", decided)
+    assert said in write_format(tmp_path / "records.json", "argilla", decided)
+    lost = write_format(tmp_path / "votes.jsonl", "fastchat", decided)
+    assert said in lost and "splits: 2 splits stand in one file of votes" in lost
+
+
 def test_the_edited_row_of_a_folder_is_a_pair_too(tmp_path: Path) -> None:
     [record] = from_items([item()])
     better = [{"role": "assistant", "content": "Blue, mostly."}]
@@ -214,6 +224,8 @@ def test_only_an_earlier_export_is_replaced(tmp_path: Path) -> None:
         BadInput, match=r"holds other things than an export \(thesis.txt\), so --overwrite leaves it alone"
     ):
         write_format(tmp_path / "x", "trl", records, overwrite=True)
+    with pytest.raises(BadInput, match=r"what is written is JSON; name it \.jsonl"):
+        write_format(tmp_path / "x.parquet", "trl", records)
     with pytest.raises(BadInput, match="is a folder; name something else"):
         (tmp_path / "y.jsonl").mkdir()
         write_format(tmp_path / "y.jsonl", "trl", records)
