@@ -369,3 +369,12 @@ def test_a_system_turn_that_all_share_is_no_leak(tmp_path):
     rows = [asked(row["prompt"]) for row in pairs(10)]
     assert found(tmp_path, rows, [asked(row["prompt"]) for row in pairs(10, seed=1)])["by"]["leakage"]["count"] == 0
     assert found(tmp_path, rows, rows[:1])["by"]["leakage"]["count"] == 1
+
+
+def test_the_documentation_names_every_check():
+    from align.data.audit_texts import _SLURS
+
+    text = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert {name for name in LIMITS if any(row.startswith(f"| `{name}` |") for row in rows)} == set(LIMITS)
+    assert f"list of {len(_SLURS)} English slurs" in text
