@@ -17,8 +17,8 @@ that hold where there is too little overlap to say. docs/consensus.md says why t
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,10 +70,7 @@ def fit(items: Sequence[Sequence[Said]], gold: Mapping[int, Sequence[int]] | Non
         for name, n in names.items()
     }
     parameters = Parameters(_short(learnt.spread), _short(learnt.pool[0]), _short(learnt.pool[1]), strong)
-    beliefs = _beliefs(prepared, heard, starts, list(names), raters, parameters)
-    judged = _judged(parameters)
-    found = [_item(belief, one.order, judged) for belief, one in zip(beliefs, prepared, strict=True)]
-    return Fit(raters, found, parameters)
+    return Fit(raters, _items(prepared, heard, starts, list(names), raters, parameters), parameters)
 
 
 def posterior(
@@ -83,16 +80,17 @@ def posterior(
     gold: Sequence[int] | None = None,
 ) -> ItemFit:
     """What the answers to one item say, given what is known of raters; a rater who is not in `raters` is average."""
-    belief, order = _belief(answers, raters, parameters, gold)
-    return _item(belief, order, _judged(parameters))
+    prepared, heard, starts, known = _one(answers, raters, parameters, gold)
+    return _items(prepared, heard, starts, list(known), known, parameters)[0]
 
 
 def says(answers: Sequence[Said], raters: Mapping[str, float | Rater], parameters: Parameters, rater: str) -> Floats:
     """What a rater would say of the pairs (0,1), (0,2), …: (pairs, 3), P(first better), P(tie), P(second better)."""
-    belief, order = _belief(answers, raters, parameters, None)
+    prepared, heard, starts, known = _one(answers, raters, parameters, None)
+    ((_, beliefs),) = _beliefs(prepared, heard, starts, list(known), known, parameters)
     who = _rater(raters.get(rater, parameters.reliability), parameters)
     own, habit = (table[SIDES + 4, 0] for table in tables(np.array([who.ties]), parameters.spread, parameters.strong))
-    return _import_order(who.reliability * belief @ own.T + (1 - who.reliability) * habit, order)
+    return _import_order(who.reliability * beliefs[0] @ own.T + (1 - who.reliability) * habit, prepared[0].order)
 
 
 def expected(items: Sequence[Sequence[Said]], fit: Fit) -> list[list[Floats]]:
@@ -136,17 +134,13 @@ def _import_order(table: Floats, order: Ints) -> Floats:
     return result
 
 
-def _belief(
-    answers: Sequence[Said],
-    raters: Mapping[str, float | Rater],
-    parameters: Parameters,
-    gold: Sequence[int] | None,
-) -> tuple[Floats, Ints]:
+def _one(
+    answers: Sequence[Said], raters: Mapping[str, float | Rater], parameters: Parameters, gold: Sequence[int] | None
+) -> tuple[list[Prepared], Heard, Ints, dict[str, Rater]]:
     prepared = [prepare(0, answers, gold)]
     names = {said.rater: n for n, said in enumerate(answers)}
     known = {name: _rater(raters.get(name, parameters.reliability), parameters) for name in names}
-    heard, starts = hear(prepared, names)
-    return _beliefs(prepared, heard, starts, list(names), known, parameters)[0], prepared[0].order
+    return prepared, *hear(prepared, names), known
 
 
 def _rater(value: float | Rater, parameters: Parameters) -> Rater:
@@ -160,6 +154,24 @@ def _short(value: float) -> float:
 # Items, given the raters
 
 
+def _items(
+    prepared: Sequence[Prepared],
+    heard: Heard,
+    starts: Ints,
+    names: Sequence[str],
+    raters: Mapping[str, Rater],
+    parameters: Parameters,
+) -> list[ItemFit]:
+    none = np.empty((0, 0))
+    result = [ItemFit(none, none, none, 0.0, [])] * len(prepared)
+    judged = _judged(parameters)
+    for rows, beliefs in _beliefs(prepared, heard, starts, names, raters, parameters):
+        orders = np.array([prepared[row].order for row in rows])
+        for row, found in zip(rows, _fits(beliefs, judged, orders), strict=True):
+            result[row] = found
+    return result
+
+
 def _beliefs(
     prepared: Sequence[Prepared],
     heard: Heard,
@@ -167,25 +179,20 @@ def _beliefs(
     names: Sequence[str],
     raters: Mapping[str, Rater],
     parameters: Parameters,
-) -> list[Floats]:
-    """Posterior of the differences of each item's pairs (pairs, D), in the item's own order."""
+) -> Iterator[tuple[list[int], Floats]]:
+    """Numbers of items (n,), and the posterior of the differences of their pairs (n, pairs, D), in their own orders."""
     told = heard.gold @ np.log(_judged(parameters))  # (units, D): log likelihood of what was said of each unit
     logs, _, _ = _logs(heard, names, raters, parameters)
     told = told + sums(logs * heard.share[:, None], heard.unit, len(told))
     sizes: dict[int, list[int]] = defaultdict(list)
     for index, one in enumerate(prepared):
-        sizes[len(one.order)].append(index)
-    result = [np.empty((0, len(D)))] * len(prepared)
+        if len(one.order):
+            sizes[len(one.order)].append(index)
     for k, rows in sizes.items():
-        if k < 2:
-            continue
         pairs = k * (k - 1) // 2
         size = max(1, 2_000_000 // (pairs * len(D)))
         for chunk in (rows[begin : begin + size] for begin in range(0, len(rows), size)):
-            units = starts[chunk][:, None] + np.arange(pairs)
-            for row, belief in zip(chunk, _propagate(told[units], k), strict=True):
-                result[row] = belief
-    return result
+            yield chunk, _propagate(told[starts[chunk][:, None] + np.arange(pairs)], k)
 
 
 def _logs(
@@ -233,32 +240,30 @@ def _judged(parameters: Parameters) -> Floats:
     return tables(np.array([parameters.ties]), parameters.spread, parameters.strong)[0][:, 0]
 
 
-def _item(belief: Floats, order: Ints, judged: Floats) -> ItemFit:
-    if not len(order):
-        none = np.empty((0, 0))
-        return ItemFit(none, none, none, 0.0, [])
-    one, tied, other = (belief @ judged[SIDES + 4].T).T
+def _fits(beliefs: Floats, judged: Floats, orders: Ints) -> list[ItemFit]:
+    """Beliefs (n, pairs, D) of items with one number of responses, and their own orders (n, k) -> what to tell."""
+    one, tied, other = np.moveaxis(beliefs @ judged[SIDES + 4].T, -1, 0)
     prefers = (1 + judged[ANY + 4] - judged[-ANY + 4]) / 2  # given d, a tie counted half
-    known = belief @ prefers
-    left = np.mean((belief * (prefers - known[:, None]) ** 2).sum(axis=1)) / (NORMAL @ (prefers - 0.5) ** 2)
-    preference, tied = np.round(known, 9), np.round(tied, 9)
+    preference = beliefs @ prefers
+    left = np.mean(beliefs @ prefers**2 - preference**2, axis=1) / (NORMAL @ (prefers - 0.5) ** 2)
+    preference, tied = np.round(preference, 9), np.round(tied, 9)
     middle = len(D) // 2  # where d = 0: half of its cell is above, and Euler-Maclaurin's first correction
-    above = belief[:, middle + 1 :].sum(axis=1) + belief[:, middle] / 2
-    sure = np.round(np.clip(above + (belief[:, middle + 1] - belief[:, middle - 1]) / 24, 0, 1), 9)
+    above = beliefs[..., middle + 1 :].sum(axis=-1) + beliefs[..., middle] / 2
+    sure = np.round(np.clip(above + (beliefs[..., middle + 1] - beliefs[..., middle - 1]) / 24, 0, 1), 9)
     winner = np.where((tied >= np.maximum(one, other)) | (preference == 0.5), 0, np.sign(one - other))
-    beaten = _square(np.where(winner < 0, 1.0, 0.0), np.where(winner > 0, 1.0, 0.0), order, 0.0).sum(axis=1)
-    return ItemFit(
-        _square(preference, np.round(1 - preference, 9), order, 0.5),
-        _square(tied, tied, order, 1.0),
-        _square(sure, np.round(1 - sure, 9), order, 0.5),
-        _short(min(max(1 - left, 0.0), 1.0)),
-        [1 + int(count) for count in beaten],
-    )
+    weights = np.round(np.clip(1 - left, 0, 1), 9).tolist()
+    ranks = 1 + _squares(winner < 0, winner > 0, orders, 0).sum(axis=-1)
+    preferences = _squares(preference, np.round(1 - preference, 9), orders, 0.5)
+    ties, surely = _squares(tied, tied, orders, 1.0), _squares(sure, np.round(1 - sure, 9), orders, 0.5)
+    return [ItemFit(*found) for found in zip(preferences, ties, surely, weights, ranks.tolist(), strict=True)]
 
 
-def _square(values: Floats, mirrored: Floats, order: Ints, diagonal: float) -> Floats:
-    """Numbers of pairs in the item's own order (pairs,), and of the pairs turned round -> (k, k) in import order."""
-    first, second = pairs_of(len(order))
-    result = np.full((len(order), len(order)), diagonal)
-    result[order[first], order[second]], result[order[second], order[first]] = values, mirrored
+def _squares(values: Any, mirrored: Any, orders: Ints, diagonal: float) -> Any:
+    """Numbers of pairs (n, pairs), and of the pairs turned round -> (n, k, k), in import order."""
+    n, k = orders.shape
+    first, second = np.triu_indices(k, k=1)
+    result = np.full((n, k, k), diagonal)
+    at = np.arange(n)[:, None]
+    result[at, orders[:, first], orders[:, second]] = values
+    result[at, orders[:, second], orders[:, first]] = mirrored
     return result
