@@ -23,11 +23,19 @@ from pydantic import Field
 
 from preferences.contract import Answer, Item
 from preferences.errors import BadInput
-from preferences.formats.records import OWN_GROUP, Record, count_decisions, count_lost, left_out, make_item, ranks_of
+from preferences.formats.records import (
+    OWN_GROUP,
+    Record,
+    count_decisions,
+    count_lost,
+    fitting,
+    left_out,
+    make_item,
+    ranks_of,
+)
 from preferences.formats.rows import Files, Lost, Row, read_rows
-from preferences.formats.turns import Turns, dump, one_text
+from preferences.formats.turns import PROMPTS, Turns, dump, one_text, series
 
-PROMPTS = ("prompt", "instruction", "question", "input", "context", "query", "chat", "conversation")
 REASONS = ("rationale", "reason", "comment", "feedback")
 TIES = ("tie", "equal", "same", "both", "neither")
 
@@ -49,12 +57,13 @@ class _Row(Row):
 
 def read(path: str | Path, lost: Lost) -> Iterator[Item]:
     rows = list(read_rows(path, _Row, lost))
-    ranked = {_series(name) for _, row in rows for said in _all(row) for name in _order(said.value) or ()}
+    named = ((name, row) for _, row in rows for said in _all(row) for name in _order(said.value) or ())
+    ranked = {series(name) for name, row in named if name in row.fields_}
     for where, row in rows:
         lost["suggestions", "records have a suggestion, which no person gave, and it is left out"] += bool(
             row.suggestions
         )
-        prompt, responses = _parts(row, ranked, where)
+        prompt, responses = _parts(row, ranked, where, lost)
         names = list(responses)
         if len(names) < 2:
             raise BadInput(
@@ -76,7 +85,7 @@ def read(path: str | Path, lost: Lost) -> Iterator[Item]:
             ],
             group=group,
             tags=tags,
-            answers=list(_answers(row, names, where, lost)) or None,
+            answers=list(_answers(row, names, lost)) or None,
         )
         if item:
             yield item
@@ -95,15 +104,10 @@ def _order(value: Any) -> list[str] | None:
     return [name for name in names if isinstance(name, str)] if all(isinstance(name, str) for name in names) else None
 
 
-def _series(name: str) -> str:
-    """What fields that are numbered have in common: "response" of "response-2", "answer_" of "answer_b"."""
-    return re.sub(r"(\d+|(?<=[-_ ])[A-Za-z])$", "", name)
-
-
-def _parts(row: _Row, ranked: set[str], where: str) -> tuple[Turns, dict[str, str]]:
+def _parts(row: _Row, ranked: set[str], where: str, lost: Lost) -> tuple[Turns, dict[str, str]]:
     """The prompt, and the responses by the names of their fields: a series that rankings name, or all other texts."""
     fields = {name: value for name, value in row.fields_.items() if value is not None}
-    rest = [name for name in fields if _series(name) not in ranked]
+    rest = [name for name in fields if series(name) not in ranked]
     prompt = next((name for name in PROMPTS if name in rest), rest[0] if rest else None)
     if prompt is None:
         raise BadInput(f"{where}: fields: none of them is a prompt")
@@ -113,7 +117,7 @@ def _parts(row: _Row, ranked: set[str], where: str) -> tuple[Turns, dict[str, st
     system = fields.get("system", fields.get("system_prompt"))
     if isinstance(system, str) and system and isinstance(turns, list):
         turns = [{"role": "system", "content": system}, *turns]
-    chosen = [name for name in fields if _series(name) in ranked] or [
+    chosen = [name for name in fields if series(name) in ranked] or [
         name for name in fields if name not in (prompt, "system", "system_prompt", "id")
     ]
     for name in chosen:
@@ -123,32 +127,30 @@ def _parts(row: _Row, ranked: set[str], where: str) -> tuple[Turns, dict[str, st
         isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns
     ):
         raise BadInput(f"{where}: fields.{prompt}: neither a text nor a list of turns")
+    others = set(fields) - {prompt, *chosen, "id", *(("system", "system_prompt") if system else ())}
+    lost["fields", "fields are neither prompt nor response, and are left out"] += len(others)
     return turns, {name: fields[name] for name in chosen}
 
 
-def _answers(row: _Row, names: Sequence[str], where: str, lost: Lost) -> Iterator[dict[str, Any]]:
+def _answers(row: _Row, names: Sequence[str], lost: Lost) -> Iterator[dict[str, Any]]:
     """One answer a user, of all that they said to the questions."""
     users: dict[str, dict[str, Any]] = {}
     for question, given in (row.responses or {}).items():
         for one in given or ():
             users.setdefault(one.user_id, {})[question] = one.value
     for user, said in users.items():
-        answer = _answer(said, names, f"{where}: responses", lost)
+        answer = _answer(said, names, lost)
         if answer is None:
             left_out(lost, "unranked", "answers do not rank all responses")
         else:
             yield {"rater": user, **answer}
 
 
-def _answer(said: Mapping[str, Any], names: Sequence[str], where: str, lost: Lost) -> dict[str, Any] | None:
+def _answer(said: Mapping[str, Any], names: Sequence[str], lost: Lost) -> dict[str, Any] | None:
     answer: dict[str, Any] = {}
     ratings: dict[str, dict[str, float]] = {}
     for question, value in said.items():
-        if (order := _order(value)) is not None:
-            if sorted(order) != sorted(names):
-                raise BadInput(
-                    f"{where}.{question}: {', '.join(order)} are not the fields {', '.join(names)}, each once"
-                )
+        if (order := _order(value)) is not None and sorted(order) == sorted(names):
             answer["ranks"] = _ranks(value, order, names)
         elif isinstance(value, str) and (value in names or (value.lower() in TIES and "ranks" not in answer)):
             answer["ranks"] = [1 if name == value or value not in names else 2 for name in names]
@@ -175,7 +177,7 @@ def _answer(said: Mapping[str, Any], names: Sequence[str], where: str, lost: Los
         return None
     if strength is not None:
         one_first = len(names) == 2 and answer["ranks"][0] < answer["ranks"][1]
-        answer["strength"] = -strength if one_first else strength
+        answer["strength"] = fitting(-strength if one_first else strength, answer["ranks"], lost)
     return answer
 
 

@@ -14,6 +14,7 @@ Where all items are pairs and nobody ties them, pairwise tasks are written, else
 ties; labeling_config.xml shows them. Ratings are `rating` results, the strength is a `number`, the reason a `textarea`.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from pydantic import Field
 
 from preferences.contract import Answer, Item
 from preferences.errors import BadInput
-from preferences.formats.records import OWN_GROUP, Record, count_decisions, count_lost, left_out, make_item
+from preferences.files import sha256_json
+from preferences.formats.records import OWN_GROUP, Record, count_decisions, count_lost, fitting, left_out, make_item
 from preferences.formats.rows import Files, Lost, Row, read_rows
-from preferences.formats.turns import ROLES, dump, one_text
+from preferences.formats.turns import PROMPTS, ROLES, dump, one_text, series
 
 BUCKET = "rank-"
 
@@ -38,6 +40,7 @@ class _Result(Row):
 
 
 class _Annotation(Row):
+    id: int | str | None = None
     completed_by: int | dict[str, Any] | None = None
     result: list[_Result] = Field(default=[])
     was_cancelled: bool | None = None
@@ -99,7 +102,7 @@ def read(path: str | Path, lost: Lost) -> Iterator[Item]:
 
 def _parts(data: dict[str, Any], where: str) -> tuple[Any, list[Any], list[str], list[Any]]:
     """The prompt, the texts, their names in results, and the models of a task; what was taken is gone from `data`."""
-    said = data.pop("messages", None) or data.pop("prompt", None)
+    said = next((data.pop(name) for name in ("messages", *PROMPTS) if name in data), None)
     if not isinstance(said, str | list) or not said:
         raise BadInput(f"{where}: data: neither `prompt` nor `messages` says what was asked")
     prompt = [{"role": "user", "content": said}] if isinstance(said, str) else said
@@ -114,11 +117,12 @@ def _parts(data: dict[str, Any], where: str) -> tuple[Any, list[Any], list[str],
         texts = [one.get("body", one.get("title")) for one in items]
         names = [str(one["id"]) for one in items]
     else:
-        names = [key for key in data if key.startswith("answer") and key[6:].isdigit()]
-        names = sorted(names or [key for key in data if key in ("text1", "text2")])
+        numbered = Counter(series(key) for key in data if isinstance(data[key], str) and series(key) != key)
+        most = max(numbered, key=lambda one: numbered[one], default="")  # "answer" of answer1, answer2
+        names = [key for key in data if isinstance(data[key], str) and series(key) == most != key]
         texts = [data.pop(name) for name in names]
     if len(texts) < 2 or not all(isinstance(text, str) for text in texts) or len(set(names)) < len(names):
-        raise BadInput(f"{where}: data: neither `answer1` and `answer2` nor `items` with two texts or more")
+        raise BadInput(f"{where}: data: neither `answer1`, `answer2` nor `items` with two texts or more")
     models = data.pop("models", None)
     return (
         prompt,
@@ -132,7 +136,7 @@ def _answer(annotation: _Annotation, names: list[str], where: str, lost: Lost) -
     """An answer, or None where the annotation was cancelled or ranks nothing."""
     if annotation.was_cancelled:
         return None
-    answer: dict[str, Any] = {"rater": _rater(annotation.completed_by), "seconds": annotation.lead_time}
+    answer: dict[str, Any] = {"rater": _rater(annotation, where), "seconds": annotation.lead_time}
     answer["submitted_at"] = annotation.created_at
     ratings: dict[str, dict[str, float]] = {}
     for result in annotation.result:
@@ -154,13 +158,25 @@ def _answer(annotation: _Annotation, names: list[str], where: str, lost: Lost) -
             left_out(lost, "results", "results are neither pairwise, ranker, rating nor textarea")
     whole = {name: [given[one] for one in names] for name, given in ratings.items() if set(given) == set(names)}
     lost["ratings", "ratings are not given to all responses, and are left out"] += len(ratings) - len(whole)
-    return {**answer, "ratings": whole or None} if "ranks" in answer else None
+    if "ranks" not in answer:
+        return None
+    if "strength" in answer:
+        answer["strength"] = fitting(answer["strength"], answer["ranks"], lost)
+    return {**answer, "ratings": whole or None}
 
 
-def _rater(who: int | dict[str, Any] | None) -> str:
+def _rater(annotation: _Annotation, where: str) -> str:
+    """Who completed it; without that each annotation has a rater of its own."""
+    who = annotation.completed_by
     if isinstance(who, dict):
         who = who.get("email") or who.get("id")
-    return str(who) if who is not None else "label-studio"
+    if who is None:
+        return (
+            f"annotation-{annotation.id}"
+            if annotation.id is not None
+            else "annotation-" + sha256_json(where.rpartition(", ")[2])[:12]
+        )
+    return str(who)
 
 
 def _ranks(said: Any, names: list[str]) -> list[int] | None:

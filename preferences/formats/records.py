@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preferences.card import SPLITS
-from preferences.contract import Answer, Item, Models, Pair, PreferencesFolder, check_preferences, read_rows
+from preferences.contract import (
+    Answer,
+    Item,
+    Models,
+    Pair,
+    PreferencesFolder,
+    check_answer,
+    check_preferences,
+    read_rows,
+)
 from preferences.files import sha256_json
 from preferences.formats.rows import Files, Lost
 from preferences.formats.turns import Parts, Turns, dump
@@ -214,6 +223,16 @@ def chosen_over_rejected(where: str, lost: Lost, rater: str, parts: Parts | None
         for messages, model in zip((chosen, rejected), models or (None, None), strict=True)
     ]
     return make_item(where, lost, prompt=prompt, responses=responses, answers=[answer], **more)
+
+
+def fitting(strength: Any, ranks: Sequence[int], lost: Lost) -> int | None:
+    """The strength, unless it is none or does not fit the ranks, which is counted: others mean other things by it."""
+    try:
+        check_answer(Answer.model_validate({"rater": "-", "ranks": ranks, "strength": strength}), len(ranks))
+    except ValueError:
+        lost["strength", "strengths do not fit the ranks, and are left out"] += 1
+        return None
+    return strength
 
 
 def ranks_of(scores: Sequence[float]) -> list[int]:

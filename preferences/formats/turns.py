@@ -1,5 +1,6 @@
 """Texts and turns: what a response adds to a prompt, and which conversations a format of plain texts can hold."""
 
+import re
 from collections.abc import Sequence
 
 from pydantic import AliasChoices, Field
@@ -112,6 +113,14 @@ def system_and_text(prompt: Sequence[Message]) -> tuple[str | None, str] | None:
     if last.role != "user" or len(before) > 1 or any(turn.role != "system" for turn in before):
         return None
     return (before[0].content if before else None), last.content
+
+
+PROMPTS = ("prompt", "instruction", "question", "input", "context", "query", "chat", "conversation", "messages")
+
+
+def series(name: str) -> str:
+    """What fields that are numbered have in common: "response" of "response-2", "answer_" of "answer_b"."""
+    return re.sub(r"(\d+|(?<=[-_ ])[A-Za-z])$", "", name)
 
 
 def alternates(prompt: Sequence[Message], first: Sequence[str] = ("user",)) -> bool:

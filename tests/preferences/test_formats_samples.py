@@ -369,6 +369,40 @@ def test_label_studio_exports_and_tasks(tmp_path: Path) -> None:
     assert lost == ["unranked: 1 annotations were cancelled or do not rank all responses, and are left out"]
 
 
+def test_questions_and_results_that_mean_something_else_are_counted(tmp_path: Path) -> None:
+    record = {
+        "id": "r1",
+        "fields": {"prompt": "Sky?", "answer_a": "Blue.", "answer_b": "Green.", "reference": "Blue"},
+        "responses": {
+            "ranking": [{"value": ["answer_a", "answer_b"], "user_id": "u"}],
+            "problems": [{"value": ["too short", "rude"], "user_id": "u"}],
+            "strength": [{"value": 7, "user_id": "u"}],
+            "done": [{"value": True, "user_id": "u"}],
+        },
+    }
+    [item], lost = read(tmp_path, "argilla", [record])
+    assert (texts(item), item.answers[0].ranks, item.answers[0].strength) == (SKY, [1, 2], None)
+    assert sorted(lost) == [
+        "fields: 1 fields are neither prompt nor response, and are left out",
+        "questions: 2 answers to a question say neither which is better, nor how good one is, nor why, and are left out",
+        "strength: 1 strengths do not fit the ranks, and are left out",
+    ]
+    left = {"type": "pairwise", "value": {"selected": "left"}}
+    tasks = [
+        {
+            "data": {"question": "Sky?", "text1": "Blue.", "text2": "Green.", "ref_id": 456},
+            "annotations": [{"result": [left, {"type": "choices", "value": {"choices": ["ok"]}}]}, {"result": [left]}],
+        }
+    ]
+    [item], lost = read(tmp_path, "label-studio", tasks)
+    assert texts(item) == SKY
+    assert len({answer.rater for answer in item.answers}) == 2  # nobody says who completed them
+    assert lost == [
+        "results: 1 results are neither pairwise, ranker, rating nor textarea, and are left out",
+        "`data`: 1 values of tasks have no place in an import line",
+    ]
+
+
 def test_fastchat_votes_about_one_battle_are_one_item(tmp_path: Path) -> None:
     a = [ASK, BLUE, {"role": "user", "content": "Sea?"}, BLUE]
     b = [ASK, GREEN, {"role": "user", "content": "Sea?"}, GREEN]
