@@ -143,7 +143,7 @@ def gather(held_out: HeldOut, model: RewardModel, moments: tuple[float, float]) 
     scores = dict(zip(texts, model.scores_of_ids(texts, _BATCH), strict=True))
 
     first, second = (np.array([scores[pair[side]] for pair in ids], dtype=np.float64) for side in (0, 1))
-    characters = np.array([[_characters(row[side]) for side in ("chosen", "rejected")] for row in rows], dtype=float)
+    characters = np.array([[_characters(row, side) for side in ("chosen", "rejected")] for row in rows], dtype=float)
     longer = np.log((1 + characters[:, 0]) / (1 + characters[:, 1]))
     groups = np.array([_group(row) for row in rows])
     difference = first - second
@@ -239,8 +239,14 @@ def _turns(text: Any) -> list[dict[str, str]]:
     return as_turns(text, "assistant")
 
 
-def _characters(text: Any) -> int:
-    return sum(len(turn["content"]) for turn in _turns(text))
+def _response(row: Mapping[str, Any], side: str) -> list[dict[str, str]]:
+    """The turns of a response, without those of a prompt that stands in it."""
+    turns = _turns(row[side])
+    return turns if row.get("prompt") is not None else turns[-1:]
+
+
+def _characters(row: Mapping[str, Any], side: str) -> int:
+    return sum(len(turn["content"]) for turn in _response(row, side))
 
 
 def _that_fit(
@@ -271,14 +277,12 @@ def _mistake(
 ) -> dict[str, Any]:
     """A pair that the model orders against the raters: what they preferred, and what it does; scores normalised."""
     mean, std = moments
-    sides = [(row["chosen"], first), (row["rejected"], second)]
+    sides = [("chosen", first), ("rejected", second)]
     (better, low), (worse, high) = sides if preference > 0.5 else sides[::-1]
-    prompt = as_turns(row["prompt"]) if row.get("prompt") is not None else _turns(better)[:-1]
-    strip = 0 if row.get("prompt") is not None else len(prompt)
     return {
-        "prompt": prompt,
-        "preferred": {"turns": _turns(better)[strip:], "score": (float(low) - mean) / std},
-        "favoured": {"turns": _turns(worse)[strip:], "score": (float(high) - mean) / std},
+        "prompt": as_turns(row["prompt"]) if row.get("prompt") is not None else _turns(row[better])[:-1],
+        "preferred": {"turns": _response(row, better), "score": (float(low) - mean) / std},
+        "favoured": {"turns": _response(row, worse), "score": (float(high) - mean) / std},
         "preference": max(preference, 1 - preference),
         "strength": row.get("strength"),
         "ranking": row.get("ranking"),

@@ -246,6 +246,26 @@ def test_inspect_takes_a_file_with_ties_and_texts_longer_than_the_context(run: P
     assert "don&#39;t fit the model&#39;s context" in page
 
 
+def test_a_prompt_that_stands_in_both_responses_is_no_part_of_them(run: Path, tmp_path: Path) -> None:
+    """TRL's implicit prompts: lengths are those of the last turns, and scores those of the explicit form."""
+    turns = [
+        {"role": "user", "content": "Say red."},
+        {"role": "assistant", "content": "red"},
+        {"role": "user", "content": "Go"},
+    ]
+    said = [("sun", "cat dog fox sun moon"), ("tea tea tea", "milk"), ("soup", "star star")]
+    ends = [[{"role": "assistant", "content": text} for text in pair] for pair in said]
+    whole = [{"chosen": [*turns, chosen], "rejected": [*turns, rejected]} for chosen, rejected in ends]
+    apart = [{"prompt": turns, "chosen": [chosen], "rejected": [rejected]} for chosen, rejected in ends]
+    reports = []
+    for name, rows in (("whole", whole), ("apart", apart)):
+        file = write_rows(tmp_path / f"{name}.jsonl", rows)
+        reports.append(json.loads(done("inspect", run, file, "--json").out))
+    for key in ("accuracy", "length", "lengths", "calibration", "mistakes", "scores"):
+        assert reports[0][key] == reports[1][key], key
+    assert reports[0]["accuracy"]["longer_wins"]["accuracy"] == pytest.approx(1 / 3)
+
+
 def test_inspect_refuses_what_is_no_reward_run(tiny: Path, run: Path, tmp_path: Path) -> None:
     assert "not a run folder" in refused("inspect", tiny)
     assert "no such file or folder" in refused("inspect", run, tmp_path / "nothing.jsonl")
