@@ -34,7 +34,6 @@ _DENSE = re.compile(
 )
 _NUMBER = re.compile(r"\d+")
 _FACTOR = 0x9E3779B97F4A7C15
-_MASK = (1 << 64) - 1
 
 
 class Near(NamedTuple):
@@ -207,7 +206,7 @@ def _candidates(signed: np.ndarray, threshold: float) -> np.ndarray:
     for start in range(0, PERMUTATIONS - rows + 1, rows):
         keys = np.zeros(count, dtype=np.uint64)
         for column in range(start, start + rows):
-            keys = (keys ^ signed[:, column]) * np.uint64(_FACTOR & _MASK)
+            keys = (keys ^ signed[:, column]) * np.uint64(_FACTOR)
             keys ^= keys >> np.uint64(29)
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
