@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Statistics = Callable[[Floats], Mapping[str, Floats]]
 
-CELLS = 2_000_000  # numbers in memory at a time, of a matrix
+CELLS = 500_000  # numbers of a matrix that are worked on at a time: what a cache holds
 
 
 class Part(NamedTuple):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preferences.stats.agreement import agreement, agreement_in_parts, periods
-from preferences.stats.bootstrap import draws
+from preferences.stats.bootstrap import CELLS, draws
 
 FIRST, SECOND, TIE = [1, 2], [2, 1], [1, 1]
 
@@ -118,7 +118,7 @@ def test_intervals_are_percentiles_of_the_whole_computed_anew():
 
 def test_more_resamples_at_a_time_or_fewer_are_the_same_draws():
     whole = np.concatenate(list(draws(7, 50, 1)), axis=1)
-    few = list(draws(7, 50, 1, widest=500_000))
+    few = list(draws(7, 50, 1, widest=CELLS // 4))
     assert len(few) == 13
     np.testing.assert_array_equal(np.concatenate(few, axis=1), whole)
 
