@@ -68,13 +68,9 @@ def main() -> None:
     parser.add_argument("--model", help="any hub name or folder [default: the demo's SmolLM2-135M-Instruct]")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--states", help="keep the base's states here, or take them from here")
-    parser.add_argument(
-        "--full", action="store_true", help="LoRA by `align reward`, in place of heads on a frozen base"
-    )
+    parser.add_argument("--full", action="store_true", help="LoRA by `align reward`, not heads on a frozen base")
     parser.add_argument("--steps", type=int, default=24, help="optimiser steps of a full run")
-    parser.add_argument(
-        "--out", help="keep the full runs here, and go on with those there [default: a temporary folder]"
-    )
+    parser.add_argument("--out", help="keep full runs here, and go on with those there [default: a temporary folder]")
     options = parser.parse_args()
     source = Path(options.data) / "judgements.jsonl.gz"
     if not source.is_file():
@@ -251,9 +247,8 @@ def full(data: Data, model: str, options: argparse.Namespace) -> None:
             if not (folder / "run" / "adapter_config.json").is_file():
                 folder.mkdir(parents=True, exist_ok=True)
                 write_jsonl(folder / "pairs.jsonl", pair_rows(data, told[arm]))
-                (folder / "reward.yaml").write_text(
-                    yaml.safe_dump(recipe(options, model, folder, seed), sort_keys=False)
-                )
+                keys = recipe(options, model, folder, seed)
+                (folder / "reward.yaml").write_text(yaml.safe_dump(keys, sort_keys=False))
                 subprocess.run([str(BIN / "align"), "reward", str(folder / "reward.yaml"), "--overwrite"], check=True)
             used = np.unique(data.ends[test])
             score = reward_judge(str(folder / "run"), [], 0, 16)
@@ -273,9 +268,8 @@ def pair_rows(data: Data, labels: Labels) -> list[dict[str, Any]]:
         row, swap = data.rows[number], preference < 0.5
         sides = [[{"role": "assistant", "content": row[side]}] for side in (("a2", "a1") if swap else ("a1", "a2"))]
         facts = {"preference": float(1 - preference if swap else preference), "weight": float(weight)}
-        rows.append(
-            {"prompt": [{"role": "user", "content": prompt(row)}], "chosen": sides[0], "rejected": sides[1], **facts}
-        )
+        question = [{"role": "user", "content": prompt(row)}]
+        rows.append({"prompt": question, "chosen": sides[0], "rejected": sides[1], **facts})
     return rows
 
 
@@ -353,18 +347,14 @@ def table(data: Data, judged: np.ndarray, found: dict[str, Any]) -> str:
             "answers loss": np.repeat(log_losses(d, share), counts),
         }
 
-    of = {
-        "gold": sides[won],
-        "gold loss": sides[won],
-        "answers": np.repeat(sides, votes[:, 0] + votes[:, 2]),
-        "answers loss": np.repeat(sides, counts),
-    }
+    of = {"gold": sides[won], "gold loss": sides[won], "answers loss": np.repeat(sides, counts)}
+    of["answers"] = np.repeat(sides, votes[:, 0] + votes[:, 2])
     each = {arm: [measures(difference) for difference in seeds] for arm, seeds in found.items()}
     mean = {arm: {key: np.nanmean([one[key] for one in seeds], axis=0) for key in of} for arm, seeds in each.items()}
     lines = [
         "| trained on | accuracy, published winner | accuracy, single answers | log loss, single answers"
-        " | … at the best scale | scale | ECE | log loss, published winner |",
-        "|---|---|---|---|---|---|---|---|",
+        " | … at the best scale | scale | ECE | log loss, published winner | … at the best scale |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, seeds in found.items():
         pooled = np.concatenate([difference[judged] for difference in seeds])
@@ -372,18 +362,20 @@ def table(data: Data, judged: np.ndarray, found: dict[str, Any]) -> str:
         d, y, n = pooled[known], np.tile(share, len(seeds))[known], np.tile(counts, len(seeds))[known]
         d, y = np.repeat(d, n), np.repeat(y, n)
         scale = best_scale(d, y) or float("nan")
+        certain = np.tile(won, len(seeds))[known].nonzero()[0]
+        sure, winner = pooled[known][certain], np.tile(gold, len(seeds))[known][certain]
+        sharp = best_scale(sure, winner) or float("nan")
         values = {key: mean[arm][key].mean() for key in of}
         spread = np.std([np.nanmean(one["gold"]) for one in each[arm]], ddof=1) if len(seeds) > 1 else float("nan")
         lines.append(
             f"| {arm} | {values['gold']:.4f} (sd {spread:.4f}) | {values['answers']:.4f} |"
             f" {values['answers loss']:.4f} | {log_losses(scale * d, y).mean():.4f} | {scale:.2f} |"
             f" {reliability(d, y)['ece']:.3f} | {values['gold loss']:.4f} |"
+            f" {log_losses(sharp * sure, winner).mean():.4f} |"
         )
-    lines += ["", "Less (a), 95% interval over debate-sides:", ""]
-    lines += [
-        "| trained on | accuracy, published winner | accuracy, single answers | log loss, single answers |",
-        "|---|---|---|---|",
-    ]
+    lines.append("\nLess (a), 95% interval over debate-sides:\n")
+    lines.append("| trained on | accuracy, published winner | accuracy, single answers | log loss, single answers |")
+    lines.append("|---|---|---|---|")
     for arm in list(found)[1:]:
         cells = []
         for key in ("gold", "answers", "answers loss"):

@@ -25,7 +25,8 @@ def side(interval: Any, line: float) -> str:
 def headline(report: Mapping[str, Any]) -> list[str]:
     """The page's first words."""
     found = report["accuracy"]
-    first = f"It orders {percent(found['model']['accuracy'])} of held-out pairs as the raters did."
+    pairs = "the pairs that it was trained on" if report["trained_on"] else "held-out pairs"
+    first = f"It orders {percent(found['model']['accuracy'])} of {pairs} as the raters did."
     against = side(found["difference"]["interval"], 0.0)
     longer = percent(found["longer_wins"]["accuracy"])
     second = {
