@@ -85,7 +85,10 @@ def posterior(
 
 
 def says(answers: Sequence[Said], raters: Mapping[str, float | Rater], parameters: Parameters, rater: str) -> Floats:
-    """What a rater would say of the pairs (0,1), (0,2), …: (pairs, 3), P(first better), P(tie), P(second better)."""
+    """What a rater would say of the pairs (0,1), (0,2), …: (pairs, 3), P(first better), P(tie), P(second better).
+
+    It needs an answer, to know how many responses there are. Where the responses will stand is left out.
+    """
     prepared, heard, starts, known = _one(answers, raters, parameters, None)
     ((_, beliefs),) = _beliefs(prepared, heard, starts, list(known), known, parameters)
     who = _rater(raters.get(rater, parameters.reliability), parameters)

@@ -99,18 +99,27 @@ def test_what_a_rater_says_at_a_difference() -> None:
     assert middle[8] == pytest.approx(middle[0]) and own[8, 0, -1] > 0.999
 
 
-def test_what_a_rater_will_say_next() -> None:
-    told = says([Said("a", FIRST), Said("b", FIRST)], {"a": 0.9, "b": 0.9, "c": 0.5}, PARAMETERS, "c")
-    assert told.shape == (1, 3) and told.sum() == pytest.approx(1) and told[0, 0] > told[0, 2]
-    coin = says([Said("a", FIRST)], {"a": 0.9, "c": 0.0}, PARAMETERS, "c")
-    assert coin[0] == pytest.approx([0.4, 0.2, 0.4])
+def test_what_is_expected_of_an_answer_comes_from_the_others() -> None:
     items, _ = simulated(30, 3, [0.8] * 6)
     found = fit(items)
-    likely = expected(items, found)
-    for item, told_of in zip(items, likely, strict=True):
-        for number, one in enumerate(item):
-            rest = [*item[:number], *item[number + 1 :]]
-            assert told_of[number] == pytest.approx(says(rest, found.raters, found.parameters, one.rater), abs=1e-9)
+    reliable = Rater(1.0, (1.0, 1.0), 9, found.parameters.ties)
+    coin = Rater(0.0, (0.0, 0.0), 9, 0.2)
+    for name in ("r0", "r1"):
+        for item, likely in zip(
+            items, expected(items, found._replace(raters={**found.raters, name: reliable})), strict=True
+        ):
+            for said, ((first, tie, second),) in zip(item, likely, strict=True):
+                assert first + tie + second == pytest.approx(1)
+                if said.rater == name:
+                    rest = [one for one in item if one.rater != name]
+                    others = posterior(rest, found.raters, found.parameters)
+                    assert first + tie / 2 == pytest.approx(others.preference[0, 1], abs=1e-6)
+                    assert tie == pytest.approx(others.tie[0, 1], abs=1e-6)
+    likely = expected([items[0]], found._replace(raters=dict.fromkeys(found.raters, coin)))[0]
+    assert all(one[0] == pytest.approx([0.4, 0.2, 0.4]) for one in likely)
+    for item, told in zip(items, expected(items, found), strict=True):
+        again = says(item[1:], found.raters, found.parameters, item[0].rater)
+        assert told[0] == pytest.approx(again, abs=1e-9)
 
 
 # What must hold
