@@ -37,11 +37,13 @@ LIMITS: dict[str, Limit] = {
     "near_duplicates": Limit(0.05, None, "Near copies weigh double, too, but families of prompts are usual."),
     "cycles": Limit(0.1, None, "Coins would make a quarter of all triples cyclic."),
     "cut_off": Limit(0.1, None, "A model learns to stop within a sentence where one response in ten does."),
-    "refusals": Limit(0.2, None, "A model that learns from a fifth of refusals begins to refuse what is harmless."),
-    "identity": Limit(0.001, None, "A few dozen examples are enough for a model to take over another one's name."),
-    "personal_data": Limit(0.001, None, "Models repeat what they have seen, also when they have seen it once."),
-    "slurs": Limit(0.001, None, "Rare words are learnt from few examples; in chosen responses they are taught."),
-    "languages": Limit(0.05, None, "Detectors err in one short text out of fifty; above that it is the data."),
+    "refusals": Limit(0.2, None, "Where a fifth of what is taught declines, it should be meant so."),
+    "identity": Limit(0.001, None, 'A model learns to say who it is from whatever says "I am".'),
+    "personal_data": Limit(
+        0.001, None, "Models can repeat what they saw once (Carlini et al. 2021, arXiv 2012.07805)."
+    ),
+    "slurs": Limit(0.001, None, "What stands in chosen responses is taught."),
+    "languages": Limit(0.05, None, "On English data the detector itself errs in about one text of a hundred."),
     "length_bias": Limit(
         0.15, None, "Beyond 65% (the nearer end of the interval) the cheapest thing to learn is length."
     ),
@@ -56,7 +58,7 @@ LIMITS: dict[str, Limit] = {
 
 @dataclass
 class Check:
-    """What one check found. `number` is what the verdict was taken from, `count` the rows behind it."""
+    """What one check found: its `number` (docs/audit.md says of what), and how many rows are behind it."""
 
     check: str
     title: str
