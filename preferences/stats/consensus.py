@@ -5,15 +5,16 @@ probability ρ_r, their own judgement: Bradley-Terry with ties (Rao & Kupper 196
 
     P(i better) = σ(d - κ_r),   P(j better) = σ(-d - κ_r),   P(tie) the rest,
 
-and otherwise, with 1 - ρ_r, what does not depend on the responses: a tie as often as they tie anyway, else a coin (the
-mixture of MACE, Hovy et al. 2013, with an ordered logit in place of the true class). ρ_r in [0, 1] is the rater's
-reliability; who is against the others more often than a coin is taken for a coin, never turned round. κ_r is told by
-`ties`, the share of pairs that the rater ties. A strength adds cut points beyond κ_r, placed where the shares of
-strengths among all raters put them. The k(k-1)/2 pairs of one ranking hang together: each counts 2/k.
+and otherwise, with 1 - ρ_r, what does not depend on the responses: a tie as often as they tie anyway, else a coin that
+may lean to what was shown first (the mixture of MACE, Hovy et al. 2013, with an ordered logit in place of the true
+class). ρ_r in [0, 1] is the rater's reliability; who is against the others more often than a coin is taken for a coin,
+never turned round. κ_r is told by `ties`, the share of pairs that the rater ties. A strength adds cut points beyond
+κ_r, placed where the shares of strengths among all raters put them. The k(k-1)/2 pairs of one ranking hang together:
+each counts 2/k.
 
 Raters' parameters and items' scores are found together by belief propagation (Liu, Peng & Ihler 2012, NIPS), so that no
 answer speaks for itself; the distribution of ρ and of `ties` over raters, and τ, by empirical Bayes around defaults
-that hold where there is too little overlap to say. docs/consensus.md says why this model, with numbers.
+that hold where there is too little overlap to say. docs/consensus.md says why this model.
 """
 
 from collections import defaultdict
