@@ -1,6 +1,6 @@
 """Argilla 2: records with fields, what users answered to each question, and metadata.
 
-Shape: https://github.com/argilla-io/argilla (2.x; argilla/src/argilla/records/_resource.py, `Record.to_dict`), which is
+Shape: https://github.com/argilla-io/argilla (2.8; argilla/src/argilla/records/_resource.py, `Record.to_dict`), which is
 what `dataset.records.to_json(path)` writes and `from_json` reads: one JSON array.
 
     {"id": …, "fields": {"prompt": …, "response-1": …, "response-2": …}, "metadata": {"group": …}, "suggestions": {…},
@@ -52,6 +52,7 @@ class _Row(Row):
     suggestions: dict[str, Any] | None = None
     responses: dict[str, list[_Response] | None] | None = None
     vectors: Any = None
+    status: Any = None  # of the record: whether it has as many answers as it wants
     server_id: Any = Field(default=None, alias="_server_id")
 
 

@@ -6,7 +6,7 @@ Tasks without annotations are items without answers.
 
     {"id": 1, "data": {"prompt": …, "answer1": …, "answer2": …}, "annotations": [{"completed_by": 10, "lead_time": 4.3,
       "created_at": "2026-03-09T22:16:08Z", "was_cancelled": false, "result": [
-        {"from_name": "comparison", "to_name": "answer1,answer2", "type": "pairwise", "value": {"selected": "left"}}]}]}
+        {"from_name": "comparison", "to_name": "comparison", "type": "pairwise", "value": {"selected": "left"}}]}]}
     {"data": {"prompt": …, "items": [{"id": …, "title": …, "body": …}, …]}, "annotations": [{…, "result": [
         {"from_name": "rank", "to_name": "answers", "type": "ranker", "value": {"ranker": ["b", "a"]}}]}]}
 
@@ -146,7 +146,8 @@ def _answer(annotation: _Annotation, names: list[str], where: str, lost: Lost) -
         elif result.type == "ranker" and (ranks := _ranks(value.get("ranker"), names)):
             answer["ranks"] = ranks
         elif result.type == "rating" and result.to_name in names and isinstance(value.get("rating"), int | float):
-            ratings.setdefault(result.from_name or "rating", {})[result.to_name] = value["rating"]
+            name = (result.from_name or "rating").removesuffix(f"-{result.to_name}")
+            ratings.setdefault(name, {})[str(result.to_name)] = value["rating"]
         elif (
             result.type == "number" and result.from_name == "strength" and isinstance(value.get("number"), int | float)
         ):
@@ -200,7 +201,8 @@ def write(records: Sequence[Record], name: str, lost: Lost) -> Files:
     pairwise = all(len(record.item.responses) == 2 for record in records) and all(
         answer.ranks[0] != answer.ranks[1] for answer in answers
     )
-    rows = [row for record in records if (row := _task(record, pairwise, lost)) is not None]
+    dialogues = any(one_text(record.item.prompt, "user") is None for record in records)
+    rows = [row for record in records if (row := _task(record, pairwise, dialogues, lost)) is not None]
     kept = [
         "unanswered",
         "ties",
@@ -217,17 +219,17 @@ def write(records: Sequence[Record], name: str, lost: Lost) -> Files:
     ]
     count_decisions(records, lost)
     count_lost(records, [*kept, *(["ratings"] if pairwise else [])], lost)
-    return {"tasks.json": rows, "labeling_config.xml": _config(records, pairwise)} if rows else {}
+    return {"tasks.json": rows, "labeling_config.xml": _config(records, pairwise, dialogues)} if rows else {}
 
 
-def _task(record: Record, pairwise: bool, lost: Lost) -> dict[str, Any] | None:
+def _task(record: Record, pairwise: bool, dialogues: bool, lost: Lost) -> dict[str, Any] | None:
     item = record.item
     texts = [one_text(response.messages, "assistant") for response in item.responses]
     if None in texts:
         left_out(lost, "conversations", "items have a response of several turns")
         return None
-    question = one_text(item.prompt, "user")
-    data: dict[str, Any] = {"id": item.id, **({"prompt": question} if question else {"messages": dump(item.prompt)})}
+    prompt = {"messages": dump(item.prompt)} if dialogues else {"prompt": item.prompt[0].content}
+    data: dict[str, Any] = {"id": item.id, **prompt}
     names = [f"answer{number}" for number in range(1, len(texts) + 1)]
     if pairwise:
         data |= dict(zip(names, texts, strict=True))
@@ -258,10 +260,12 @@ def _annotation(answer: Answer, names: list[str], pairwise: bool) -> dict[str, A
 def _results(answer: Answer, names: list[str], pairwise: bool) -> Iterator[dict[str, Any]]:
     if pairwise:
         value: dict[str, Any] = {"selected": "left" if answer.ranks[0] < answer.ranks[1] else "right"}
-        yield {"from_name": "comparison", "to_name": ",".join(names), "type": "pairwise", "value": value}
+        yield {"from_name": "comparison", "to_name": "comparison", "type": "pairwise", "value": value}
         for name, values in (answer.ratings or {}).items():
             for to_name, rating in zip(names, values, strict=True):
-                yield {"from_name": name, "to_name": to_name, "type": "rating", "value": {"rating": rating}}
+                # Each control of a labeling interface has a name of its own.
+                value = {"rating": rating}
+                yield {"from_name": f"{name}-{to_name}", "to_name": to_name, "type": "rating", "value": value}
     else:
         buckets: dict[str, list[str]] = {}
         for rank, name in sorted(zip(answer.ranks, names, strict=True)):
@@ -274,10 +278,9 @@ def _results(answer: Answer, names: list[str], pairwise: bool) -> Iterator[dict[
         yield {"from_name": "rationale", "to_name": to, "type": "textarea", "value": {"text": [answer.rationale]}}
 
 
-def _config(records: Sequence[Record], pairwise: bool) -> str:
+def _config(records: Sequence[Record], pairwise: bool, dialogues: bool) -> str:
     """The labeling interface that shows these tasks."""
-    dialogue = any(one_text(record.item.prompt, "user") is None for record in records)
-    prompt = '<Chat name="prompt" value="$messages"/>' if dialogue else '<Text name="prompt" value="$prompt"/>'
+    prompt = '<Chat name="prompt" value="$messages"/>' if dialogues else '<Text name="prompt" value="$prompt"/>'
     lines = ["<View>", f"  {prompt}"]
     to = "prompt"
     if pairwise:
@@ -288,7 +291,7 @@ def _config(records: Sequence[Record], pairwise: bool) -> str:
         lines.append('  <Pairwise name="comparison" toName="answer1,answer2"/>')
         for side in ("answer1", "answer2"):
             lines.append(f'  <Text name="{side}" value="${side}"/>')
-            lines += [f'  <Rating name={quoteattr(name)} toName="{side}" perRegion="false"/>' for name in dimensions]
+            lines += [f'  <Rating name={quoteattr(f"{name}-{side}")} toName="{side}"/>' for name in dimensions]
     else:
         most = max(len(record.item.responses) for record in records)
         lines += ['  <List name="answers" value="$items"/>', '  <Ranker name="rank" toName="answers">']

@@ -311,3 +311,21 @@ def test_real_dialogues_come_back_byte_for_byte(tmp_path: Path) -> None:
     write_format(tmp_path / "trl", "trl-implicit", from_items(items))
     again, _ = read_format(tmp_path / "trl/train.jsonl", "trl")
     assert [(one.prompt, one.responses) for one in again] == [(one.prompt, one.responses) for one in items]
+
+
+def test_the_labeling_interface_names_each_control_once(tmp_path: Path) -> None:
+    from xml.etree import ElementTree
+
+    rated = item(answers=[{"rater": "ann", "ranks": [1, 2], "ratings": {"clear": [1, 2], '"odd" & <short>': [3, 4]}}])
+    for name, items in (
+        ("pairs", [rated]),
+        ("ranks", [item("q2", prompt=[{"role": "system", "content": "a"}, {"role": "user", "content": "b"}])]),
+    ):
+        write_format(tmp_path / name, "label-studio", from_items(items))
+        config = ElementTree.parse(tmp_path / name / "labeling_config.xml").getroot()
+        names = [tag.get("name") for tag in config.iter() if tag.get("name")]
+        assert len(names) == len(set(names))  # as Label Studio wants it
+        [task] = json.loads((tmp_path / name / "tasks.json").read_text())
+        shown = {str(tag.get("value")).removeprefix("$") for tag in config.iter() if tag.get("value")}
+        assert shown <= set(task["data"])
+        assert {one["from_name"] for said in task["annotations"] for one in said["result"]} <= set(names)

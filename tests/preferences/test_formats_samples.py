@@ -324,7 +324,7 @@ def test_argilla_questions(tmp_path: Path) -> None:
 def test_label_studio_exports_and_tasks(tmp_path: Path) -> None:
     compared = {
         "from_name": "comparison",
-        "to_name": "answer1,answer2",
+        "to_name": "comparison",
         "type": "pairwise",
         "value": {"selected": "right"},
     }
