@@ -275,6 +275,13 @@ def test_spammers_are_found_and_nobody_else() -> None:
     assert named == {"r16", "r17", "r18", "r19"}
 
 
+def test_a_spammer_is_named_with_evidence() -> None:
+    coin = Rater(0.1, (0.01, 0.4), 12, 0.1)
+    assert spammer(coin) == {"value": 0.1, "interval": [0.01, 0.4], "n": 12, "is": True}
+    for other in (coin._replace(answers=9), coin._replace(reliability=0.3), coin._replace(interval=(0.06, 0.4))):
+        assert not spammer(other)["is"]
+
+
 def test_who_is_against_everybody_counts_for_nothing() -> None:
     items, _ = simulated(200, 4, [0.9] * 6)
     contrary = [
