@@ -234,17 +234,6 @@ def test_languages_of_question_and_answer(tmp_path):
     assert set(check["facts"]["languages"]) == {"de", "en"}
 
 
-def test_too_long_rows(tmp_path, tiny):
-    from align.models.load import find_model, load_tokenizer
-
-    tokenizer = load_tokenizer(find_model(str(tiny)))
-    rows = pairs(60)
-    check = found(tmp_path, rows, tokenizer=tokenizer, limit=20)["by"]["lengths"]
-    assert check["verdict"] == "stop" and check["number"] == 1.0
-    check = found(tmp_path, rows, tokenizer=tokenizer, limit=4000)["by"]["lengths"]
-    assert check["verdict"] == "ok" and check["count"] == 0 and check["facts"]["tokens_most"] < 4000
-
-
 # --- who wins ---------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from align.data.audit import audit
 from align.data.audit_rows import read_data
 from align.report.audit import write_audit
 from tests.align.conftest import TRAIN, align, done, refused, write_recipe, write_rows
-from tests.align.test_audit import pairs
+from tests.align.test_audit import found, pairs
 from tests.align.test_report import HOSTILE as EVIL
 from tests.align.test_report import Tags
 
@@ -76,7 +76,6 @@ def test_the_command(tmp_path):
     said = done("audit", train, "--eval", test, "--allow", "leakage", "--json")
     found = json.loads(said.out)
     assert found["format"] == 1 and found["verdict"] == "warn" and found["allowed"] == ["leakage"]
-    assert found == json.loads(said.out)
     said = align("audit", train, "--allow", "leek")
     assert said.code == 2 and "nearest is 'leakage'" in said.err
     assert align("audit", tmp_path / "nowhere.jsonl").code == 2
@@ -90,7 +89,18 @@ def test_lengths_by_a_models_context(tmp_path, tiny, preferences):
     assert by["leakage"]["count"] == 0 and by["leakage"]["verdict"] == "ok"
 
 
-@pytest.mark.parametrize("verb", ["dpo", "reward"])
+def test_too_long_rows(tmp_path, tiny):
+    from align.models.load import find_model, load_tokenizer
+
+    tokenizer = load_tokenizer(find_model(str(tiny)))
+    rows = pairs(60)
+    check = found(tmp_path, rows, tokenizer=tokenizer, limit=20)["by"]["lengths"]
+    assert check["verdict"] == "stop" and check["number"] == 1.0
+    check = found(tmp_path, rows, tokenizer=tokenizer, limit=4000)["by"]["lengths"]
+    assert check["verdict"] == "ok" and check["count"] == 0 and check["facts"]["tokens_most"] < 4000
+
+
+@pytest.mark.parametrize("verb", ["reward", pytest.param("dpo", marks=pytest.mark.slow)])
 def test_training_refuses_what_stops(verb, tmp_path, tiny):
     rows = [
         {**row, "prompt": f"Say {row['prompt'][14:30]}", "chosen": "red cat", "rejected": "dog"} for row in pairs(20)
