@@ -31,7 +31,7 @@ RICH = {
     ],
     "group": "jokes",
     "tags": ["humour", "en"],
-    "gold": [1, 2, 2],
+    "gold": [2, 1, 3],
     "priority": 1.5,
     "answers": [
         {
@@ -55,8 +55,8 @@ RICH = {
 
 @pytest.fixture
 def rich(annotate: Annotate) -> Annotate:
-    """Three items, one without answers, and a pair that the raters are split on."""
-    tied = [{"rater": RATERS[0], "ranks": [1, 2], "strength": -1}, {"rater": RATERS[1], "ranks": [2, 1], "strength": 3}]
+    """Three items, one without answers, and a pair that raters tie."""
+    tied = [{"rater": rater, "ranks": [1, 1], "strength": 0} for rater in RATERS[:2]]
     annotate.ok("project", "create", "p")
     annotate.person("p", "secret-login", "--name", "Secret Name")
     annotate.write("items.jsonl", RICH, {**PAIR, "answers": tied}, FOUR)
@@ -106,7 +106,7 @@ def test_a_rewritten_response_beats_its_original(rich: Annotate) -> None:
 
 def test_ties_rankings_and_demonstrations(rich: Annotate) -> None:
     (tie,) = rich.rows("out/ties.jsonl")
-    assert (tie["preference"], tie["strength"], tie["ranking"]) == (0.5, 2.0, "pair")
+    assert (tie["preference"], tie["strength"], tie["ranking"]) == (0.5, 0.0, "pair")
     ranking = next(row for row in rich.rows("out/rankings.jsonl") if row["ranking"] == "17")
     assert ranking["ranks"] == [2, 1, 3] and ranking["models"] == ["model-a", None, None]
     answer = next(answer for answer in ranking["answers"] if answer["flags"])
