@@ -54,8 +54,12 @@ def report_on(run: str, data: str | None = None) -> tuple[Path, dict[str, Any]]:
 
 
 def report_after_training(run: str) -> None:
-    """The same at the end of training, if there are held-out pairs; the run is finished whether or not."""
-    if os.environ.get("RANK", "0") != "0":
+    """The same at the end of training, if there are held-out pairs; the run is finished whether or not.
+
+    Not in one process of several: under DeepSpeed or FSDP it could not load a model for itself.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        say(f"what it is worth on held-out pairs: align inspect {run}")
         return
     import torch
 
