@@ -1,5 +1,6 @@
 """`annotate report`: the facts of a project as one JSON document, or as text that fits a terminal."""
 
+import gc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,8 +24,12 @@ def report(project: str, database: str | None, as_json: bool) -> None:
     from annotate.services.projects import find_project
     from annotate.services.report import project_report
 
-    with use_database(database) as db, db.read() as session:
-        facts = project_report(session, find_project(session, project))
+    gc.disable()  # searching what a large report is made of for cycles takes a third of its time
+    try:
+        with use_database(database) as db, db.read() as session:
+            facts = project_report(session, find_project(session, project))
+    finally:
+        gc.enable()
     say(facts, as_json, report_text(facts))
 
 

@@ -84,6 +84,7 @@ def _table(stacks: Iterable[tuple[Ints, Ints]], values: Floats, items: int) -> T
     """Stacks of (items (n,), codes (n, m, units)), codes being places in `values`, as a Table."""
     count = len(values)
     added = Sums()
+    differ: list[tuple[Ints, Ints, Floats]] = []
     for rows, codes in stacks:
         m, units = codes.shape[1:]
         one, other = pairs_of(m)
@@ -94,15 +95,12 @@ def _table(stacks: Iterable[tuple[Ints, Ints]], values: Floats, items: int) -> T
         added.add(rows[:, None, None], count + codes, 1 / m)
         for place, amount in enumerate((alike / len(one), alike, len(one) * units, units, 1.0)):
             added.add(rows, 2 * count + place, amount)
-        places = np.broadcast_to(rows[:, None, None], apart.shape)[apart]
-        added.add(places, 2 * count + 5 + low[apart] * count + high[apart], 1 / (m - 1))
-    whole = added.sparse(items, 2 * count + 5 + count * count)
-    used = np.unique(whole.indices[whole.indices >= 2 * count + 5])
-    return Table(
-        whole[:, np.concatenate([np.arange(2 * count + 5), used])],
-        values,
-        np.array(np.divmod(used - 2 * count - 5, count)),
-    )
+        keys = low[apart] * count + high[apart]
+        differ.append((np.broadcast_to(rows[:, None, None], apart.shape)[apart], keys, np.full(len(keys), 1 / (m - 1))))
+    met = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *(keys for _, keys, _ in differ)]))
+    for places, keys, amounts in differ:
+        added.add(places, 2 * count + 5 + np.searchsorted(met, keys), amounts)
+    return Table(added.sparse(items, 2 * count + 5 + len(met)), values, np.array(np.divmod(met, count)))
 
 
 def coefficients_of(table: Table, sums: Floats) -> dict[str, Floats]:

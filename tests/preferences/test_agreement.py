@@ -187,6 +187,13 @@ def test_answers_without_ratings_are_left_out():
     assert never["units"] == 0 and never["raw"] is None
 
 
+def test_ratings_that_are_all_different_fit_into_memory():
+    ratings = np.random.default_rng(0).random((4000, 3, 2)).tolist()
+    (found,) = agreement_in_parts([[FIRST] * 3] * 4000, ratings={"d": ratings}, resamples=5)["dimensions"]
+    assert found["raw"] == 0.0 and found["krippendorff_alpha_nominal"] == pytest.approx(0.0)
+    assert found["krippendorff_alpha_ordinal"] == pytest.approx(0.0, abs=0.03)
+
+
 @given(ITEMS)
 def test_parts_are_none_and_never_nan(items):
     raters = [[f"r{number}" for number in range(len(item))] for item in items]
