@@ -1,7 +1,7 @@
 """Training data by name: a preferences folder, a JSON-lines file, or a dataset of the hub."""
 
 import errno
-import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Messages = list[dict[str, str]]
+MOST = sys.float_info.max  # infinity is no number that anything can be learnt from
 
 
 def load_pairs(name: str, split: str, config: str | None = None, *, ties: bool = False) -> "Dataset":
@@ -53,19 +54,21 @@ def mean_one(weights: Sequence[float], name: str) -> list[float]:
 
     Raises BadInput where all are 0.
     """
-    mean = sum(weights) / max(len(weights), 1)
-    if mean == 0:
+    most = max(weights, default=0.0)
+    if most == 0:
         raise BadInput(f"{name}: every row has weight 0, so nothing would be learnt; give some rows a weight above 0")
-    return [weight / mean for weight in weights]
+    shares = [weight / most for weight in weights]  # whose sum is no more than their number, however large weights are
+    mean = sum(shares) / len(shares)
+    return [share / mean for share in shares]
 
 
 def said_of(row: dict[str, Any], where: str) -> tuple[float, float, float]:
     """(preference, weight, strength) of a row of pairs; certain, 1 and 0 where it doesn't say. Raises BadInput."""
     found = []
-    for column, default, most in (("preference", 1.0, 1.0), ("weight", 1.0, math.inf), ("strength", 0.0, math.inf)):
-        value = row.get(column, default)
-        if value is None and column == "strength":
-            value = 0.0
+    for column, default, most in (("preference", 1.0, 1.0), ("weight", 1.0, MOST), ("strength", 0.0, MOST)):
+        value = row.get(column)
+        if value is None:
+            value = default
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
             between = "from 0 to 1" if column == "preference" else "at least 0"
             raise BadInput(f"{where}: {column} {value!r}: it is a number {between}; mend it, or take the row out")

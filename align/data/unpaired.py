@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _ALL_BAD = "all-bad"  # the flag of an answer to which no response is good
+_DRAW = 1e-9  # of all that was said of a response: what rounding leaves of wins and losses that balance
 
 
 def load_unpaired(name: str, split: str, config: str | None, seed: int) -> "Dataset":
@@ -34,30 +35,33 @@ def load_unpaired(name: str, split: str, config: str | None, seed: int) -> "Data
         if "prompt" not in found.column_names:
             found = found.map(extract_prompt)
         folder = Path(name).expanduser()
-        rows = unpaired(found, _all_bad(name, split) if is_preferences_folder(folder) else ())
+        rows = unpaired(found, _all_bad(name, split) if is_preferences_folder(folder) else (), name)
     if not rows:
         raise BadInput(f"{name}: no response in it is liked or disliked, only ties; name another split, or other data")
     random.Random(seed).shuffle(rows)
     return Dataset.from_list(rows)
 
 
-def unpaired(pairs: Iterable[dict[str, Any]], all_bad: Collection[tuple[Any, list[Any]]] = ()) -> list[dict[str, Any]]:
+def unpaired(
+    pairs: Iterable[dict[str, Any]], all_bad: Collection[tuple[Any, list[Any]]] = (), where: str = "pairs"
+) -> list[dict[str, Any]]:
     """Each different response to a prompt once: good if it wins more than it loses, over all its pairs, and bad if it
     loses more; left out if it does neither.
 
     A pair counts weight (2 preference - 1). What one rater rewrote stays what the others think of it: an edited pair
-    speaks of its chosen side alone. `all_bad`: (prompt, responses) whose raters found none of them good.
+    speaks of its chosen side alone. `all_bad`: (prompt, responses) whose raters found none of them good. Raises
+    BadInput, which begins with `where`.
     """
     known: dict[str, dict[str, Any]] = {}
-    votes: dict[str, float] = {}
+    votes: dict[str, list[float]] = {}
 
     def vote(prompt: Any, completion: Any, value: float) -> None:
         key = sha256_json([prompt, completion])
         known.setdefault(key, {"prompt": prompt, "completion": completion})
-        votes[key] = votes.get(key, 0.0) + value
+        votes.setdefault(key, []).append(value)
 
     for number, pair in enumerate(pairs, start=1):
-        preference, weight, _ = said_of(pair, f"row {number}")
+        preference, weight, _ = said_of(pair, f"{where}, row {number}")
         value = weight * (2 * preference - 1)
         vote(pair["prompt"], pair["chosen"], value)
         if pair.get("source") != "edited":
@@ -65,7 +69,11 @@ def unpaired(pairs: Iterable[dict[str, Any]], all_bad: Collection[tuple[Any, lis
     for prompt, responses in all_bad:
         for response in responses:
             vote(prompt, response, -float("inf"))
-    return [{**known[key], "label": value > 0} for key, value in votes.items() if value != 0]
+    return [
+        {**known[key], "label": sum(values) > 0}
+        for key, values in votes.items()
+        if sum(values) != 0 and not abs(sum(values)) < _DRAW * sum(map(abs, values))
+    ]
 
 
 def _all_bad(folder: str, split: str) -> list[tuple[Messages, list[Messages]]]:

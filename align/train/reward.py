@@ -5,6 +5,7 @@ strength, and how much its raters can be trusted, where the data has these colum
 model once a pack, however many pairs it is in.
 """
 
+import math
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -133,7 +134,7 @@ def _margin(row: dict[str, Any], of_strength: float, where: str) -> float:
     margin = row.get("margin")
     if margin is None:
         return of_strength
-    if isinstance(margin, bool) or not isinstance(margin, int | float):
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin):
         raise BadInput(f"{where}: margin {margin!r}: it is a number; mend it, or take the column out")
     return float(margin)
 

@@ -233,6 +233,8 @@ def test_what_does_not_fit(keys: dict[str, Any], said: str, recipe: Callable[...
         ({"preference": 1.2}, "row 1: preference 1.2: it is a number from 0 to 1"),
         ({"weight": -1}, "row 1: weight -1: it is a number at least 0"),
         ({"strength": "much"}, "row 1: strength 'much': it is a number"),
+        ({"weight": float("inf")}, "row 1: weight inf: it is a number at least 0"),
+        ({"strength": float("nan")}, "row 1: strength nan: it is a number"),
         ({"weight": 0.0}, "every row has weight 0"),
     ],
 )

@@ -31,6 +31,19 @@ def test_each_response_once_by_what_it_wins() -> None:
     assert labels(unpaired(rows)) == {"a": True, "b": True, "c": False}
 
 
+def test_a_draw_is_a_draw_whatever_floats_make_of_it() -> None:
+    """Wins by 0.1 and 0.2, and loses by 0.3, in any unit."""
+    for unit in (1.0, 1e-20):
+        rows = [pair("Say x.", "a", other) | {"weight": weight * unit} for other, weight in (("b", 0.1), ("c", 0.2))]
+        rows.append(pair("Say x.", "d", "a") | {"weight": 0.3 * unit})
+        assert labels(unpaired(rows)) == {"b": False, "c": False, "d": True}
+
+
+def test_a_row_that_is_wrong(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", [pair("Say x.", "a", "b") | {"weight": -1}])
+    assert f"{data}, row 1: weight -1: it is a number" in refused("kto", recipe(dataset_name=str(data)))
+
+
 def test_an_edit_is_good_and_says_nothing_of_what_it_was() -> None:
     rows = [
         {**pair("Say x.", "a", "b"), "preference": 0.7, "source": "ranked"},

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.special import expit, logsumexp
 
-from align.data.load import load_rankings
+from align.data.load import load_rankings, mean_one, said_of
 from preferences.contract import ExportedAnswer, Pair, PreferencesFolder, Ranking, write_preferences
 from tests.align.conftest import TRAIN, done, pair, refused, write_recipe, write_rows
 
@@ -242,9 +242,20 @@ def test_keys_that_are_wrong(keys: dict[str, Any], said: str, recipe: Callable[.
     assert said in refused("reward", recipe(**keys))
 
 
-def test_a_margin_that_is_wrong(recipe: Callable[..., Path], tmp_path: Path) -> None:
-    data = write_rows(tmp_path / "rows.jsonl", [{**pair("Say x.", TEXTS[0], TEXTS[1]), "margin": "much"}])
-    assert "row 1: margin 'much': it is a number" in refused("reward", recipe(dataset_name=str(data)))
+@pytest.mark.parametrize("margin", ["much", float("nan"), float("inf")])
+def test_a_margin_that_is_wrong(margin: Any, recipe: Callable[..., Path], tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", [{**pair("Say x.", TEXTS[0], TEXTS[1]), "margin": margin}])
+    assert f"row 1: margin {margin!r}: it is a number" in refused("reward", recipe(dataset_name=str(data)))
+
+
+def test_the_unit_of_weights_does_not_matter() -> None:
+    for unit in (1.0, 1e-300, 1.7e308):
+        assert mean_one([unit, unit / 2, unit / 2, 0.0], "data") == pytest.approx([2.0, 1.0, 1.0, 0.0])
+
+
+def test_a_row_that_does_not_say_is_certain() -> None:
+    """In a table where other rows say more, its columns are null."""
+    assert said_of({"preference": None, "weight": None, "strength": None}, "row 1") == (1.0, 1.0, 0.0)
 
 
 def test_the_reliability_of_raters_comes_along(ranked: Callable[..., Path]) -> None:
