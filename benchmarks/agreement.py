@@ -3,9 +3,9 @@
     python benchmarks/agreement.py [--data FOLDER]
 
 PandaLM's test set (999 pairs of responses, three annotators, ties allowed; Apache-2.0): our coefficients beside those
-of the krippendorff package, statsmodels and scipy, and beside the pairwise kappas that are known of it. SQuALITY's human
-evaluation (100 questions with three summaries, ranked by about three reviewers; CC-BY 4.0): Kendall's W and tau-b
-beside scipy's. Then the processor time of everything at once for 10,000 items with three answers each.
+of the krippendorff package, statsmodels and scipy, and beside the pairwise kappas that are known of it. SQuALITY's
+human evaluation (100 questions with three summaries, ranked by about three reviewers; CC-BY 4.0): Kendall's W and
+tau-b beside scipy's. Then the processor time of everything at once for 10,000 items with three answers each.
 """
 
 import argparse
