@@ -83,34 +83,26 @@ def from_items(items: Iterable[Item]) -> list[Record]:
     return [Record(item, _together(item), _pairs(item), None) for item in items]
 
 
+def _wins(item: Item, i: int, j: int) -> int:
+    """How many answers put response i above j, less how many put it below."""
+    return sum((answer.ranks[j] > answer.ranks[i]) - (answer.ranks[j] < answer.ranks[i]) for answer in item.answers)
+
+
 def _together(item: Item) -> list[int] | None:
-    """Ranks by each response's share of wins against the others; equal shares are a tie."""
-    if not item.answers:
-        return None
-    points = [
-        sum(
-            (other > mine) - (other < mine)
-            for answer in item.answers
-            for other in answer.ranks
-            for mine in [answer.ranks[i]]
-        )
-        for i in range(len(item.responses))
-    ]
-    return [1 + sum(other > mine for other in points) for mine in points]
+    """Ranks by what each response wins against the others; who wins as much is a tie."""
+    places = range(len(item.responses))
+    points = [sum(_wins(item, i, j) for j in places) for i in places]
+    return ranks_of(points) if item.answers else None
 
 
 def _pairs(item: Item) -> list[Pair]:
     rows = []
     for i, j in combinations(range(len(item.responses)), 2) if item.answers else ():
-        points = sum(
-            (answer.ranks[j] > answer.ranks[i]) - (answer.ranks[j] < answer.ranks[i]) for answer in item.answers
-        )
-        chosen, rejected = (
-            (item.responses[i], item.responses[j]) if points >= 0 else (item.responses[j], item.responses[i])
-        )
-        sizes = [
-            abs(answer.strength) for answer in item.answers if answer.strength is not None and _about(answer, i, j)
-        ]
+        points = _wins(item, i, j)
+        sides = item.responses[i], item.responses[j]
+        chosen, rejected = sides if points >= 0 else sides[::-1]
+        about = [answer.strength for answer in item.answers if _about(answer, i, j)]
+        sizes = [abs(strength) for strength in about if strength is not None]
         named = chosen.model is not None or rejected.model is not None
         rows.append(
             Pair(

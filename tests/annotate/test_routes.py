@@ -67,6 +67,7 @@ ROWS: dict[str, tuple[Row, Any]] = {  # method and path: (statuses, JSON body)
     "GET /api/v1/me/personal-data": ((401, 200, 200, 200, 200, 403), None),
     "GET /api/v1/projects": ((401, 200, 200, 200, 200, 200), None),
     "POST /api/v1/projects": ((401, 403, 403, 201, 201, 403), {"name": "by {role}"}),
+    "GET /api/v1/formats": ((401, 200, 200, 200, 200, 200), None),
     "POST /api/v1/projects/preview": ((401, 403, 403, 200, 200, 403), {"lines": "no item", "mask": ["Ada"]}),
     f"GET {P}": (reviews(), None),
     f"PATCH {P}": (owns(), {"overlap": 3}),

@@ -384,7 +384,8 @@ def test_questions_and_results_that_mean_something_else_are_counted(tmp_path: Pa
     assert (texts(item), item.answers[0].ranks, item.answers[0].strength) == (SKY, [1, 2], None)
     assert sorted(lost) == [
         "fields: 1 fields are neither prompt nor response, and are left out",
-        "questions: 2 answers to a question say neither which is better, nor how good one is, nor why, and are left out",
+        "questions: 2 answers to a question say neither which is better, nor how good one is, nor why,"
+        " and are left out",
         "strength: 1 strengths do not fit the ranks, and are left out",
     ]
     left = {"type": "pairwise", "value": {"selected": "left"}}
