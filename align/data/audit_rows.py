@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from align.data.load import check_row, columns_of, load_any
+from align.data.load import check_row, columns_of, load_any, parted
 from preferences.errors import BadInput
 from preferences.files import read_jsonl
 
@@ -15,7 +15,6 @@ SHAPES: dict[Kind, tuple[tuple[str, ...], ...]] = {
     "demonstrations": (("prompt", "completion"), ("messages",), ("text",)),
     "prompts": (("prompt",),),
 }
-_LAST_TURN = "\n\nAssistant:"  # of HH-RLHF's dialogues as one text
 
 
 class Row(NamedTuple):
@@ -42,6 +41,7 @@ class Part:
     place: str  # what stands before a row's number: "train.jsonl, line " or "train, row "
     held_out: bool
     rows: list[Row]
+    elsewhere: bool = False  # of other data, where the same name of a group may mean something else
 
     def at(self, number: int) -> str:
         """Where the row with this index stands, in words."""
@@ -196,14 +196,8 @@ def _synthetic(models: tuple[str | None, str | None], source: Any) -> tuple[bool
 def _texts(row: dict[str, Any], kind: Kind) -> tuple[Any, str | None, str | None]:
     """(prompt as text or turns, chosen, rejected) of a row in any of the shapes."""
     if kind == "pairs":
-        chosen, rejected = row["chosen"], row["rejected"]
-        if row.get("prompt") is not None:
-            return row["prompt"], said(chosen), said(rejected)
-        if isinstance(chosen, str):
-            cut = _shared_text(chosen, rejected)
-            return chosen[:cut].strip(), chosen[cut:], rejected[cut:]
-        cut = _common(chosen[:-1], rejected[:-1])
-        return chosen[:cut], said(chosen[cut:]), said(rejected[cut:])
+        prompt, chosen, rejected = parted(row)
+        return prompt, said(chosen), said(rejected)
     if kind == "prompts":
         return row["prompt"], None, None
     if row.get("completion") is not None:
@@ -215,24 +209,6 @@ def _texts(row: dict[str, Any], kind: Kind) -> tuple[Any, str | None, str | None
         last = len(turns) - 1 if turns and turns[-1]["role"] == "assistant" else len(turns)
         return turns[:last], said(turns[last:]), None
     return "", row["text"], None
-
-
-def _shared_text(one: str, other: str) -> int:
-    """Where the responses begin in two texts with the prompt in them: after the last turn that they share."""
-    common = _common(one, other)
-    turn = one.rfind(_LAST_TURN, 0, common + 1)
-    if turn >= 0 and turn + len(_LAST_TURN) <= common:
-        return turn + len(_LAST_TURN)
-    return one.rfind("\n", 0, common) + 1
-
-
-def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """How many first places are the same."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
-    return low
 
 
 def said(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Messages = list[dict[str, str]]
+_LAST_TURN = "\n\nAssistant:"  # of HH-RLHF's dialogues as one text
 MOST = sys.float_info.max  # infinity is no number that anything can be learnt from
 
 
@@ -62,7 +63,7 @@ def mean_one(weights: Sequence[float], name: str) -> list[float]:
     return [share / mean for share in shares]
 
 
-def said_of(row: dict[str, Any], where: str) -> tuple[float, float, float]:
+def said_of(row: Mapping[str, Any], where: str) -> tuple[float, float, float]:
     """(preference, weight, strength) of a row of pairs; certain, 1 and 0 where it doesn't say. Raises BadInput."""
     found = []
     for column, default, most in (("preference", 1.0, 1.0), ("weight", 1.0, MOST), ("strength", 0.0, MOST)):
@@ -113,6 +114,36 @@ def _each_prompt_once(rows: Any) -> list[dict[str, Any]]:
 def as_turns(text: Any, role: str = "user") -> Messages:
     """A text as a list of one turn; a list of turns as it is."""
     return [{"role": role, "content": text}] if isinstance(text, str) else text
+
+
+def parted(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """(prompt, chosen, rejected) of a row of pairs, texts or turns, also where the prompt stands in both responses."""
+    chosen, rejected = row["chosen"], row["rejected"]
+    if row.get("prompt") is not None:
+        return row["prompt"], chosen, rejected
+    if isinstance(chosen, str):
+        cut = _shared_text(chosen, rejected)
+        return chosen[:cut].strip(), chosen[cut:], rejected[cut:]
+    cut = _common(chosen[:-1], rejected[:-1])
+    return chosen[:cut], chosen[cut:], rejected[cut:]
+
+
+def _shared_text(one: str, other: str) -> int:
+    """Where the responses begin in two texts with the prompt in them: after the last turn that they share."""
+    common = _common(one, other)
+    turn = one.rfind(_LAST_TURN, 0, common + 1)
+    if turn >= 0 and turn + len(_LAST_TURN) <= common:
+        return turn + len(_LAST_TURN)
+    return one.rfind("\n", 0, common) + 1
+
+
+def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many first places are the same."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
+    return low
 
 
 def _load(name: str, split: str, config: str | None, files: tuple[str, ...], *shapes: tuple[str, ...]) -> "Dataset":

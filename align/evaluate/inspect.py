@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from align.data.lengths import token_ids, whole_texts
-from align.data.load import as_turns, data_facts, load_pairs
+from align.data.load import as_turns, data_facts, load_pairs, parted, said_of
 from align.evaluate import reward_numbers as numbers
 from align.models.load import device
 from align.models.rewards import score_moments
@@ -133,7 +133,7 @@ def find_held_out(recipe: Mapping[str, Any]) -> HeldOut | None:
 def gather(held_out: HeldOut, model: RewardModel, moments: tuple[float, float]) -> dict[str, Any]:
     """All numbers of the report, and the worst mistakes. Raises BadInput where no pair with a winner can be scored."""
     rows, dropped, ids = _that_fit(_some(held_out.pairs), model)
-    preference = np.array([_preference(row) for row in rows], dtype=np.float64)
+    preference = np.array([row["preference"] for row in rows], dtype=np.float64)
     winners = np.flatnonzero(preference != 0.5)
     if not len(winners):
         raise BadInput(
@@ -200,7 +200,7 @@ def _manifest(run: str) -> dict[str, Any]:
 def _given(data: str) -> HeldOut:
     """Data that somebody named: a preferences folder's or a hub data set's held-out split, or a whole file."""
     if Path(data).is_file():
-        return HeldOut(data, None, _rows(load_pairs(data, "train")), [])
+        return HeldOut(data, None, _rows(load_pairs(data, "train"), data), [])
     found = find_held_out({"dataset_name": data, "dataset_train_split": None})
     if found is None:
         return _load(data, "test", None)  # which says what is wrong with it
@@ -209,7 +209,7 @@ def _given(data: str) -> HeldOut:
 
 def _load(name: str, split: str, config: str | None) -> HeldOut:
     if not is_preferences_folder(name):
-        return HeldOut(name, split, _rows(load_pairs(name, split, config)), [])
+        return HeldOut(name, split, _rows(load_pairs(name, split, config), name), [])
     check_preferences(name)
     pairs = [row.model_dump() for row in read_rows(name, f"{split}.jsonl")]
     ties = [row.model_dump() for row in read_rows(name, "ties.jsonl") if row.split == split]
@@ -219,8 +219,16 @@ def _load(name: str, split: str, config: str | None) -> HeldOut:
     return HeldOut(name, split, ranked, [row for row in read_rows(name, "rankings.jsonl") if row.split == split])
 
 
-def _rows(pairs: Any) -> list[dict[str, Any]]:
-    return [dict(row) for row in pairs if row.get("source") != "edited"]
+def _rows(pairs: Any, name: str) -> list[dict[str, Any]]:
+    rows = []
+    for number, row in enumerate(pairs, start=1):
+        where, tags = f"{name}, row {number}", row.get("tags")
+        preference, _, _ = said_of(row, where)
+        if tags is not None and not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)):
+            raise BadInput(f"{where}: tags {tags!r}: it is a list of texts; mend it, or take the column out")
+        if row.get("source") != "edited":
+            rows.append({**row, "preference": preference})
+    return rows
 
 
 def _some(rows: Sequence[Any]) -> list[Any]:
@@ -230,23 +238,15 @@ def _some(rows: Sequence[Any]) -> list[Any]:
     return [rows[number] for number in sorted(random.Random(0).sample(range(len(rows)), MOST))]
 
 
-def _preference(row: Mapping[str, Any]) -> float:
-    given = row.get("preference")
-    return 1.0 if given is None else float(given)
-
-
 def _group(row: Mapping[str, Any]) -> str:
-    return str(row.get("group") or row.get("ranking") or sha256_json(row.get("prompt") or _turns(row["chosen"])[:-1]))
-
-
-def _turns(text: Any) -> list[dict[str, str]]:
-    return as_turns(text, "assistant")
+    prompt, chosen, rejected = parted(row)
+    return str(row.get("group") or row.get("ranking") or sha256_json(prompt or [chosen, rejected]))
 
 
 def _response(row: Mapping[str, Any], side: str) -> list[dict[str, str]]:
     """The turns of a response, without those of a prompt that stands in it."""
-    turns = _turns(row[side])
-    return turns if row.get("prompt") is not None else turns[-1:]
+    _, chosen, rejected = parted(row)
+    return as_turns(chosen if side == "chosen" else rejected, "assistant")
 
 
 def _characters(row: Mapping[str, Any], side: str) -> int:
@@ -284,7 +284,7 @@ def _mistake(
     sides = [("chosen", first), ("rejected", second)]
     (better, low), (worse, high) = sides if preference > 0.5 else sides[::-1]
     return {
-        "prompt": as_turns(row["prompt"]) if row.get("prompt") is not None else _turns(row[better])[:-1],
+        "prompt": as_turns(parted(row)[0]),
         "preferred": {"turns": _response(row, better), "score": (float(low) - mean) / std},
         "favoured": {"turns": _response(row, worse), "score": (float(high) - mean) / std},
         "preference": max(preference, 1 - preference),

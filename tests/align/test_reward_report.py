@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from align.evaluate import calibration, reward_numbers
 from align.report import reward_words
 from align.report.reward import write_reward_report
-from tests.align.conftest import align, done, make_reward_run, refused, write_rows
+from tests.align.conftest import align, done, make_reward_run, pair, refused, write_rows
 from tests.align.test_report import HOSTILE, Tags
 
 LOG2 = math.log(2)
@@ -264,6 +264,41 @@ def test_a_prompt_that_stands_in_both_responses_is_no_part_of_them(run: Path, tm
     for key in ("accuracy", "length", "lengths", "calibration", "mistakes", "scores"):
         assert reports[0][key] == reports[1][key], key
     assert reports[0]["accuracy"]["longer_wins"]["accuracy"] == pytest.approx(1 / 3)
+
+
+def test_a_prompt_that_stands_in_two_texts_is_no_part_of_them(run: Path, tmp_path: Path) -> None:
+    """HH-RLHF's shape: each prompt is a group of its own, and lengths are those of the replies."""
+    said = [("sun", "cat dog fox sun moon"), ("tea tea tea", "milk"), ("soup", "star star"), ("fox", "cat")]
+    rows = []
+    for number, (chosen, rejected) in enumerate(said):
+        prompt = f"\n\nHuman: Say {number // 2}.\n\nAssistant:"
+        rows.append({"chosen": f"{prompt} {chosen}", "rejected": f"{prompt} {rejected}"})
+    file = write_rows(tmp_path / "texts.jsonl", rows)
+    report = json.loads(done("inspect", run, file, "--json").out)
+    assert report["groups"] == 2
+    assert max(part["high"] for part in report["lengths"]) == pytest.approx((3 + 1 + 20 + 1) / 2)
+    for mistake in report["mistakes"]:
+        assert mistake["prompt"][0]["content"].startswith("Human: Say ")
+        assert "Human" not in mistake["preferred"]["turns"][0]["content"]
+    alone = write_rows(
+        tmp_path / "alone.jsonl", [{"chosen": chosen, "rejected": rejected} for chosen, rejected in said]
+    )
+    assert json.loads(done("inspect", run, alone, "--json").out)["groups"] == 4
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"preference": "high"}, "row 1: preference 'high': it is a number from 0 to 1"),
+        ({"preference": 1.5}, "row 1: preference 1.5: it is a number from 0 to 1"),
+        ({"preference": float("nan")}, "row 1: preference nan: it is a number from 0 to 1"),
+        ({"strength": "big"}, "row 1: strength 'big': it is a number"),
+        ({"tags": "abc"}, "row 1: tags 'abc': it is a list of texts"),
+    ],
+)
+def test_inspect_refuses_rows_that_are_wrong(facts: dict[str, Any], said: str, run: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "wrong.jsonl", [{**pair("Say x.", "tea", "milk"), **facts}])
+    assert f"{data}, {said}" in refused("inspect", run, data)
 
 
 def test_inspect_refuses_what_is_no_reward_run(tiny: Path, run: Path, tmp_path: Path) -> None:
