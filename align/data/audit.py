@@ -46,7 +46,7 @@ def audit(
         for part in held:
             name = other.name if len(held) == 1 else f"{other.name}, {part.name}"
             place = part.place if part.place.startswith(Path(other.name).name) else f"{other.name}: {part.place}"
-            parts.append(Part(name, place, True, part.rows))
+            parts.append(Part(name, place, True, part.rows, elsewhere=True))
     sizes: dict[tuple[str, bool], int] = {}  # pairs and ties of a split together
     for part in parts:
         sizes[part.name, part.held_out] = sizes.get((part.name, part.held_out), 0) + len(part.rows)

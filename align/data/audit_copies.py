@@ -107,7 +107,7 @@ def leaks(copies: Copies) -> list[tuple[int, int, float]]:
 
 
 def shared_groups(copies: Copies, parts: Sequence[Part]) -> list[tuple[int, int]]:
-    """(held-out row, a row that trains) of one group, which the data says belongs on one side."""
+    """(held-out row, a row that trains) of one group, which the data says belongs on one side; within one data set."""
     trains: dict[str, int] = {}
     for number, place in enumerate(copies.places):
         group = parts[place.part].rows[place.row].group
@@ -116,7 +116,7 @@ def shared_groups(copies: Copies, parts: Sequence[Part]) -> list[tuple[int, int]
     found = []
     for number, place in enumerate(copies.places):
         group = parts[place.part].rows[place.row].group
-        if copies.held_out[number] and group in trains:
+        if copies.held_out[number] and group in trains and not parts[place.part].elsewhere:
             found.append((number, trains[group]))
     return found
 
