@@ -133,10 +133,9 @@ def _train_first(parts: list[Part], train: str) -> list[Part]:
     """The parts with those that train first; the others are held out, unless nothing trains."""
     if not any(part.rows for part in parts):
         raise BadInput("there is nothing in any split of the data; rank items and export again")
-    trains = train.split("[")[0]  # "train[:1000]" of the hub
-    some_train = any(part.name == trains for part in parts)
+    some_train = any(part.name == train for part in parts)
     for part in parts:
-        part.held_out = some_train and part.name != trains
+        part.held_out = some_train and part.name != train
     return sorted(parts, key=lambda part: part.held_out)
 
 

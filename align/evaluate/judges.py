@@ -5,7 +5,7 @@ from typing import Any
 
 from align.data.lengths import check_prompts, context_length
 from align.models.load import device, find_model, load_config, load_tokenizer
-from align.models.rewards import load_function
+from align.models.rewards import check_base_unchanged, load_function
 from align.models.scores import load_scorer
 from preferences.errors import BadInput
 
@@ -18,6 +18,7 @@ def reward_judge(name: str, prompts: Sequence[Any], new_tokens: int, batch_size:
     with so many new tokens does not fit it.
     """
     source = find_model(name)
+    check_base_unchanged(source)
     check_prompts(
         load_tokenizer(source), prompts, new_tokens, context_length(load_config(source)), f"the reward model {name}"
     )

@@ -1,7 +1,6 @@
 """`align sample`: responses to prompts, as items for raters to rank, or to look at."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from align.config import parse
@@ -9,6 +8,7 @@ from align.data.lengths import check_prompts, context_length
 from align.data.load import load_prompts
 from align.models.load import find_model, load_causal_lm, load_config, load_tokenizer
 from align.models.sampling import sample, seed_of
+from align.run.disk import check_can_be_written
 from align.run.progress import say
 from preferences.errors import BadInput
 from preferences.files import sha256_json, write_jsonl
@@ -44,8 +44,8 @@ def run_sample(recipe: dict[str, Any], where: str, to_annotate: str | None) -> N
     import torch
 
     (args,) = parse(recipe, (SampleConfig,), where)
-    if to_annotate and not Path(to_annotate).resolve().parent.is_dir():
-        raise BadInput(f"--to-annotate {to_annotate}: there is no folder {Path(to_annotate).parent}; make it first")
+    if to_annotate:
+        check_can_be_written(to_annotate, "--to-annotate")
     systems = args.system or [None]
     if to_annotate and len(args.model_name_or_path) * len(systems) * args.num_responses < 2:
         raise BadInput(f"{where}: an item needs two responses to rank; set num_responses to 2 or more")

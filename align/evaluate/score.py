@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from align.data.lengths import token_ids
 from align.evaluate.calibration import entropies
-from align.models.load import device
-from align.models.rewards import score_moments
+from align.models.load import device, find_model
+from align.models.rewards import check_base_unchanged, score_moments
 from align.models.scores import load_scorer
+from align.run.disk import check_can_be_written
 from align.run.progress import say
 from preferences.contract import Item, check_preferences, read_items, read_rows
 from preferences.errors import BadInput
@@ -47,8 +48,8 @@ def run_score(name: str, runs: Sequence[str], pairs: int | None, to_annotate: st
     """Score the items of an import file or of a preferences folder, and write them with priorities, as items or as
     their `pairs` least sure pairs; or print them, the least sure first. Raises BadInput, and then writes nothing.
     """
-    if to_annotate and not Path(to_annotate).resolve().parent.is_dir():
-        raise BadInput(f"--to-annotate {to_annotate}: there is no folder {Path(to_annotate).parent}; make it first")
+    if to_annotate:
+        check_can_be_written(to_annotate, "--to-annotate")
     items = items_of(name)
     scored = score_items(items, runs, name)
     if to_annotate:
@@ -91,6 +92,7 @@ def score_items(items: Sequence[Item], runs: Sequence[str], where: str) -> list[
     moments = [score_moments(run) for run in runs]
     raw = []
     for run in runs:
+        check_base_unchanged(find_model(run))
         model = load_scorer(run, device())
         rows = []
         for item in items:

@@ -160,7 +160,7 @@ def check_base_unchanged(reward: ModelSource) -> None:
     known = read_json(Path(reward.adapter) / "manifest.json")["inputs"]["model"].get("sha256", {})
     if reward.base in known and Path(reward.base).is_dir() and known[reward.base] != hash_weights(reward.base):
         raise BadInput(
-            f"reward_model_path {reward.name}: a reward run for another base: the weights in {reward.base} have changed"
+            f"{reward.name}: a reward run for another base: the weights in {reward.base} have changed"
             " since it was trained; train the reward model again"
         )
 

@@ -16,6 +16,7 @@ from align.report.plots import axis, number, track
 from align.report.words import percent
 from align.run.manifest import Run
 from align.run.progress import say
+from preferences.errors import BadInput
 from preferences.files import write_text
 
 SIGNS = {"stop": "✕", "warn": "!", "ok": "✓", "skipped": "–"}
@@ -23,9 +24,14 @@ _MOST_BARS = 12
 
 
 def write_audit(folder: str | Path, found: Mapping[str, Any]) -> Path:
-    """Write audit.json and audit.html into a folder, made if need be, each whole or not at all; the page's path."""
+    """Write audit.json and audit.html into a folder, made if need be, each whole or not at all; the page's path.
+    Raises BadInput.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, FileNotFoundError, PermissionError) as error:
+        raise BadInput(f"cannot write to {folder}: {error.strerror}; name a folder") from None
     page = environment().get_template("audit.html.jinja").render(**context(found))
     text = json.dumps(found, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False) + "\n"
     for name, content in (("audit.json", text), ("audit.html", page)):

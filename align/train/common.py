@@ -95,6 +95,11 @@ def audited(job: Job, kind: Kind | None, limit: int | None, evaluated_on: str | 
     data = job.data
     splits = [data.dataset_train_split]
     if job.args.eval_strategy != "no" and evaluated_on is None:
+        if Path(data.dataset_name).expanduser().is_file():
+            raise BadInput(
+                f"{job.where}: key `eval_strategy`: {data.dataset_name} is one file without a held-out split; take the"
+                " key out, or name a folder with splits"
+            )
         splits.append(data.dataset_test_split)
     found = audit_for_training(
         data.dataset_name,

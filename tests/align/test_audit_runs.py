@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from align.data.audit import audit
+from align.data.audit import audit, audit_for_training
 from align.data.audit_rows import read_data
 from align.report.audit import write_audit
 from tests.align.conftest import TRAIN, align, done, refused, write_recipe, write_rows
@@ -79,6 +79,19 @@ def test_the_command(tmp_path):
     said = align("audit", train, "--allow", "leek")
     assert said.code == 2 and "nearest is 'leakage'" in said.err
     assert align("audit", tmp_path / "nowhere.jsonl").code == 2
+    assert f"cannot write to {train}" in refused("audit", train, "--out", train)
+    assert f"cannot write to {train / 'in'}" in refused("audit", train, "--out", train / "in")
+
+
+def test_a_slice_of_a_split_is_what_trains(tmp_path):
+    """As `load_dataset` cuts a split in two: what is in both leaks."""
+    (tmp_path / "data").mkdir()
+    rows = pairs(40)
+    write_rows(tmp_path / "data" / "train.jsonl", [*rows, *rows[:4]])
+    keys = {"splits": ("train[:40]", "train[40:]"), "allow": ["leakage"]}
+    found = audit_for_training(str(tmp_path / "data"), "pairs", **keys)
+    assert [(part["part"], part["held_out"]) for part in found["rows"]] == [("train[:40]", False), ("train[40:]", True)]
+    assert {check["check"]: check["count"] for check in found["checks"]}["leakage"] == 4
 
 
 def test_lengths_by_a_models_context(tmp_path, tiny, preferences):

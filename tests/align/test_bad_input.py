@@ -297,6 +297,13 @@ def test_a_split_with_nothing_in_it(preferences: Path, recipe: Callable[..., Pat
     assert "no split 'tain'" in refused("dpo", recipe(dataset_name=str(preferences)), "--dataset_train_split", "tain")
 
 
+@pytest.mark.parametrize("verb", ["dpo", "reward", "kto"])
+def test_a_file_has_nothing_held_out(verb: str, pairs_file: Path, recipe: Callable[..., Path]) -> None:
+    """Its only rows are those that train: an accuracy on them would not be one on held-out data."""
+    said = refused(verb, recipe(eval_strategy="epoch"))
+    assert f"key `eval_strategy`: {pairs_file} is one file without a held-out split" in said
+
+
 @pytest.mark.parametrize("verb", ["dpo", "reward"])
 def test_pairs_that_are_all_too_long(verb: str, recipe: Callable[..., Path]) -> None:
     said = refused(verb, recipe(), "--max_length", "4")

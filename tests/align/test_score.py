@@ -1,17 +1,21 @@
 """`align score`: how unsure reward runs are of items, by hand and by real tiny runs, and `annotate import` takes it."""
 
 import math
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from align.evaluate.judges import reward_judge
 from align.evaluate.score import Scored, import_lines, items_of, score_items, unsure_pairs
 from align.models.rewards import score_moments
 from align.models.scores import load_scorer
 from preferences.contract import Item, read_items
+from preferences.errors import BadInput
 from tests.align.conftest import WORDS, done, make_reward_run, refused, write_rows
 from tests.annotate.conftest import Annotate
 
@@ -108,6 +112,19 @@ def test_a_preferences_folder_gives_its_items(preferences: Path, runs: list[str]
     assert [one.id for one in read_items(tmp_path / "items.jsonl")] == [one.id for one in items]
 
 
+def test_a_run_whose_base_has_changed_says_nothing(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    run = make_reward_run(tmp_path / "run", base, pairs_file, max_steps=1)
+    weights = load_file(base / "model.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    items = write_rows(tmp_path / "items.jsonl", [item("q1", "red", "cat")])
+    says = f"the weights in {base} have changed since it was trained"
+    assert says in refused("score", items, "--reward-model", run)
+    assert says in refused("inspect", run, pairs_file)
+    with pytest.raises(BadInput, match="have changed since it was trained"):
+        reward_judge(str(run), [], 8, 2)
+
+
 def test_what_can_be_mended_is_one_sentence(runs: list[str], tiny: Path, tmp_path: Path) -> None:
     source = write_rows(tmp_path / "items.jsonl", [item("q1", "red", "cat " * 200)])
     out = tmp_path / "out.jsonl"
@@ -118,4 +135,5 @@ def test_what_can_be_mended_is_one_sentence(runs: list[str], tiny: Path, tmp_pat
     assert "there is no folder" in refused(
         "score", source, "--reward-model", runs[0], "--to-annotate", tmp_path / "no" / "out.jsonl"
     )
+    assert f"{tmp_path} is a folder" in refused("score", source, "--reward-model", runs[0], "--to-annotate", tmp_path)
     assert "cannot read" in refused("score", tmp_path / "none.jsonl", "--reward-model", runs[0])
