@@ -17,21 +17,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import create_engine, make_url, select, text, update
 
-from annotate.services import assignment, drafts
+from annotate.services import assignment, drafts, refit
 from annotate.services.answers import UNDO_SECONDS, reopen, submit
 from annotate.services.assignment import LEASE_SECONDS, next_assignment, renew, skip
 from annotate.services.exchange import import_items
 from annotate.services.items import ItemChange, change_item
-from annotate.services.projects import ProjectSettings, create_project
+from annotate.services.projects import ProjectChange, ProjectSettings, change_project, create_project
 from annotate.services.refusals import Refused
 from annotate.store.database import Database, open_database
 from annotate.store.tables import Answer, Assignment, Draft, Item, Member, Project, Slot
 from preferences import contract
 from preferences.files import write_jsonl
+from preferences.stats.consensus import ItemFit, Said, fit, posterior
+from preferences.stats.spend import certainty
 
 RATERS = 4
 ITEMS = [
-    {"id": "plain", "prompt": "p1", "responses": ["x", "y", "z"]},
+    {"id": "plain", "prompt": "p1", "responses": ["x", "y", "z"], "overlap": 4},
     {"id": "urgent", "prompt": "p2", "responses": ["x", "y", "z"], "priority": 1.0, "overlap": 1},
     {"id": "german", "prompt": "p3", "responses": ["x", "y", "z"], "tags": ["de"], "overlap": 3},
     {"id": "grim", "prompt": "p4", "responses": ["x", "y", "z"], "tags": ["grim"]},
@@ -57,9 +59,10 @@ def fill(database: Database, folder: Path) -> None:
 
 @dataclass
 class Place:
-    """A slot: whose it is (an index of a rater), until when, and whether it is filled."""
+    """A slot: whose it is (an index of a rater), until when, and whether it is filled; and when it is its turn."""
 
     number: int
+    turn: float
     whose: int | None = None
     until: float = 0.0
     filled: bool = False
@@ -85,16 +88,20 @@ class Given:
 class Service(RuleBasedStateMachine):
     make: Callable[[], Database]
 
-    @initialize(trained=st.booleans())
-    def begin(self, trained: bool) -> None:
-        self.database = type(self).make()
+    @initialize(trained=st.booleans(), sure=st.sampled_from([None, 0.75, 0.9]))
+    def begin(self, trained: bool, sure: float | None) -> None:
+        self.database, self.sure = type(self).make(), sure
         with self.database.write() as session:
             session.execute(update(Member).values(qualified_at=1.0 if trained else None))
+            session.execute(update(Project).values(sure=sure))
         with self.database.read() as session:
             self.members = list(session.scalars(select(Member).order_by(Member.id)))
             items = list(session.scalars(select(Item).order_by(Item.id)))
         self.items = {item.id: item for item in items}
-        self.slots = {item.id: [Place(n + 1) for n in range(item.overlap)] for item in items if item.gold is None}
+        self.overlap = {item.id: item.overlap for item in items if item.gold is None}
+        self.slots = {item: [Place(n + 1, item) for n in range(most)] for item, most in self.overlap.items()}
+        self.trust: dict[str, float] = {}  # of each rater, as last fitted
+        self.parameters = fit([]).parameters
         self.given: list[list[Given]] = [[] for _ in range(RATERS)]
         self.qualified = [trained] * RATERS
         self.practised: list[list[bool]] = [[] for _ in range(RATERS)]  # whether each practice item was passed
@@ -124,6 +131,38 @@ class Service(RuleBasedStateMachine):
             free[0].whose, free[0].until = who, self.now + LEASE_SECONDS
         return bool(free)
 
+    def counted(self, item: int) -> list[tuple[int, Said]]:
+        """The answers that stand and count: (when it came, what it says)."""
+        given = [(who, one) for who, all_ in enumerate(self.given) for one in all_ if one.item == item]
+        return [
+            (one.answers[-1][0], Said(f"p{who}", one.answers[-1][2], None, one.shown))
+            for who, one in given
+            if one.kind == "rated"
+        ]
+
+    def settle(self, item: int, found: ItemFit | None = None) -> None:
+        """Where the answers to an item are sure it has no free slots; else as many as it wants, in a turn by that."""
+        if self.sure is None:
+            return
+        said = [answer for _, answer in self.counted(item)]
+        found = found or posterior(said, self.trust, self.parameters)
+        slots = self.slots[item]
+        if len(said) >= 2 and certainty(found) >= self.sure:
+            slots[:] = [slot for slot in slots if not slot.free(self.now)]
+            return
+        turn = item + 10_000 * round(2 * certainty(found) - 1, 6)
+        for slot in slots:
+            if slot.free(self.now):
+                slot.turn = turn
+        self.fill_up(item, turn)
+
+    def fill_up(self, item: int, turn: float) -> None:
+        slots = self.slots[item]
+        while len(slots) < self.overlap[item]:
+            used = {slot.number for slot in slots}
+            slots.append(Place(next(n for n in range(1, 9) if n not in used), turn))
+            slots.sort(key=lambda slot: slot.number)
+
     # --- what raters do ---
 
     @rule(who=WHO, holds=st.booleans())
@@ -147,7 +186,12 @@ class Service(RuleBasedStateMachine):
         possible = self.open_to(who)
         gold = [item for item in possible if self.items[item].gold is not None]
         real = [n for n in possible if n not in gold and any(slot.free(self.now) for slot in self.slots[n])]
-        best = min(real, key=lambda n: (-self.items[n].priority, n), default=None)
+
+        def turn(item: int) -> tuple[float, float, int]:
+            first = min(slot.turn for slot in self.slots[item] if slot.free(self.now))
+            return -self.items[item].priority, first, item
+
+        best = min(real, key=turn, default=None)
         if not gold and any(self.practised[who]):
             self.qualified[who] = True  # there is nothing left to practise on
         if not self.qualified[who]:
@@ -219,6 +263,8 @@ class Service(RuleBasedStateMachine):
                 self.practised[who].append(ranks == self.items[one.item].gold)
                 self.qualified[who] |= len(self.practised[who]) >= 2 and any(self.practised[who])
         one.answers.append((receipt.answer, key, ranks, self.now))
+        if one.kind == "rated":
+            self.settle(one.item)
         assert (receipt.revision, receipt.surplus) == (len(one.answers), one.kind == "surplus")
         assert (receipt.feedback is not None) == (one.purpose == "training")
 
@@ -315,13 +361,44 @@ class Service(RuleBasedStateMachine):
             row = session.get_one(Item, item)
             change_item(session, 1, item, ItemChange(overlap=overlap), row.version, by=self.members[0], now=self.now)
         slots = self.slots[item]
+        self.overlap[item] = overlap
         for slot in reversed(list(slots)):
             if len(slots) > overlap and slot.free(self.now):
                 slots.remove(slot)
-        while len(slots) < overlap:
-            used = {slot.number for slot in slots}
-            slots.append(Place(next(n for n in range(1, 9) if n not in used)))
-            slots.sort(key=lambda slot: slot.number)
+        self.fill_up(item, slots[0].turn if slots else item)
+        self.settle(item)
+
+    @rule()
+    def learn_about_raters(self) -> None:
+        """What is known of raters from all answers is what the next ones are settled by, and these."""
+        refit.refit(self.database, 1, now=self.now)
+        if self.sure is None:
+            return
+        said = {item: [answer for _, answer in self.counted(item)] for item in self.slots}
+        said = {item: sorted(answers, key=lambda one: one.rater) for item, answers in said.items() if answers}
+        checks = [(one.item, f"p{who}", one) for who, all_ in enumerate(self.given) for one in all_]
+        gold = {item: list(row.gold) for item, row in self.items.items() if row.gold is not None}
+        for item, name, one in checks:
+            if one.kind == "gold":
+                said.setdefault(item, []).append(Said(name, one.answers[-1][2], None, one.shown))
+        numbers = sorted(said)
+        found = fit([said[item] for item in numbers], {n: gold[item] for n, item in enumerate(numbers) if item in gold})
+        self.parameters = found.parameters
+        self.trust |= {name: rater.reliability for name, rater in found.raters.items()}
+        for item, one in zip(numbers, found.items, strict=True):
+            if item in self.slots:
+                self.settle(item, one)
+
+    @rule(sure=st.sampled_from([None, 0.75, 0.9]))
+    def change_what_is_sure(self, sure: float | None) -> None:
+        with self.database.write() as session:
+            change_project(session, 1, ProjectChange(sure=sure), None, by=None)
+        before, self.sure = self.sure, sure
+        if sure is None and before is not None:
+            for item, slots in self.slots.items():
+                self.fill_up(item, item)
+                for slot in slots:
+                    slot.turn = slot.turn if slot.filled else item
 
     # --- what always holds ---
 
@@ -336,7 +413,7 @@ class Service(RuleBasedStateMachine):
             ]
             assignments = {row.id: (row.member_id, row.state) for row in session.scalars(select(Assignment))}
             slots = [
-                (row.item_id, row.number, row.filled, row.assignment_id)
+                (row.item_id, row.number, row.filled, row.assignment_id, row.filled or row.turn)
                 for row in session.scalars(select(Slot).order_by(Slot.item_id, Slot.number))
             ]
             kept = {row.assignment_id: row.version for row in session.scalars(select(Draft))}
@@ -352,11 +429,18 @@ class Service(RuleBasedStateMachine):
         assert assignments == {one.number: (member, one.state) for member, one in ours}
         assert kept == {one.number: one.draft for _, one in ours if one.draft is not None}
         of = {(member, one.item): one.number for member, one in ours}
+
+        def whose(slot: Place, item: int) -> int | None:
+            return None if slot.whose is None else of[self.members[slot.whose].id, item]
+
         assert slots == [
-            (item, slot.number, slot.filled, None if slot.whose is None else of[self.members[slot.whose].id, item])
+            (item, slot.number, slot.filled, whose(slot, item), slot.filled or slot.turn)
             for item in sorted(self.slots)
             for slot in self.slots[item]
         ]
+        for item, one in self.slots.items():  # never more answers than slots were handed out, of a rater one
+            raters = [answer.rater for _, answer in self.counted(item)]
+            assert len(raters) == len(set(raters)) == sum(slot.filled for slot in one)
 
 
 def run(make: Callable[[], Database], examples: int) -> None:
