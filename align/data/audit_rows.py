@@ -18,14 +18,16 @@ SHAPES: dict[Kind, tuple[tuple[str, ...], ...]] = {
 
 
 class Row(NamedTuple):
-    """One row as texts. `chosen` is what a demonstration shows; rows of prompts have neither of the two responses."""
+    """One row as texts. `chosen` is the response that is preferred, also where a row's `preference` is below a half, or
+    what a demonstration shows; rows of prompts have neither of the two responses.
+    """
 
     line: int  # of the file, or of the split, from 1
     prompt: str
     asked: str  # the prompt without its system turns, which many rows share
     chosen: str | None
     rejected: str | None
-    preference: float  # 0.5: a tie, of which nothing is asked that needs a winner
+    preference: float  # at least 0.5: a tie, of which nothing is asked that needs a winner
     group: str | None
     tags: tuple[str, ...]
     models: tuple[str | None, str | None]  # of chosen and rejected
@@ -160,18 +162,22 @@ def _each(lines: Iterable[tuple[int, dict[str, Any]]], kind: Kind) -> Iterator[R
         models = row.get("models")
         models = models if isinstance(models, dict) else {}
         wrote = (_text(models.get("chosen")), _text(models.get("rejected")))
-        preference = row.get("preference")
+        preference, tags = row.get("preference"), row.get("tags")
+        probably = float(preference) if isinstance(preference, int | float) else 1.0
+        synthetic = _synthetic(wrote, row.get("source"))
+        if kind == "pairs" and probably < 0.5:
+            chosen, rejected, wrote, synthetic, probably = rejected, chosen, wrote[::-1], synthetic[::-1], 1 - probably
         yield Row(
             line=line,
             prompt=said(prompt),
             asked=_asked(prompt),
             chosen=chosen,
             rejected=rejected,
-            preference=float(preference) if isinstance(preference, int | float) else 1.0,
+            preference=probably,
             group=_text(row.get("group")),
-            tags=tuple(tag for tag in row.get("tags") or () if isinstance(tag, str)),
+            tags=tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else (),
             models=wrote,
-            synthetic=_synthetic(wrote, row.get("source")),
+            synthetic=synthetic,
             raw=row,
         )
 

@@ -145,6 +145,31 @@ def test_degenerate_rows(tmp_path):
     assert result["by"]["degenerate"]["verdict"] == "stop" and "degenerate" in refusal(result, "")
 
 
+def test_who_wins_is_what_the_preference_says(tmp_path):
+    """A row whose `chosen` is probably the worse one is the mirror image of its opposite, and no contradiction."""
+    rows = [{**row, "preference": 0.9, "models": {"chosen": "a", "rejected": "b"}} for row in pairs(60)]
+    mirrored = [
+        {
+            **row,
+            "chosen": row["rejected"],
+            "rejected": row["chosen"],
+            "preference": 0.1,
+            "models": {"chosen": "b", "rejected": "a"},
+        }
+        for row in rows
+    ]
+    one, other = found(tmp_path, rows)["by"], found(tmp_path, [*rows[:30], *mirrored[30:]])["by"]
+    for check in ("length_bias", "models", "empty", "cut_off", "contradictions"):
+        assert one[check]["number"] == other[check]["number"] and one[check]["says"] == other[check]["says"]
+    assert found(tmp_path, [*rows, *mirrored])["by"]["contradictions"]["count"] == 0
+
+
+@pytest.mark.parametrize("facts", [{"tags": 7}, {"tags": "abc"}, {"models": "a"}, {"group": 3}, {"preference": "high"}])
+def test_columns_of_another_meaning_are_left_alone(facts, tmp_path):
+    rows = pairs(60)
+    assert found(tmp_path, [{**row, **facts} for row in rows])["by"] == found(tmp_path, rows)["by"]
+
+
 def test_ties_of_equal_texts_are_not_degenerate(tmp_path):
     rows = [{**row, "preference": 1.0} for row in pairs(40)]
     rows += [{**row, "rejected": row["chosen"], "preference": 0.5} for row in pairs(40, seed=3)]
