@@ -78,9 +78,18 @@ def said_of(row: Mapping[str, Any], where: str) -> tuple[float, float, float]:
 
 
 def load_demonstrations(name: str, split: str, config: str | None = None) -> "Dataset":
-    """Texts to imitate, as TRL's SFT takes them: `prompt` and `completion`, or `messages`, or `text`."""
+    """Texts to imitate, as TRL's SFT takes them: `prompt` and `completion`, or `messages`, or `text`. Raises BadInput,
+    for rows that `align kto` would take for bad ones, too.
+    """
     shapes = (("prompt", "completion"), ("messages",), ("text",))
-    return _load(name, split, config, ("sft.jsonl",), *shapes)
+    rows = _load(name, split, config, ("sft.jsonl",), *shapes)
+    bad = sum(label is False for label in rows["label"]) if "label" in rows.column_names else 0
+    if bad:
+        raise BadInput(
+            f"{name}: {bad} of {len(rows)} rows are labelled bad (`label`: false), and would be imitated; take them"
+            " out, or learn from both by `align kto`"
+        )
+    return rows
 
 
 def load_prompts(name: str, split: str, config: str | None = None) -> list[Messages]:

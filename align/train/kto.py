@@ -25,7 +25,9 @@ def run_kto(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     bad = len(rows) - good
     say(f"{good} good and {bad} bad responses")
     counts = [good * job.args.desirable_weight, bad * job.args.undesirable_weight]
-    if min(counts) > 0 and not 0.995 <= counts[0] / counts[1] <= 1.335:  # eq. 8 of the paper, to two places
+    if not good or not bad:
+        say(f"all are {'good' if good else 'bad'}: KTO learns from what sets good ones apart from bad ones; give both")
+    elif min(counts) > 0 and not 0.995 <= counts[0] / counts[1] <= 1.335:  # eq. 8 of the paper, to two places
         say(
             f"the good ones count {counts[0] / counts[1]:.2f} times as much as the bad ones, and 1 to 1.33 is advised;"
             f" desirable_weight: {counts[1] / good:.2f} makes it 1"

@@ -39,6 +39,21 @@ def test_a_draw_is_a_draw_whatever_floats_make_of_it() -> None:
         assert labels(unpaired(rows)) == {"b": False, "c": False, "d": True}
 
 
+@pytest.mark.parametrize("label", [True, False])
+def test_only_good_or_only_bad_is_said(label: bool, tiny: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Say {n}.", "completion": "tea", "label": label} for n in range(8)]
+    keys = {**TRAIN, "model_name_or_path": str(tiny), "output_dir": str(tmp_path / "out")}
+    recipe = write_recipe(tmp_path / "kto.yaml", **keys, dataset_name=str(write_rows(tmp_path / "rows.jsonl", rows)))
+    said = done("kto", recipe).err
+    assert f"all are {'good' if label else 'bad'}: KTO learns from what sets good ones apart from bad ones" in said
+
+
+def test_bad_responses_are_not_imitated(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    rows = [{"prompt": f"Say {n}.", "completion": "tea", "label": n > 0} for n in range(8)]
+    said = refused("sft", recipe(dataset_name=str(write_rows(tmp_path / "rows.jsonl", rows))))
+    assert "1 of 8 rows are labelled bad (`label`: false)" in said
+
+
 def test_a_row_that_is_wrong(recipe: Callable[..., Path], tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", [pair("Say x.", "a", "b") | {"weight": -1}])
     assert f"{data}, row 1: weight -1: it is a number" in refused("kto", recipe(dataset_name=str(data)))
