@@ -22,6 +22,7 @@ from preferences.stats.consensus import Parameters, Said, fit, posterior
 from preferences.stats.spend import certainty, is_enough
 
 SPAN = 10_000.0
+AS_IT_IS = {"synchronize_session": False}  # no slot that is loaded is looked at again
 
 
 def lock_item(session: Session, project: Project, item_id: int) -> None:
@@ -62,13 +63,13 @@ def adjust(session: Session, item_id: int, enough: bool, level: float, now: floa
     # Slots that somebody is about to take are theirs: they are passed over (PostgreSQL), and looked at the next time.
     free = select(Slot.id).where(Slot.item_id == item_id, is_free(now)).with_for_update(skip_locked=True)
     if enough:
-        session.execute(delete(Slot).where(Slot.id.in_(session.scalars(free).all())))
+        session.execute(delete(Slot).where(Slot.id.in_(free)), execution_options=AS_IT_IS)
         return
     missing = item.overlap - len(slots)
     if missing > 0:
         add_slots(session, item, {slot.number for slot in slots}, missing, turn)
     if any(not slot.filled for slot in slots):
-        session.execute(update(Slot).where(Slot.id.in_(session.scalars(free).all())).values(turn=turn))
+        session.execute(update(Slot).where(Slot.id.in_(free)).values(turn=turn), execution_options=AS_IT_IS)
 
 
 def turn_of(item_id: int, level: float) -> float:
