@@ -146,6 +146,8 @@ def gather(held_out: HeldOut, model: RewardModel, moments: tuple[float, float]) 
     texts = sorted({text for pair in ids for text in pair} | {text for item in known for text in item[1]})
     say(f"scoring {len(texts)} held-out responses with {model.name}")
     scores = dict(zip(texts, model.scores_of_ids(texts, _BATCH), strict=True))
+    if not np.isfinite(list(scores.values())).all():
+        raise BadInput(f"{model.name}: some of its scores are no numbers; train it again with a lower learning_rate")
 
     first, second = (np.array([scores[pair[side]] for pair in ids], dtype=np.float64) for side in (0, 1))
     characters = np.array([[_characters(row, side) for side in ("chosen", "rejected")] for row in rows], dtype=float)

@@ -301,6 +301,13 @@ def test_inspect_refuses_rows_that_are_wrong(facts: dict[str, Any], said: str, r
     assert f"{data}, {said}" in refused("inspect", run, data)
 
 
+def test_a_run_whose_scores_are_no_numbers_is_one_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from align.models.scores import RewardModel
+
+    monkeypatch.setattr(RewardModel, "scores_of_ids", lambda self, rows, batch_size: [math.nan] * len(rows))
+    assert "are no numbers; train it again" in refused("inspect", run)
+
+
 def test_inspect_refuses_what_is_no_reward_run(tiny: Path, run: Path, tmp_path: Path) -> None:
     assert "not a run folder" in refused("inspect", tiny)
     assert "no such file or folder" in refused("inspect", run, tmp_path / "nothing.jsonl")
