@@ -213,7 +213,18 @@ class Service(RuleBasedStateMachine):
     def answer(self, who: int, ranks: list[int], key: str, revises: bool, data: Any) -> None:
         if not self.given[who]:
             return
-        one = data.draw(st.sampled_from(self.given[who]))
+        self.submit(who, data.draw(st.sampled_from(self.given[who])), ranks, key, revises)
+
+    @rule(who=WHO, ranks=st.sampled_from([[1, 2, 3], [1, 2, 3], [1, 2, 3], [3, 2, 1]]))
+    def rate(self, who: int, ranks: list[int]) -> None:
+        """Ask, and answer at once: so that items come to be sure, or contested."""
+        self.ask(who, False)
+        for one in self.given[who]:
+            if one.state == "open":
+                self.submit(who, one, ranks, "key-rate-3", False)
+                return
+
+    def submit(self, who: int, one: Given, ranks: list[int], key: str, revises: bool) -> None:
         newest = one.answers[-1] if one.answers else None
         wants = newest[0] if revises and newest else 10**6 if revises else None
         known = next((answer for answer in one.answers if answer[1] == key), None)
