@@ -94,8 +94,7 @@ def inspect_run(run: str, data: str | None = None) -> dict[str, Any] | None:
         "split": held_out.split,
         "data_sha256": data_facts(held_out.data)["sha256"],
         "simulated": _is_simulated(held_out.data),
-        "trained_on": held_out.data == recipe.get("dataset_name")
-        and held_out.split in (None, recipe.get("dataset_train_split", "train")),
+        "trained_on": _trained_on(held_out, manifest),
         "weights_sha256": manifest.get("weights_sha256"),
         "steps": manifest.get("steps"),
         "normalisation": dict(zip(("mean", "std"), score_moments(run), strict=True)),
@@ -295,6 +294,18 @@ def _mistake(
         "ranking": row.get("ranking"),
         "tags": list(row.get("tags") or []),
     }
+
+
+def _trained_on(held_out: HeldOut, manifest: Mapping[str, Any]) -> bool:
+    """Whether these are the pairs that the run was trained on, by their name, their place or their bytes."""
+    recipe = manifest["recipe"]
+    train = recipe.get("dataset_train_split", "train")
+    data, trained = (Path(str(name)).expanduser().resolve() for name in (held_out.data, recipe["dataset_name"]))
+    if data.is_file() and data.parent == trained:
+        return data.stem == str(train)
+    hashes = [set(facts["sha256"].values()) for facts in (data_facts(held_out.data), manifest["inputs"]["dataset"])]
+    same = data == trained or (hashes[0] == hashes[1] and bool(hashes[0]))
+    return same and held_out.split in (None, train)
 
 
 def _is_simulated(data: str) -> bool:

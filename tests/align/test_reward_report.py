@@ -308,6 +308,25 @@ def test_a_run_whose_scores_are_no_numbers_is_one_sentence(run: Path, monkeypatc
     assert "are no numbers; train it again" in refused("inspect", run)
 
 
+def test_pairs_that_it_was_trained_on_are_known_by_what_they_hold(
+    reward_run: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    """Under another name, and as a copy; other pairs are others."""
+    copied = tmp_path / "other-name.jsonl"
+    copied.write_bytes(pairs_file.read_bytes())
+    for data in (pairs_file, pairs_file.parent / "." / ".." / pairs_file.parent.name / pairs_file.name, copied):
+        report = json.loads(done("inspect", reward_run, data, "--json").out)
+        assert report["trained_on"] is True
+    copied.write_text("\n".join(pairs_file.read_text().splitlines()[:20]))
+    assert json.loads(done("inspect", reward_run, copied, "--json").out)["trained_on"] is False
+
+
+def test_a_file_of_the_folder_that_it_was_trained_on(run: Path, preferences: Path) -> None:
+    for split in ("train", "test"):
+        report = json.loads(done("inspect", run, preferences / f"{split}.jsonl", "--json").out)
+        assert report["trained_on"] is (split == "train")
+
+
 def test_inspect_refuses_what_is_no_reward_run(tiny: Path, run: Path, tmp_path: Path) -> None:
     assert "not a run folder" in refused("inspect", tiny)
     assert "no such file or folder" in refused("inspect", run, tmp_path / "nothing.jsonl")
