@@ -168,7 +168,7 @@ def _part(session: Session, member: Member) -> dict[str, Any]:
     answers = session.execute(texts.where(Answer.member_id == member.id).order_by(Answer.id))
     drafts = select(Draft, Assignment.item_id).join(Assignment).where(Assignment.member_id == member.id)
     skips = session.scalars(select(Skip).where(Skip.member_id == member.id).order_by(Skip.id))
-    columns = ("rater", "pseudonym", "role", "skills", "opted_out", "guideline")
+    columns = ("rater", "pseudonym", "role", "skills", "opted_out", "guideline", "reliability")
     about = Audit.detail["of"].as_integer() == member.id
     return {
         "project": project.name,
