@@ -17,7 +17,7 @@ from align.data.load import as_turns, data_facts, load_pairs, parted, said_of
 from align.evaluate import reward_numbers as numbers
 from align.models.load import device, find_model
 from align.models.rewards import check_base_unchanged, score_moments
-from align.models.scores import RewardModel, load_scorer
+from align.models.scores import RewardModel, as_trained, load_scorer
 from align.report.reward import write_reward_report
 from align.run.manifest import is_run
 from align.run.progress import say
@@ -85,7 +85,7 @@ def inspect_run(run: str, data: str | None = None) -> dict[str, Any] | None:
     if held_out is None:
         return None
     check_base_unchanged(find_model(run))
-    model = load_scorer(run, device(), _as_trained(recipe))
+    model = load_scorer(run, device(), as_trained(recipe))
     return {
         "format": 1,
         "run": str(run),
@@ -100,16 +100,6 @@ def inspect_run(run: str, data: str | None = None) -> dict[str, Any] | None:
         "normalisation": dict(zip(("mean", "std"), score_moments(run), strict=True)),
         **gather(held_out, model, score_moments(run)),
     }
-
-
-def _as_trained(recipe: Mapping[str, Any]) -> Any:
-    """How a run on a quantised base is loaded; None for the others."""
-    if not (recipe.get("load_in_4bit") or recipe.get("load_in_8bit")):
-        return None
-    from trl import ModelConfig
-
-    keys = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "dtype", "use_peft")
-    return ModelConfig(**{key: recipe[key] for key in keys if key in recipe})
 
 
 def find_held_out(recipe: Mapping[str, Any]) -> HeldOut | None:

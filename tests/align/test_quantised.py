@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from align.evaluate.score import score_items
 from align.models.load import find_model, load_causal_lm, load_reward_model, load_tokenizer
 from align.models.logprobs import to_rows
+from align.models.rewards import score_moments
 from align.models.roles import Roles, load_roles
 from align.models.scores import RewardModel, conversation_ids, load_scorer
+from preferences.contract import Item
+from preferences.shapes import Message, Response
 from tests.align.conftest import PPO, TRAIN, done, write_recipe
 
 PROMPTS = [[{"role": "user", "content": f"Say {word}."}] for word in ("red", "a cat and a dog", "sun", "soup")]
@@ -95,6 +99,18 @@ def test_ppo_scores_as_the_reward_run_on_the_same_quantised_base(runs: dict[str,
     for model in (by_ppo, alone):
         assert model.scores(PROMPTS, TEXTS, 1) == pytest.approx(by_transformers, abs=1e-5)
         assert model.scores(PROMPTS, TEXTS, 2) == pytest.approx(by_transformers, abs=1e-5 if bits == 4 else 1e-2)
+
+
+def test_items_are_scored_on_the_quantised_base(runs: dict[str, Path], bits: int) -> None:
+    """The mean and the spread that the run keeps are those of scores on that base."""
+    responses = [Response(messages=[Message(role="assistant", content=text)]) for text in ("red", "cat dog fox")]
+    item = Item(id="q1", prompt=[Message(role="user", content="Say red.")], responses=responses)
+    (scored,) = score_items([item], [str(runs["reward"])], "items")
+    model = load_scorer(str(runs["reward"]), "cpu", model_args(bits))
+    mean, std = score_moments(str(runs["reward"]))
+    prompts = [[{"role": "user", "content": "Say red."}]] * 2
+    expected = [(score - mean) / std for score in model.scores(prompts, ["red", "cat dog fox"], 2)]
+    assert scored.scores[0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_ppo_starts_at_its_reference(runs: dict[str, Path]) -> None:
