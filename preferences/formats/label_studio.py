@@ -9,6 +9,7 @@ Tasks without annotations are items without answers.
         {"from_name": "comparison", "to_name": "comparison", "type": "pairwise", "value": {"selected": "left"}}]}]}
     {"data": {"prompt": …, "items": [{"id": …, "title": …, "body": …}, …]}, "annotations": [{…, "result": [
         {"from_name": "rank", "to_name": "answers", "type": "ranker", "value": {"ranker": ["b", "a"]}}]}]}
+                                           newer releases: "value": {"ranker": {"rank": ["b", "a"]}}
 
 Where all items are pairs and nobody ties them, pairwise tasks are written, else a ranker with a bucket a rank, for the
 ties; labeling_config.xml shows them. Ratings are `rating` results, the strength is a `number`, the reason a `textarea`.
@@ -143,7 +144,7 @@ def _answer(annotation: _Annotation, names: list[str], where: str, lost: Lost) -
         value = result.value or {}
         if result.type == "pairwise" and len(names) == 2 and value.get("selected") in ("left", "right"):
             answer["ranks"] = [1, 2] if value["selected"] == "left" else [2, 1]
-        elif result.type == "ranker" and (ranks := _ranks(value.get("ranker"), names)):
+        elif result.type == "ranker" and (ranks := _ranks(value.get("ranker"), result.from_name, names)):
             answer["ranks"] = ranks
         elif result.type == "rating" and result.to_name in names and isinstance(value.get("rating"), int | float):
             name = (result.from_name or "rating").removesuffix(f"-{result.to_name}")
@@ -180,8 +181,13 @@ def _rater(annotation: _Annotation, where: str) -> str:
     return str(who)
 
 
-def _ranks(said: Any, names: list[str]) -> list[int] | None:
-    """Ranks of a ranker's result: a list, the best first, or our buckets, a rank each. None for other buckets."""
+def _ranks(said: Any, control: str | None, names: list[str]) -> list[int] | None:
+    """Ranks of a ranker's result: a list, the best first, or our buckets, a rank each. None for other buckets.
+
+    Newer releases put the list under the name of the `control`.
+    """
+    if isinstance(said, dict) and control is not None and list(said) == [control]:
+        said = said[control]
     if isinstance(said, dict):
         buckets = [(name, ids) for name, ids in said.items() if ids]
         if not all(

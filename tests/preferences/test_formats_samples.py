@@ -337,6 +337,7 @@ def test_label_studio_exports_and_tasks(tmp_path: Path) -> None:
         "was_cancelled": False,
     }
     ranked = {"from_name": "rank", "to_name": "answers", "type": "ranker", "value": {"ranker": ["b", "a"]}}
+    named = {**ranked, "value": {"ranker": {"rank": ["b", "a"]}}}  # so newer releases say it
     items_of = [{"id": "a", "title": "A", "body": "Blue."}, {"id": "b", "title": "B", "body": "Green."}]
     tasks = [
         {
@@ -356,15 +357,16 @@ def test_label_studio_exports_and_tasks(tmp_path: Path) -> None:
         },
         {"id": 2, "data": {"prompt": "Sky?", "items": items_of}, "annotations": [{**annotation, "result": [ranked]}]},
         {"data": {"messages": [SYSTEM, ASK], "answer1": "Blue.", "answer2": "Green."}},
+        {"data": {"prompt": "Sky?", "items": items_of}, "annotations": [{**annotation, "result": [named]}]},
     ]
     items, lost = read(tmp_path, "label-studio", tasks, "export.json")
-    assert [texts(item)[1] for item in items] == [["Blue.", "Green."]] * 3
+    assert [texts(item)[1] for item in items] == [["Blue.", "Green."]] * 4
     first, second = items[0].answers
     assert (first.rater, first.ranks, first.seconds, first.rationale) == ("10", [2, 1], 4.3, "Evening.")
     assert first.ratings == {"clear": [2.0, 5.0]}
     assert first.submitted_at == "2026-03-09T22:16:08.728353Z"
     assert second.rater == "ann@example.org"
-    assert items[1].answers[0].ranks == [2, 1]
+    assert items[1].answers[0].ranks == items[3].answers[0].ranks == [2, 1]
     assert items[2].answers == []
     assert lost == ["unranked: 1 annotations were cancelled or do not rank all responses, and are left out"]
 
