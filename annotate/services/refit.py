@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
@@ -9,14 +10,15 @@ from sqlalchemy.orm import Session
 from annotate.services.consensus import consensus_of
 from annotate.services.counted import counted
 from annotate.services.decisions import decisions
-from annotate.services.sure import adjust, turn_of
+from annotate.services.sure import adjust, lock_item, turn_of
 from annotate.store.database import Database
-from annotate.store.tables import Answer, Item, Member, Project, Slot
+from annotate.store.tables import Answer, Decision, Item, Member, Project, Slot
 from preferences.stats.consensus import Said
 from preferences.stats.spend import certainty, is_enough
 
 LEAST_SECONDS = 30.0  # between two fits of a process …
 TIMES = 50  # … and so many times as long as the last one took
+STEP = 20  # items that are settled in one transaction
 _next: dict[tuple[int, int], float] = {}  # (engine, project) -> when it is due again
 _state = threading.Lock()
 
@@ -34,7 +36,8 @@ def is_due(database: Database, project_id: int) -> bool:
 def refit(database: Database, project_id: int, *, now: float | None = None) -> None:
     """Learn from all answers how far each rater can be trusted, and settle every item by it.
 
-    What is answered meanwhile is left as it was settled. It holds no lock while it thinks.
+    What is answered or decided meanwhile is left as it was settled. It holds no lock while it thinks, and then settles
+    a few items at a time, so that no answer waits for all of them.
     """
     began = time.monotonic()
     with database.read() as session:
@@ -49,7 +52,7 @@ def refit(database: Database, project_id: int, *, now: float | None = None) -> N
         }
         found = consensus_of(session, project_id, said)
         decided = decisions(session, project_id).keys()
-        newest = session.scalar(select(func.max(Answer.id))) or 0
+        newest = _newest(session, project_id)
     with database.write() as session:
         values = {**found.fit.parameters._asdict(), "strong": list(found.fit.parameters.strong)}
         session.execute(update(Project).where(Project.id == project_id).values(fit=values))
@@ -61,24 +64,44 @@ def refit(database: Database, project_id: int, *, now: float | None = None) -> N
         ]
         if rows:
             session.execute(update(Member), rows)
-    with database.write() as session:
-        if session.get_one(Project, project_id).sure != sure:
-            return  # changed meanwhile: whoever has changed it fits anew
-        since = set(
-            session.scalars(select(Answer.item_id).join(Item).where(Item.project_id == project_id, Answer.id > newest))
-        )
-        moment = time.time() if now is None else now
-        for item, free, turn in _unsettled(session, project_id):
-            if item in since or item not in found.items:
-                continue
-            known = item in decided
-            level = 1.0 if known else certainty(found.items[item])
-            enough = known or is_enough(found.items[item], len(said[item]), sure)
-            if enough or not free or turn != turn_of(item, level):
-                adjust(session, item, enough, level, moment)
+    levels = {item: 1.0 if item in decided else certainty(one) for item, one in found.items.items()}
+    enough = {item for item, one in found.items.items() if item in decided or is_enough(one, len(said[item]), sure)}
+    with database.read() as session:
+        changed = [
+            item
+            for item, free, turn in _unsettled(session, project_id)
+            if item in levels and (item in enough or not free or turn != turn_of(item, levels[item]))
+        ]
+    for start in range(0, len(changed), STEP):
+        chunk = changed[start : start + STEP]
+        with database.write() as session:
+            # Who changes the project waits, and whoever answers one of these items.
+            project = session.scalars(select(Project).where(Project.id == project_id).with_for_update(key_share=True))
+            if (settled := project.one()).sure != sure:
+                return  # changed meanwhile: whoever has changed it fits anew
+            for item in chunk:
+                lock_item(session, settled, item)
+            known = _newest(session, project_id, chunk)
+            for item in chunk:
+                if known[item] == newest[item]:
+                    adjust(session, item, item in enough, levels[item], time.time() if now is None else now)
     with _state:
         took = time.monotonic() - began
         _next[id(database.engine), project_id] = time.monotonic() + max(LEAST_SECONDS, TIMES * took)
+
+
+def _newest(session: Session, project_id: int, items: Sequence[int] | None = None) -> dict[int, tuple[int, int]]:
+    """{item: the ids of its newest answer and decision, or 0}: whether anybody has said anything since."""
+    found: dict[int, list[int]] = {}
+    for place, (of, number) in enumerate(((Answer.item_id, Answer.id), (Decision.item_id, Decision.id))):
+        query = select(of, func.max(number)).group_by(of)
+        if items is None:
+            query = query.join(Item, Item.id == of).where(Item.project_id == project_id)
+        else:
+            query = query.where(of.in_(items))
+        for item, newest in session.execute(query):
+            found.setdefault(item, [0, 0])[place] = newest
+    return {item: (answer, decision) for item, (answer, decision) in found.items()}
 
 
 def _unsettled(session: Session, project_id: int) -> list[tuple[int, int, float | None]]:

@@ -1,18 +1,24 @@
 """When an item is asked about no more, and in which order what is left is handed out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import Session
 
+from annotate.services import refit as fits
 from annotate.services import sure as service
 from annotate.services.assignment import LEASE_SECONDS
+from annotate.services.consensus import consensus_of
 from annotate.services.exchange import import_items
 from annotate.services.items import ItemChange, change_item
 from annotate.services.projects import ProjectChange, change_project
 from annotate.services.refit import refit
-from annotate.store.tables import Assignment, Item, Member, Project, Slot
+from annotate.store.database import Database
+from annotate.store.tables import Answer, Assignment, Item, Member, Project, Slot
 from preferences.contract import Item as Line
 from tests.annotate.house import House, item
 from tests.annotate.test_slots import Small
@@ -193,3 +199,42 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     with small.database.write() as session:
         changed = change_project(session, 1, ProjectChange(sure=0.95, hold_back=0.5), None, by=None)
         assert (changed.sure, changed.hold_back) == (0.95, 0.5)
+
+
+def test_what_is_said_while_a_fit_is_made_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fit knows nothing of a decision and of a vote that come meanwhile; what they settled holds."""
+    house = House(tmp_path, item("decided", A, B), item("voted", A, A), overlap=4, sure=0.9)
+    ids = {row["key"]: row["item"] for row in house.ask("rita", "GET", "/contested")["items"]}
+
+    def meanwhile(*arguments: Any) -> Any:
+        found = consensus_of(*arguments)
+        house.ask("rita", "PUT", f"/items/{ids['decided']}/decision", {"ranks": [1, 2]})
+        with house.database.write() as session:
+            member = session.scalars(select(Member.id).where(Member.rater == "anna")).one()
+            session.execute(
+                insert(Answer).values(item_id=ids["voted"], member_id=member, kind="imported", ranks=B, flags=[])
+            )
+        return found
+
+    monkeypatch.setattr(fits, "consensus_of", meanwhile)
+    refit(house.database, house.project)
+    assert wanted(house) == {"decided": 0, "voted": 4}
+
+
+def test_a_fit_settles_a_few_items_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """… so that no answer waits for all of them."""
+    house = House(tmp_path, *(item(f"q{n}", A, A, A) for n in range(7)), overlap=2, sure=0.9)
+    monkeypatch.setattr(fits, "STEP", 3)
+    steps: list[int] = []
+
+    @contextmanager
+    def counting() -> Iterator[Session]:
+        before = set(wanted(house).items())
+        with Database.write(house.database) as session:
+            yield session
+        steps.append(len(set(wanted(house).items()) - before))
+
+    monkeypatch.setattr(house.database, "write", counting)
+    refit(house.database, house.project)
+    assert steps == [0, 3, 3, 1]
+    assert set(wanted(house).values()) == {0}
