@@ -76,11 +76,11 @@ def refit(database: Database, project_id: int, *, now: float | None = None) -> N
         chunk = changed[start : start + STEP]
         with database.write() as session:
             # Who changes the project waits, and whoever answers one of these items.
-            project = session.scalars(select(Project).where(Project.id == project_id).with_for_update(key_share=True))
-            if (settled := project.one()).sure != sure:
+            project = session.get_one(Project, project_id, with_for_update={"key_share": True})
+            if project.sure != sure:
                 return  # changed meanwhile: whoever has changed it fits anew
             for item in chunk:
-                lock_item(session, settled, item)
+                lock_item(session, project, item)
             known = _newest(session, project_id, chunk)
             for item in chunk:
                 if known[item] == newest[item]:
