@@ -37,8 +37,8 @@ STEP = 0.2  # of the pairs, that get one more answer at a time where the least c
 WHY = """\
 Half of the labels was the goal, and it is missed. Two answers are the least that any pair gets, which is 40% already.
 These raters differ on many pairs (one alone is right in about four of five), and such pairs need all of their answers;
-most raters gave few, so that little is known of whom to believe. By the gold all labels are flattered, since it was made
-from them: an answer that is not asked for is one that the gold knows.
+most raters gave few, so that little is known of whom to believe. By the gold all labels are flattered, since it was
+made from them: an answer that is not asked for is one that the gold knows.
 """
 MARGIN = 0.005  # of accuracy: as good as all labels, but for half a point
 
@@ -220,9 +220,9 @@ def report(curves: dict[str, list[Point]], pairs: int, seeds: int, command: str,
         cells = []
         for points in curves.values():
             most = curve(points, "everybody")[-1]
-            found = [needed(curve(points, family), most.right - margin) for margin in (0.0, MARGIN)]
+            reached = [needed(curve(points, family), most.right - margin) for margin in (0.0, MARGIN)]
             cells.append(
-                " ".join(_share(one, most.labels, inside) for one, inside in zip(found, (False, True), strict=True))
+                " ".join(_share(one, most.labels, inside) for one, inside in zip(reached, (False, True), strict=True))
             )
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", WHY, "![Accuracy by labels a pair](labels_needed.png)", ""])
