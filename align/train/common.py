@@ -17,7 +17,7 @@ from align.data.load import data_facts
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer, model_facts
 from align.report.audit import keep_audit
 from align.run.disk import full_disk_is_said
-from align.run.launch import check_world
+from align.run.launch import check_world, waiting_for_the_launcher
 from align.run.manifest import Run, check_output_folder, hash_weights, is_run, start_run
 from align.run.progress import say
 from preferences.errors import BadInput
@@ -92,6 +92,8 @@ def read_job(
 
 def audited(job: Job, kind: Kind | None, limit: int | None, evaluated_on: str | None = None) -> Job:
     """The job with the audit of its data, which has at most `limit` tokens a row. Raises BadInput where that stops."""
+    from accelerate import PartialState
+
     data = job.data
     splits = [data.dataset_train_split]
     if job.args.eval_strategy != "no" and evaluated_on is None:
@@ -111,6 +113,8 @@ def audited(job: Job, kind: Kind | None, limit: int | None, evaluated_on: str | 
         limit=min((each for each in (limit, job.context) if each is not None), default=None),
         allow=data.allow,
     )
+    with waiting_for_the_launcher():
+        PartialState().wait_for_everyone()  # one process audits for all
     return job._replace(audit=found)
 
 

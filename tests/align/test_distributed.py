@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from align.run.launch import check_world, sharded
 from preferences.errors import BadInput
 from preferences.files import read_jsonl
-from tests.align.conftest import PPO, TRAIN, done, refused, write_recipe, write_rows
+from tests.align.conftest import PPO, TRAIN, done, pair, refused, write_recipe, write_rows
 
 
 def start(*words: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -203,6 +203,18 @@ def test_what_one_process_finds_wrong_ends_both(
     assert_same_metrics(tmp_path / "one", tmp_path / "two")
     ends = [tmp_path / name / "adapter_model.safetensors" for name in ("one", "two")]
     assert largest_difference(*ends) < 1e-5
+
+
+def test_an_audit_that_stops_is_said_once(tiny: Path, tmp_path: Path) -> None:
+    """One process audits; the other one ends without a word."""
+    data = write_rows(tmp_path / "same.jsonl", [pair(f"Say {n}.", "red", "red") for n in range(8)])
+    keys = {**TRAIN, "model_name_or_path": str(tiny), "dataset_name": str(data), "output_dir": str(tmp_path / "out")}
+    recipe = write_recipe(tmp_path / "reward.yaml", **keys)
+    said = start("reward", recipe, "--accelerate_config", "cpu", cwd=tmp_path)
+    assert said.returncode == 2
+    assert said.stderr.count("the audit stops at degenerate") == 1
+    assert "Traceback" not in said.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
