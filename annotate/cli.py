@@ -122,7 +122,7 @@ def export(
         if not is_preferences_folder(path):
             raise BadInput(f"{folder} is not a preferences folder, so --overwrite leaves it alone; name another folder")
     manifest = _export(server, token_file, database, projects, path)
-    counts, left_out = manifest["counts"], manifest["left_out"]
+    counts = manifest["counts"]
     words = {
         "train": "training pairs",
         "validation": "validation pairs",
@@ -131,12 +131,20 @@ def export(
         "rankings": "rankings",
     }
     text = f"{folder}: " + ", ".join(f"{counts[name]} {word}" for name, word in words.items())
+    out, said = _stays_out(manifest)
+    facts = {"project": manifest["project"], "projects": list(projects), "folder": folder, "counts": counts}
+    say({**facts, **out}, as_json, text + said)
+
+
+def _stays_out(manifest: dict[str, Any]) -> tuple[dict[str, int], str]:
+    """How many rankings an export leaves out, and the same in words."""
+    left_out, held_back = manifest["left_out"], manifest.get("held_back", 0)  # a server of before does not say it
+    text = ""
     if left_out:
         text += f"; left out, because the same prompt or group is held out in another project: {left_out} rankings"
-    if held_back := manifest.get("held_back", 0):  # a server of before does not say it
+    if held_back:
         text += f"; held back, because raters differ and nobody has decided: {held_back} rankings"
-    facts = {"project": manifest["project"], "projects": list(projects), "folder": folder, "counts": counts}
-    say({**facts, "left_out": left_out, "held_back": held_back}, as_json, text)
+    return {"left_out": left_out, "held_back": held_back}, text
 
 
 def _export_as(
@@ -162,9 +170,10 @@ def _export_as(
         manifest = _export(server, token_file, database, projects, Path(temporary) / "preferences")
         records = read_folder(Path(temporary) / "preferences")
     lost = write_format(path, name, records, overwrite=overwrite)
-    text = "\n  ".join([f"{path}: {manifest['counts']['rankings']} rankings as {name}", *lost])
+    out, said = _stays_out(manifest)
+    text = "\n  ".join([f"{path}: {manifest['counts']['rankings']} rankings as {name}{said}", *lost])
     facts = {"project": manifest["project"], "projects": list(projects), "folder": str(path), "format_name": name}
-    say({**facts, "counts": manifest["counts"], "left_out": manifest["left_out"], "lost": lost}, as_json, text)
+    say({**facts, "counts": manifest["counts"], **out, "lost": lost}, as_json, text)
 
 
 def _export(

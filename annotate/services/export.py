@@ -179,7 +179,10 @@ def _without_other_sides(parts: Sequence[Part], near: dict[str, set[str]]) -> li
 
 
 def _without_held_back(part: Part) -> Part:
-    given = {item.id: [one.answer.ranks for one in part.answers[item.id]] for item, _ in part.items}
+    """Gold items stay: what is right about them is known, and nobody is asked to decide it."""
+    given = {
+        item.id: [one.answer.ranks for one in part.answers[item.id]] for item, _ in part.items if item.gold is None
+    }
     held = held_back(part.project, given, part.decisions)
     items = [(item, place) for item, place in part.items if item.id not in held]
     return part._replace(items=items, held_back=len(held))

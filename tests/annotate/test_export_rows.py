@@ -217,6 +217,14 @@ def test_what_raters_differ_on_is_held_back_until_somebody_decides(tmp_path: Pat
     assert exported()[1]["held_back"] == 0
 
 
+def test_gold_items_are_never_held_back(database: Database) -> None:
+    """Nobody can decide about them, and what is right about them is known."""
+    folder = exported(
+        database, [item("gold", [1, 2], [2, 1], gold=[1, 2]), item("split", [1, 2], [2, 1])], hold_back=0.0
+    )
+    assert [row.ranking for row in folder.rankings] == ["gold"] and folder.manifest["held_back"] == 1
+
+
 def test_all_may_be_held_back(tmp_path: Path) -> None:
     house = House(tmp_path, item("split", [1, 2], [2, 1]), hold_back=0.0)
     look = house.ask("olga", "GET", "/exports/preview")

@@ -51,6 +51,16 @@ def test_votes_come_in_and_pairs_go_out(project: Annotate) -> None:
     ]
 
 
+def test_what_is_held_back_is_said_in_every_format(project: Annotate) -> None:
+    project.write("votes.jsonl", VOTE, {**VOTE, "judge": "bob", "winner": "model_a"}, TIE)
+    project.ok("import", "p", "votes.jsonl", "--format", "fastchat")
+    project.ok("project", "set", "p", "--hold-back", "0.5")
+    assert "held back, because raters differ and nobody has decided: 1 rankings" in project.ok(
+        "export", "p", "votes", "--format", "fastchat"
+    )
+    assert project.json("export", "p", "again", "--format", "fastchat")["held_back"] == 1
+
+
 def test_raters_leave_under_pseudonyms(project: Annotate) -> None:
     project.write("votes.jsonl", VOTE, {**VOTE, "judge": "secret-bob"}, TIE)
     project.ok("import", "p", "votes.jsonl", "--format", "fastchat")
