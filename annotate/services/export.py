@@ -135,7 +135,8 @@ def _part(session: Session, project: Project, splits: dict[int, str]) -> Part:
 def _folder(session: Session, parts: list[Part]) -> PreferencesFolder:
     shares = _shares([(part.project, len(part.items)) for part in parts])
     near = _near(session, [part.project for part in parts])
-    parts = [_without_held_back(part) for part in _without_other_sides(parts, near)]
+    before = _without_other_sides(parts, near)
+    parts = [_without_held_back(part) for part in before]
     pairs: dict[str, list[Pair]] = {split: [] for split in contract.SPLITS}
     ties: list[Tie] = []
     rankings: list[Ranking] = []
@@ -154,7 +155,7 @@ def _folder(session: Session, parts: list[Part]) -> PreferencesFolder:
             ties += [Tie(**dict(pair), split=ranking.split) for pair in ranked if pair.preference == 0.5]
             pairs[ranking.split] += edited_rows(ranking, trust, part.project.mask)
             demonstrations += demonstration_rows(ranking, part.project.mask)
-    return PreferencesFolder(pairs, ties, rankings, demonstrations, _manifest(session, parts, shares))
+    return PreferencesFolder(pairs, ties, rankings, demonstrations, _manifest(session, parts, shares, before))
 
 
 def _shares(sizes: Sequence[tuple[Project, int]]) -> dict[str, float]:
@@ -193,8 +194,13 @@ def _prefix(project: Project) -> str:
     return project.name.replace("%", "%25").replace("/", "%2F") + "/"
 
 
-def _manifest(session: Session, parts: Sequence[Part], shares: dict[str, float]) -> dict[str, Any]:
-    """The facts of an export. What is each project's own stands under `projects`, and above where there is just one."""
+def _manifest(
+    session: Session, parts: Sequence[Part], shares: dict[str, float], before: Sequence[Part]
+) -> dict[str, Any]:
+    """The facts of an export. What is each project's own stands under `projects`, and above where there is just one.
+
+    Agreement is of the parts `before` anything was held back, which is what raters differ on.
+    """
     from preferences.stats.agreement import agreement
 
     names = [part.project.name for part in parts]
@@ -206,6 +212,7 @@ def _manifest(session: Session, parts: Sequence[Part], shares: dict[str, float])
         which = "It is simulated: its" if one else f"Simulated: {', '.join(map(repr, simulated))}; there the"
         said += f" {which} imported answers come from programs, not people."
     given = [[answer.answer for answer in part.answers[item.id]] for part in parts for item, _ in part.items]
+    compared = [part.answers[item.id] for part in before for item, _ in part.items]
     groups = {(place.group, place.split) for part in parts for _, place in part.items}
     return {
         "project": " + ".join(names),
@@ -223,8 +230,8 @@ def _manifest(session: Session, parts: Sequence[Part], shares: dict[str, float])
         "raters": {name: trust for part in parts for name, trust in sorted(_trust(part).items())},
         "projects": [_facts(session, part) for part in parts],
         "agreement": agreement(
-            [[answer.ranks for answer in answers] for answers in given],
-            [[one.member.pseudonym for one in part.answers[item.id]] for part in parts for item, _ in part.items],
+            [[one.answer.ranks for one in answers] for answers in compared],
+            [[one.member.pseudonym for one in answers] for answers in compared],
         ),
     }
 

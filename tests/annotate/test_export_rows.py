@@ -217,6 +217,13 @@ def test_what_raters_differ_on_is_held_back_until_somebody_decides(tmp_path: Pat
     assert exported()[1]["held_back"] == 0
 
 
+def test_holding_back_does_not_make_agreement_better(database: Database) -> None:
+    rows = [item("alike", [1, 2], [1, 2]), item("split", [1, 2], [2, 1])]
+    manifest = exported(database, rows, hold_back=0.5).manifest
+    assert (manifest["items"], manifest["held_back"]) == (1, 1)
+    assert (manifest["agreement"]["raw"], manifest["agreement"]["units"]) == (0.5, 2)
+
+
 def test_gold_items_are_never_held_back(database: Database) -> None:
     """Nobody can decide about them, and what is right about them is known."""
     folder = exported(
