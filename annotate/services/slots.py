@@ -20,7 +20,8 @@ def open_all(session: Session, project_id: int) -> None:
     counts = select(Slot.item_id, func.count().label("slots")).where(Slot.project_id == project_id)
     counted = counts.group_by(Slot.item_id).subquery()
     query = select(Item).outerjoin(counted, counted.c.item_id == Item.id)
-    query = query.where(Item.project_id == project_id, Item.gold.is_(None)).order_by(Item.id).with_for_update(of=Item)
+    query = query.where(Item.project_id == project_id, Item.gold.is_(None)).order_by(Item.id)
+    query = query.with_for_update(of=Item, key_share=True)  # what is given out meanwhile refers to them
     for item in session.scalars(query.where(func.coalesce(counted.c.slots, 0) < Item.overlap)).all():
         used = set(session.scalars(select(Slot.number).where(Slot.item_id == item.id)))
         add_slots(session, item, used, item.overlap - len(used), float(item.id))

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError
 
 from annotate.services import arena, assignment
@@ -16,9 +16,11 @@ from annotate.services.answers import Receipt, submit
 from annotate.services.assignment import Given
 from annotate.services.people import THROTTLE_FAILURES, Throttled, check_password
 from annotate.services.privacy import erase
+from annotate.services.refit import refit
 from annotate.services.refusals import Refused
+from annotate.services.slots import open_all
 from annotate.store.database import Database, open_database
-from annotate.store.tables import Answer, Chat, Member, Project, Question
+from annotate.store.tables import Answer, Assignment, Chat, Member, Project, Question, Slot
 from preferences import contract
 from tests.annotate.conftest import FOUR, PAIR, Annotate
 from tests.annotate.house import House, item
@@ -252,3 +254,17 @@ def until_somebody_waits(database: Database) -> None:
             assert time.monotonic() < ends
             time.sleep(0.02)
             connection.rollback()
+
+
+def test_items_are_given_out_while_they_are_all_opened_again(new_database: Callable[[], str]) -> None:
+    """Nobody who has answered, and gets the next item in the same transaction, waits for who ends `sure`."""
+    house = House(new_database(), item("q", [1, 2], [1, 2]), overlap=3, sure=0.9)
+    refit(house.database, house.project)
+    with house.database.write() as owner, house.database.write() as rater:
+        assert owner.query(Slot).count() == 0
+        open_all(owner, house.project)
+        assert owner.query(Slot).count() == 3
+        rater.execute(text("SET LOCAL lock_timeout = '2s'"))
+        member = rater.scalars(select(Member.id).where(Member.rater == "anna")).one()
+        given = {"item_id": 1, "member_id": member, "purpose": "item", "state": "open", "shown": [0, 1]}
+        rater.execute(insert(Assignment).values(**given, created_at=0.0))
