@@ -4,6 +4,7 @@ What owners know about gold items, and what somebody decided, tells the model ho
 """
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -19,6 +20,7 @@ from preferences.stats.consensus import Fit, ItemFit, Said, fit
 
 KEPT = 4  # fits that a process keeps: a page that looks again, and an export after its preview, need not wait
 _kept: OrderedDict[bytes, Fit] = OrderedDict()
+_state = threading.Lock()  # requests are answered by threads
 
 
 class Consensus(NamedTuple):
@@ -48,11 +50,14 @@ def consensus_of(session: Session, project_id: int, said: Mapping[int, Sequence[
 
 def _fit(items: list[list[Said]], anchors: dict[int, list[int]]) -> Fit:
     key = hashlib.sha256(repr(([tuple(one) for item in items for one in (*item, ())], anchors)).encode()).digest()
-    found = _kept.get(key) or fit(items, anchors)
-    _kept[key] = found
-    _kept.move_to_end(key)
-    while len(_kept) > KEPT:
-        _kept.popitem(last=False)
+    with _state:
+        found = _kept.get(key)
+    found = found or fit(items, anchors)
+    with _state:
+        _kept[key] = found
+        _kept.move_to_end(key)
+        while len(_kept) > KEPT:
+            _kept.popitem(last=False)
     return found
 
 
