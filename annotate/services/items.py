@@ -14,7 +14,7 @@ from annotate.services.gold import is_correct
 from annotate.services.projects import note
 from annotate.services.refusals import Refused
 from annotate.services.slots import add_slots
-from annotate.services.sure import settle
+from annotate.services.sure import lock_item, settle
 from annotate.store.tables import Answer, AnswerText, Item, Member, Project, Slot
 
 
@@ -86,7 +86,9 @@ def change_item(
             raise Refused("bad-input", "A gold item has no overlap: every rater may be given it.")
         now = time.time() if now is None else now
         _set_overlap(session, item, change.overlap, now)
-        settle(session, session.get_one(Project, project_id), item.id, now)
+        project = session.get_one(Project, project_id)
+        lock_item(session, project, item.id)
+        settle(session, project, item.id, now)
     if "priority" in given:
         item.priority = change.priority
         session.execute(update(Slot).where(Slot.item_id == item.id).values(position=-change.priority))

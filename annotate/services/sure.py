@@ -28,10 +28,13 @@ AS_IT_IS = {"synchronize_session": False}  # no slot that is loaded is looked at
 def lock_item(session: Session, project: Project, item_id: int) -> None:
     """Let those who answer an item take turns, so that each sees what the others said (PostgreSQL only).
 
-    It goes before they take a slot: whoever settles the item looks at its slots next.
+    It goes before they take a slot: whoever settles the item looks at its slots next. The project's `sure` is read
+    anew, since its owner may have changed it while this one waited.
     """
     if project.sure is not None:
         session.execute(select(Item.id).where(Item.id == item_id).with_for_update(key_share=True))
+        if session.get_bind().dialect.name != "sqlite":
+            session.refresh(project, ["sure"])
 
 
 def settle(session: Session, project: Project, item_id: int, now: float) -> None:

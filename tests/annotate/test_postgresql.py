@@ -16,10 +16,12 @@ from annotate.services.answers import Receipt, submit
 from annotate.services.assignment import Given
 from annotate.services.people import THROTTLE_FAILURES, Throttled, check_password
 from annotate.services.privacy import erase
+from annotate.services.projects import ProjectChange, change_project
 from annotate.services.refit import refit
 from annotate.services.refusals import Refused
 from annotate.services.slots import open_all
-from annotate.store.database import Database, open_database
+from annotate.services.sure import lock_item, settle
+from annotate.store.database import Database, DatabaseFailed, open_database
 from annotate.store.tables import Answer, Assignment, Chat, Member, Project, Question, Slot
 from preferences import contract
 from tests.annotate.conftest import FOUR, PAIR, Annotate
@@ -268,3 +270,17 @@ def test_items_are_given_out_while_they_are_all_opened_again(new_database: Calla
         member = rater.scalars(select(Member.id).where(Member.rater == "anna")).one()
         given = {"item_id": 1, "member_id": member, "purpose": "item", "state": "open", "shown": [0, 1]}
         rater.execute(insert(Assignment).values(**given, created_at=0.0))
+
+
+def test_an_answer_that_began_before_sure_ended_closes_nothing(new_database: Callable[[], str]) -> None:
+    house = House(new_database(), item("q", [1, 2], [1, 2]), overlap=3, sure=0.9)
+    with house.database.write() as rater:
+        project = rater.get_one(Project, house.project)
+        with house.database.write() as owner:
+            change_project(owner, house.project, ProjectChange(sure=None), None, by=None)
+            with pytest.raises(DatabaseFailed, match="lock timeout"), house.database.write() as other:
+                other.execute(text("SET LOCAL lock_timeout = '100ms'"))
+                lock_item(other, other.get_one(Project, house.project), 1)
+        lock_item(rater, project, 1)
+        settle(rater, project, 1, time.time())
+        assert rater.query(Slot).count() == 3
