@@ -82,26 +82,11 @@ def read_as(path: str | Path, name: str | None) -> "tuple[list[Item], list[str]]
 def read_format(path: str | Path, name: str) -> "tuple[list[Item], list[str]]":
     """The items of another tool's file, and a sentence about each kind of thing that has no place in them.
 
-    An id that comes back with the same content is taken once. Raises BadInput with file, line and key.
+    `path` is a file, or a folder as `write_format` leaves it. An id that comes back with the same content is taken
+    once. Raises BadInput with file, line and key.
     """
-    from importlib import import_module
-
-    from preferences.errors import BadInput
-    from preferences.formats.records import sentences
-
-    check_name(name)
-    lost: Counter[tuple[str, str]] = Counter()
-    items: dict[str, Item] = {}
-    for item in import_module(f"preferences.formats.{FORMATS[name][0]}").read(path, lost):
-        if item.id not in items:
-            items[item.id] = item
-        elif items[item.id].content_hash() == item.content_hash():
-            lost["repetitions", "rows say what an earlier row says, and are taken once"] += 1
-        else:
-            raise BadInput(f"{path}: id {item.id!r} stands there twice with different content; give one another id")
-    if not items:
-        raise BadInput(f"{path}: nothing in it to rank{_because(sentences(lost))}")
-    return list(items.values()), sentences(lost)
+    records, said = _read_records(path, name)
+    return [record.item for record in records], said + _splits_lost(records)
 
 
 def write_format(path: str | Path, name: str, records: "Sequence[Record]", *, overwrite: bool = False) -> list[str]:
@@ -131,6 +116,7 @@ def convert(source: str, target: str, read_name: str | None, write_name: str | N
 
     Without a name `source` is a preferences folder or import lines, and `target` import lines. Raises BadInput.
     """
+    from preferences.contract import is_preferences_folder
     from preferences.errors import BadInput
     from preferences.formats.records import from_items, line_of, read_folder
     from preferences.formats.rows import check_free, is_file_name, save
@@ -139,17 +125,55 @@ def convert(source: str, target: str, read_name: str | None, write_name: str | N
     check_name(write_name)
     said: list[str] = []
     if read_name is None and Path(source).is_dir():
+        if not is_preferences_folder(source):
+            raise BadInput(f"{source} is no preferences folder; if it is another tool's, name its format with --from")
         records = read_folder(source)
+    elif read_name is None:
+        records = from_items(read_as(source, None)[0])
     else:
-        items, said = read_as(source, read_name)
-        records = from_items(items)
+        records, said = _read_records(source, read_name)
     if write_name is not None:
         return said + write_format(target, write_name, records, overwrite=overwrite)
     if not is_file_name(target):
         raise BadInput(f"{target}: import lines are one file; name it {target}.jsonl, or say --to and another format")
     check_free(target, overwrite)
     save(target, {"items.jsonl": [line_of(record.item) for record in records]})
-    return said
+    return said + _splits_lost(records)
+
+
+def _read_records(path: str | Path, name: str) -> "tuple[list[Record], list[str]]":
+    """What `read_format` reads, as records that know the split of their file, where they come from a folder of several.
+
+    What stands in several splits stays in the first of them, so that nothing held out is trained on.
+    """
+    from importlib import import_module
+
+    from preferences.errors import BadInput
+    from preferences.formats.records import from_items, sentences
+    from preferences.formats.rows import files_to_read
+
+    check_name(name)
+    lost: Counter[tuple[str, str]] = Counter()
+    items: dict[str, tuple[Item, str | None]] = {}
+    for file, split in files_to_read(path):
+        for item in import_module(f"preferences.formats.{FORMATS[name][0]}").read(file, lost):
+            if item.id not in items:
+                items[item.id] = item, split
+            elif items[item.id][0].content_hash() == item.content_hash():
+                lost["repetitions", "rows say what an earlier row says, and are taken once"] += 1
+            else:
+                raise BadInput(f"{file}: id {item.id!r} stands there twice with different content; give one another id")
+    if not items:
+        raise BadInput(f"{path}: nothing in it to rank{_because(sentences(lost))}")
+    records = from_items(item for item, _ in items.values())
+    splits = [split for _, split in items.values()]
+    return [record._replace(split=split) for record, split in zip(records, splits, strict=True)], sentences(lost)
+
+
+def _splits_lost(records: "Sequence[Record]") -> list[str]:
+    """What import lines lose of the splits; a project chooses its own when it is exported."""
+    count = sum(record.split not in (None, "train") for record in records)
+    return [f"splits: {count} items are held out, for which an import line has no place"] if count else []
 
 
 def list_of_formats() -> str:

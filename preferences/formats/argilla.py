@@ -8,7 +8,8 @@ what `dataset.records.to_json(path)` writes and `from_json` reads: one JSON arra
                    "helpful-response-1": [{"value": 4, "user_id": "3fa8…"}], …}, "vectors": {}, "_server_id": …}
 
 A ranking question names fields, the best first; the SDK drops the ranks, so that ties can't be told, but for two
-responses a `strength` of 0 is one. A label question may name the better field. A rating question is about the field
+responses a `strength` of 0 is one. A label question may name the better field, or say "tie", as `better` does where a
+tie has no strength. A rating question is about the field
 that its name begins or ends with; a text question called rationale, reason, comment or feedback is the reason. Users
 are UUIDs: raters with other ids get one made of their id.
 """
@@ -270,8 +271,10 @@ def _questions(answer: Answer, lost: Lost) -> Iterator[tuple[str, Any]]:
             "ranking",
             [f"response-{place + 1}" for place in sorted(range(count), key=lambda place: answer.ranks[place])],
         )
-    if answer.strength is not None or tied:
-        yield "strength", abs(answer.strength or 0)
+    if answer.strength is not None:
+        yield "strength", abs(answer.strength)
+    elif tied:
+        yield "better", "tie"
     for name, values in (answer.ratings or {}).items():
         yield from ((f"{name}-response-{number}", value) for number, value in enumerate(values, start=1))
     if answer.rationale:

@@ -22,6 +22,7 @@ from preferences.formats.turns import Parts, Turns, dump
 from preferences.shapes import Message, validate
 
 OWN_GROUP = "prompt-"  # begins the name of a group that nobody named
+MADE_ID = "item-"  # begins the id that an item without one gets
 
 
 class Record(NamedTuple):
@@ -195,7 +196,7 @@ def make_item(where: str, lost: Lost, **value: Any) -> Item | None:
         lost["open prompts", "rows whose prompt ends with the assistant's turn are left out"] += 1
         return None
     if "id" not in value:
-        value["id"] = "item-" + sha256_json(value)[:20]
+        value["id"] = MADE_ID + sha256_json(value)[:20]
     return validate(Item, value, where)
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from preferences.card import SPLITS
 from preferences.errors import BadInput
 from preferences.files import parse_json, whole_folder, write_bytes
 from preferences.shapes import validate
@@ -18,10 +19,9 @@ LONGEST_LINE = 32 << 20  # bytes
 LARGEST_ARRAY = 1 << 30  # bytes, unzipped; an array is read whole
 FILES = (".json", ".jsonl", ".ndjson", ".gz")
 OTHER_FILES = (".parquet", ".arrow", ".csv", ".tsv", ".txt", ".xlsx", ".zip", ".bz2", ".xz", ".zst")
-OURS = {  # what a writer may have left in a folder, which --overwrite replaces
-    *("train.jsonl", "validation.jsonl", "test.jsonl", "votes.jsonl", "records.json", "tasks.json"),
-    *("dataset_info.json", "labeling_config.xml"),
-}
+ROWS = (*(f"{split}.jsonl" for split in SPLITS), "votes.jsonl", "records.json", "tasks.json")
+EXPLAIN = ("dataset_info.json", "labeling_config.xml")
+OURS = {*ROWS, *EXPLAIN}  # what a writer may have left in a folder, which --overwrite replaces
 
 Lost = Counter[tuple[str, str]]  # (kind, what became of it) -> how many
 Files = dict[str, Any]  # name of a file -> its rows (a list), its JSON (a dict) or its text
@@ -48,6 +48,26 @@ def read_rows(
         for key in row.model_extra or ():
             lost[f"`{_short(key)}`", "rows say it, and an import line has no place for it"] += 1
         yield where, row
+
+
+def files_to_read(path: str | Path) -> list[tuple[Path, str | None]]:
+    """(file, its split) of each file of rows in a folder as a writer leaves it; of a file itself, without a split.
+
+    Raises BadInput for another folder, with a file of it to give instead.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [(path, None)]
+    found = [path / name for name in ROWS if (path / name).is_file()]
+    if not found:
+        others = sorted(
+            one for one in path.iterdir() if one.is_file() and is_file_name(one) and one.name not in EXPLAIN
+        )
+        raise BadInput(
+            f"{path} is a folder with none of {', '.join(ROWS)}; name one file in it"
+            + (f", such as {others[0]}" if others else "")
+        )
+    return [(file, file.stem if file.stem in SPLITS else None) for file in found]
 
 
 def read_values(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from preferences.contract import Item
-from preferences.formats.records import Record, by_split, count_lost, left_out, make_item, ranks_of
+from preferences.formats.records import MADE_ID, Record, by_split, count_lost, left_out, make_item, ranks_of
 from preferences.formats.rows import Files, Lost, Row, read_rows
 from preferences.formats.turns import one_text
 
@@ -113,7 +113,11 @@ def write(records: Sequence[Record], name: str, lost: Lost) -> Files:
         rows = [row for record in part if (row := _row(record, lost)) is not None]
         if rows:
             files[file] = rows
-    count_lost(records, ("ties", "probabilities", "weights", "models", "ratings"), lost)
+    people = [one.item.answers for one in records if {answer.rater for answer in one.item.answers} - {RATER}]
+    lost["raters", f"answers become one annotator's, which reads back as {RATER}'s"] += sum(map(len, people))
+    named = sum(not one.item.id.startswith(MADE_ID) for one in records)
+    lost["ids", "items have an id, for which this format has no place"] += named
+    count_lost(records, ("ties", "probabilities", "weights", "raters", "models", "ratings"), lost)
     return files
 
 

@@ -51,7 +51,7 @@ def item(key: str = "q1", **more: Any) -> Item:
         (b'{"prompt": "\xe9"}\n', "line 1: not UTF-8"),
         (b'{"prompt": "\\ud800"}\n', "line 1: half a character"),
         (b"\x1f\x8b\x08nonsense", "a damaged gzip file"),
-        (gzip.compress(json.dumps(ROW).encode())[:-9], "a damaged gzip file"),
+        (gzip.compress(json.dumps(ROW).encode(), mtime=0)[:-9], "a damaged gzip file"),
         (b"PAR1....", "a Parquet file, which Concord does not read; write it as JSON lines first"),
         (b'{"prompt": 3, "chosen": "a", "rejected": "b"}\n', "line 1: prompt"),
         (b'{"prompt": "a", "chosen": "b"}\n', "line 1: neither `chosen` and `rejected` nor"),
@@ -92,8 +92,42 @@ def test_a_line_without_end_is_refused_before_it_is_read(tmp_path: Path, monkeyp
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"cannot read .*nowhere"):
         read_format(tmp_path / "nowhere", "trl")
-    with pytest.raises(BadInput, match="cannot read"):
+    with pytest.raises(BadInput, match=r"is a folder with none of train.jsonl, .*; name one file in it$"):
         read_format(tmp_path, "trl")
+    (tmp_path / "mine.jsonl").write_text(json.dumps(ROW) + "\n")
+    with pytest.raises(BadInput, match=r"name one file in it, such as .*mine\.jsonl$"):
+        read_format(tmp_path, "trl")
+    with pytest.raises(BadInput, match=r"no preferences folder; .* name its format with --from$"):
+        convert(str(tmp_path), str(tmp_path / "x.jsonl"), None, None, overwrite=False)
+
+
+@pytest.mark.parametrize("name", ["trl", "llama-factory", "axolotl"])
+def test_a_folder_of_splits_reads_as_its_files(tmp_path: Path, name: str) -> None:
+    [one] = from_items([item()])
+    other = one._replace(split="test", pairs=[one.pairs[0].model_copy(update={"prompt": item(prompt="Sea?").prompt})])
+    other = other._replace(item=item("q2", prompt="Sea?"))
+    both = one._replace(split="test")  # held out, and trains
+    write_format(tmp_path / "data", name, [one, other, both])
+    items, said = read_format(tmp_path / "data", name)
+    assert [one.prompt[0].content for one in items] == ["Sky?", "Sea?"]
+    repeated = "repetitions: 1 rows say what an earlier row says, and are taken once"
+    assert said == [repeated, "splits: 1 items are held out, for which an import line has no place"]
+    assert convert(str(tmp_path / "data"), str(tmp_path / "x.jsonl"), name, None, overwrite=False) == said
+    lost = convert(str(tmp_path / "data"), str(tmp_path / "axolotl"), name, "axolotl", overwrite=False)
+    assert repeated in lost and not any("splits" in sentence for sentence in lost)
+    files = {file.name: len(file.read_text().splitlines()) for file in (tmp_path / "axolotl").iterdir()}
+    assert files == {"train.jsonl": 1, "test.jsonl": 1}
+    with pytest.raises(BadInput, match=r"x.jsonl is one file, and this is several \(train.jsonl, test.jsonl\)"):
+        convert(str(tmp_path / "data"), str(tmp_path / "x.jsonl"), name, "axolotl", overwrite=True)
+
+
+def test_ultrafeedback_says_what_people_lose(tmp_path: Path) -> None:
+    lost = write_format(tmp_path / "x.jsonl", "ultrafeedback", from_items([item()]))
+    assert "raters: 3 answers become one annotator's, which reads back as gpt-4's" in lost
+    assert "ids: 1 items have an id, for which this format has no place" in lost
+    assert "tags: 1 items have tags, for which this format has no place" in lost
+    back, _ = read_format(tmp_path / "x.jsonl", "ultrafeedback")
+    assert write_format(tmp_path / "y.jsonl", "ultrafeedback", from_items(back)) == []
 
 
 def test_one_id_with_two_contents_is_refused(tmp_path: Path) -> None:
@@ -244,7 +278,7 @@ def test_converting_keeps_raters_reasons_and_times(tmp_path: Path) -> None:
         "ratings: 1 answers have ratings, for which this format has no place"
     ]
     assert "Bucket" in (tmp_path / "tasks/labeling_config.xml").read_text()
-    convert(str(tmp_path / "tasks/tasks.json"), str(tmp_path / "back.jsonl"), "label-studio", None, overwrite=False)
+    convert(str(tmp_path / "tasks"), str(tmp_path / "back.jsonl"), "label-studio", None, overwrite=False)
     back = Item.model_validate(json.loads((tmp_path / "back.jsonl").read_text()))
     expected = item()
     expected.answers[2].ratings = None
