@@ -8,6 +8,7 @@ import click
 
 from annotate.commands.common import database_option, json_option, say, use_database
 
+ENOUGH_TAGGED = 20  # as in preferences/stats/agreement.py, which takes long to load
 MOST = 30  # rows of a table that is printed as text
 Facts = Mapping[str, Any]
 
@@ -109,8 +110,19 @@ def _slices(facts: Facts) -> list[list[str]]:
         ]
         if rows:
             head = ["", "items", "same", f"alpha, {level}", "95% interval"]
-            tables.append([title, *_table(head, rows, "<>>><"), *_rest(facts[key])])
+            said = _tags(facts[key]) if name == "tag" else []
+            tables.append([title, *_table(head, rows, "<>>><"), *_rest(facts[key]), *said])
     return tables
+
+
+def _tags(tags: Sequence[Facts]) -> list[str]:
+    """Where raters clearly agree less than on the whole, and how many tags have too few items to tell."""
+    judged = [tag for tag in tags if tag["less"] is not None]
+    less = [_for_terminal(tag["tag"]) for tag in judged if tag["less"]]
+    few = len(tags) - len(judged)
+    where = ", ".join(less[:MOST]) + (", …" if len(less) > MOST else "") if less else "nowhere"
+    said = f"  clearly less than on the whole, of {len(judged)} tags compared: {where}"
+    return ([said] if judged else []) + ([f"  with fewer than {ENOUGH_TAGGED} items, not judged: {few}"] if few else [])
 
 
 def _raters(people: Sequence[Facts]) -> list[str]:

@@ -7,6 +7,7 @@ bootstrap.py. None, never NaN, stands where a number is not defined.
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ __all__ = ["agreement", "agreement_in_parts", "disagreement", "pair_values", "pe
 ENOUGH_SHARED = 20  # units that two raters both answered, below which their kappa is not taken
 PERIODS, ENOUGH_ITEMS = 10, 20  # at most so many stretches of time, of so many items at least
 MOST_PAIRS = 100  # of raters that are listed
+ENOUGH_TAGGED = 20  # items that can be compared, below which nothing is said of a tag: its interval is a lottery
 
 RAW_AND_ALPHAS = ["raw", *(f"krippendorff_alpha_{level}" for level in ("nominal", "ordinal", "interval"))]
 SLICED = ["raw", "krippendorff_alpha_nominal", "krippendorff_alpha_ordinal", "krippendorff_alpha_symmetrised"]
@@ -95,7 +97,8 @@ def agreement_in_parts(
     agreement    as `agreement`
     dimensions   [{dimension, items, units, raters_per_unit, raw, alphas and Fleiss' kappa of the ratings}]; a unit is
                  a response
-    tags         [{tag, items, units, the same of the items with that tag}], the commonest first
+    tags         [{tag, items, units, the same of the items with that tag, less}], the commonest first; `less` as
+                 `_less` says
     over_time    [{from, to, items, units, the same}] of at most ten stretches of equally many items, as `periods`
     raters       {rater: {kappa, raw, units, items}}: each rater against the others of their items
     rater_pairs  [{raters: [two], kappa, raw, units, items}], who share most first, at most 100
@@ -151,10 +154,13 @@ def agreement_in_parts(
             {"dimension": name, **_counts(found), **_numbers(found, [*RAW_AND_ALPHAS, "fleiss_kappa"])}
             for name, found in zip(scales, by_dimension, strict=True)
         ],
-        "tags": [
-            {"tag": tag, **_counts(by_tag, place), **_numbers(by_tag, SLICED, place)}
-            for place, tag in enumerate(tagged)
-        ],
+        "tags": _less(
+            [
+                {"tag": tag, **_counts(by_tag, place), **_numbers(by_tag, SLICED, place)}
+                for place, tag in enumerate(tagged)
+            ],
+            _numbers(whole, ["krippendorff_alpha_nominal"])["krippendorff_alpha_nominal"],
+        ),
         "over_time": [
             {**stretch, **_counts(by_time, place), **_numbers(by_time, SLICED, place)}
             for place, stretch in enumerate(_span([moments[comparable[row]] for row in rows]) for rows in stretches)
@@ -202,6 +208,29 @@ def _by_tag(tags: Sequence[Collection[str]]) -> dict[str, list[int]]:
         for tag in set(own):
             places.setdefault(tag, []).append(place)
     return dict(sorted(places.items(), key=lambda one: (-len(one[1]), one[0])))
+
+
+def _less(tags: Sequence[Mapping[str, Any]], whole: Any) -> list[dict[str, Any]]:
+    """The tags with `less`: whether raters clearly agree less there than on the `whole`, by nominal alpha.
+
+    None for a tag of fewer than ENOUGH_TAGGED items, which is not judged. Of those that are, the upper half of the
+    interval is widened for their number (Bonferroni): however many are compared, about one list in forty names a tag
+    that is as good as the whole.
+    """
+    judged = sum(tag["items"] >= ENOUGH_TAGGED for tag in tags)
+    normal = NormalDist()
+    wider = normal.inv_cdf(1 - 0.025 / max(judged, 1)) / normal.inv_cdf(0.975)
+
+    def less(value: float | None, interval: list[float] | None) -> bool:
+        if whole is None or value is None or interval is None:
+            return False
+        return value + (interval[1] - value) * wider < whole
+
+    alpha = "krippendorff_alpha_nominal"
+    return [
+        {**tag, "less": less(tag[alpha], tag[f"{alpha}_interval"]) if tag["items"] >= ENOUGH_TAGGED else None}
+        for tag in tags
+    ]
 
 
 def _mean(values: Floats) -> Floats:

@@ -156,6 +156,7 @@ def test_agreement_in_parts(tmp_path: Path) -> None:
     assert facts["agreement"]["raw"] == 0.5 and facts["agreement"]["cohen_kappa_pairs"] == 1
     tags = {row["tag"]: row for row in facts["agreement_by_tag"]}
     assert (tags["de"]["items"], tags["late"]["items"], tags["late"]["raw"]) == (40, 20, 0.0)
+    assert (tags["de"]["less"], tags["late"]["less"]) == (False, True)
     early, late = facts["agreement_over_time"]
     assert (early["from"], early["to"]) == ("2026-11-16T10:00:00Z", "2026-11-16T10:19:00Z")
     assert (early["raw"], late["raw"]) == (1.0, 0.0)

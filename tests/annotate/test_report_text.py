@@ -75,3 +75,15 @@ def test_a_project_without_answers_says_so(tmp_path: Path) -> None:
     with house.database.read() as session:
         text = report_text(project_report(session, find_project(session, "p")))
     assert "no item has two answers yet" in text and "Look at" not in text
+
+
+def test_which_tags_are_low_and_how_many_are_too_small_to_tell(tmp_path: Path) -> None:
+    a, b = [1, 2], [2, 1]
+    rows = [item(f"low{n}", a, b, tags=["low"]) for n in range(20)]
+    rows += [item(f"high{n}", *([a, a] if n % 2 else [b, b]), tags=["high"]) for n in range(40)]
+    rows += [item(f"small{n}", a, b, tags=[f"s{n}"]) for n in range(3)]
+    house = House(tmp_path, *rows)
+    with house.database.read() as session:
+        told = report_text(project_report(session, find_project(session, "p")))
+    assert line(told, "clearly less than on the whole") == "clearly less than on the whole, of 2 tags compared: low"
+    assert line(told, "with fewer than") == "with fewer than 20 items, not judged: 3"

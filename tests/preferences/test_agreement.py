@@ -153,6 +153,21 @@ def test_parts_by_hand():
     assert found["over_time"] == []
 
 
+def test_no_tag_is_judged_by_a_few_items_nor_for_being_one_of_many():
+    def tagged(bad: int, good: int, more: int = 0):
+        """`bad` items of the tag x that raters differ on and `good` ones that they don't, of 400, 3 in 10 bad."""
+        own = [[FIRST, SECOND]] * bad + [[FIRST, FIRST], [SECOND, SECOND]] * (good // 2)
+        rest = ([[FIRST, SECOND]] * 3 + [[FIRST, FIRST]] * 4 + [[SECOND, SECOND]] * 3) * ((400 - bad - good) // 10)
+        tags = [["x"]] * len(own) + [[str(n % more)] if more else [] for n in range(len(rest))]
+        return {one["tag"]: one["less"] for one in agreement_in_parts(own + rest, tags=tags)["tags"]}
+
+    assert tagged(3, 0) == {"x": None}
+    assert tagged(20, 0) == {"x": True}
+    assert tagged(10, 12)["x"] is False
+    assert tagged(18, 16) == {"x": True}, "alone"
+    assert set(tagged(18, 16, more=12).values()) == {False}, "one of thirteen"
+
+
 def test_two_raters_who_share_enough_are_a_pair():
     items = [[FIRST, FIRST]] * 15 + [[FIRST, SECOND]] * 5
     found = agreement_in_parts(items, [["b", "a"]] * 20)

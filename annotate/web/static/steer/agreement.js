@@ -9,6 +9,7 @@ import { t } from "../words.js";
 
 const SHOWN = 12; // rows of a picture
 const PAIRS = 30; // of raters
+const ENOUGH_TAGGED = 20; // items, as in preferences/stats/agreement.py
 const ALPHA = "krippendorff_alpha_nominal";
 
 export async function draw(box, here) {
@@ -30,7 +31,7 @@ function parts(report, here, width) {
     measures(width, found),
     overTime(width, report.agreement_over_time),
     byDimension(width, report.agreement_by_dimension),
-    byTag(width, report.agreement_by_tag, found),
+    byTag(width, report.agreement_by_tag),
     eachRater(width, report, here),
   ].filter(Boolean);
   const columns = [[], []];
@@ -88,14 +89,17 @@ function byDimension(width, dimensions) {
   return forestPicture(width, t("Agreement on each dimension"), said, rows, { head: t("Dimension"), counted: t("Items") });
 }
 
-function byTag(width, tags, found) {
+function byTag(width, tags) {
   if (!tags.length) return null;
   const rows = tags.slice(0, SHOWN).map((one) => row(one.tag, one, ALPHA, one.items));
-  const less = rows.filter((one) => one.interval && one.interval[1] < found[ALPHA]).map((one) => one.label);
-  let said = less.length
-    ? t("Raters clearly agree less than on the whole where the tag is: {tags}.", { tags: less.join(", ") })
-    : t("Alpha of the items with each tag. No tag is clearly below the whole.");
-  if (tags.length > SHOWN) said += " " + t("And {n} more tags.", { n: tags.length - SHOWN });
+  const judged = tags.filter((one) => one.less !== null);
+  const less = judged.filter((one) => one.less).map((one) => one.tag);
+  let said = t("Alpha of the items with each tag.");
+  if (judged.length) said = t("Alpha of the items with each tag. No tag is clearly below the whole.");
+  if (less.length) said = t("Raters clearly agree less than on the whole where the tag is: {tags}.", { tags: less.join(", ") });
+  const few = tags.length - judged.length;
+  if (few) said += " " + t("Tags with fewer than {least} items, which are not judged: {n}.", { least: ENOUGH_TAGGED, n: few });
+  if (tags.length > SHOWN) said += " " + t("Shown are the {n} commonest tags of {all}.", { n: SHOWN, all: tags.length });
   return forestPicture(width, t("Agreement by tag"), said, rows, { head: t("Tag"), counted: t("Items") });
 }
 
