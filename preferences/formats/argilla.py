@@ -154,14 +154,14 @@ def _answer(said: Mapping[str, Any], names: Sequence[str], lost: Lost) -> dict[s
     for question, value in said.items():
         if (order := _order(value)) is not None and sorted(order) == sorted(names):
             answer["ranks"] = _ranks(value, order, names)
+        elif isinstance(value, str) and question.lower().split("-")[0] in REASONS:
+            answer["rationale"] = value
         elif isinstance(value, str) and (value in names or (value.lower() in TIES and "ranks" not in answer)):
             answer["ranks"] = [1 if name == value or value not in names else 2 for name in names]
         elif question == "strength" and isinstance(value, int):
             answer["strength"] = value
         elif isinstance(value, int | float) and (about := _about(question, names)):
             ratings.setdefault(about[0], {})[about[1]] = value
-        elif isinstance(value, str) and question.lower().split("-")[0] in REASONS:
-            answer["rationale"] = value
         else:
             left_out(
                 lost, "questions", "answers to a question say neither which is better, nor how good one is, nor why"

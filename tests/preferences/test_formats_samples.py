@@ -371,6 +371,16 @@ def test_label_studio_exports_and_tasks(tmp_path: Path) -> None:
     assert lost == ["unranked: 1 annotations were cancelled or do not rank all responses, and are left out"]
 
 
+def test_a_reason_is_no_vote_whatever_it_says(tmp_path: Path) -> None:
+    fields = {"prompt": "Sky?", "answer_a": "Blue.", "answer_b": "Green."}
+    said = {"rationale": [{"value": "same", "user_id": "u"}], "better": [{"value": "answer_b", "user_id": "u"}]}
+    also = {"better": said["better"], "comment": [{"value": "answer_a", "user_id": "u"}]}
+    rows = [{"id": number, "fields": fields, "responses": one} for number, one in enumerate((said, also))]
+    items, lost = read(tmp_path, "argilla", rows)
+    answers = [item.answers[0] for item in items]
+    assert [(one.ranks, one.rationale) for one in answers] == [([2, 1], "same"), ([2, 1], "answer_a")] and lost == []
+
+
 def test_questions_and_results_that_mean_something_else_are_counted(tmp_path: Path) -> None:
     record = {
         "id": "r1",
