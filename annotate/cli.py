@@ -32,7 +32,7 @@ def cli() -> None:
     """
 
 
-@cli.command("import", epilog=list_of_formats())
+@cli.command("import", epilog=list_of_formats(), short_help="Store the items and answers of a file.")
 @click.argument("project")
 @click.argument("file", type=click.Path())
 @click.option("--format", "name", metavar="NAME", help="FILE is another tool's.")
@@ -68,6 +68,8 @@ def import_(project: str, file: str, name: str | None, database: str | None, as_
     )
     if counts["unchanged"]:
         text += f"; {counts['unchanged']} items were there already, unchanged"
+        if counts["priorities"]:
+            text += f" but for the priority of {counts['priorities']}"
     if counts["near"]:
         text += f"; items that share a group since their prompt is nearly another one: {counts['near']}"
     if counts["kept_apart"]:
@@ -76,7 +78,7 @@ def import_(project: str, file: str, name: str | None, database: str | None, as_
     say(facts, as_json, "\n  ".join([text, *lost]))
 
 
-@cli.command(epilog=list_of_formats())
+@cli.command(epilog=list_of_formats(), short_help="Write what the answers say as a preferences folder.")
 @click.argument("projects", nargs=-1, required=True, metavar="PROJECT...")
 @click.argument("folder", type=click.Path())
 @click.option("--format", "name", metavar="NAME", help="Write another tool's shape.")

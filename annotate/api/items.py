@@ -88,7 +88,8 @@ class ImportedOut(BaseModel):
     items: int
     answers: int
     raters: int
-    unchanged: int
+    unchanged: int = Field(description="known items that came back with nothing but perhaps another priority")
+    priorities: int = Field(default=0, description="how many of these took another priority")
     near: int = Field(description="whose prompt is nearly that of another item, so that they share a group")
     kept_apart: int = Field(description="groups that share a prompt with one on another side of the split")
     lost: list[str] = Field(

@@ -1,6 +1,6 @@
 """Import items with the answers that were given to them elsewhere."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,14 @@ def import_items(
     """Store the items that were read from the file `path`, in the caller's transaction.
 
     `advance(n)` is called whenever n more items are stored. Returns how many {items, answers, raters} are new, how
-    many items were there `unchanged`, how many share a group since their prompt is `near` another one, and how many
-    groups stay `kept_apart` from one that they share a prompt with, because both have a split already. Without `near`
-    only prompts that are the same share one, until an export looks at all of them. A known id that comes back with
-    another priority and nothing else gets it, and is `unchanged`. Raises BadInput, with file and line, for a known id
-    with other content, and Refused for a closed project.
+    many items were there `unchanged` but for their priority, how many of these take another one (`priorities`), how
+    many share a group since their prompt is `near` another one, and how many groups stay `kept_apart` from one that
+    they share a prompt with, because both have a split already. Without `near` only prompts that are the same share
+    one, until an export looks at all of them.
+
+    A known id that comes back with another priority and nothing else gets it; so does one that comes back without its
+    answers, as `align score` writes the items of an exported folder. Raises BadInput, with file and line, for a known
+    id with other content, and Refused for a closed project.
     """
     lock_project(session, project)
     if project.closed_at is not None:
@@ -47,19 +50,25 @@ def import_items(
     known = {key: (content, priority) for key, content, priority in there}
     fresh: list[tuple[contract.Item, str]] = []
     urgent: list[tuple[contract.Item, str]] = []
+    others: list[contract.Item] = []
     for record in records:
         content = record.content_hash()
         if record.id not in known:
             fresh.append((record, content))
         elif known[record.id][0] == content:
             continue
-        elif known[record.id][0] == _but_priority(record, known[record.id][1]):
+        elif known[record.id][0] in (_but_priority(record, known[record.id][1]), _but_priority(record, 0.0)):
             urgent.append((record, content))
         else:
+            others.append(record)
+    for record, stored_hash, differ in _compared(session, project, others):
+        if differ:
             raise BadInput(
-                f"{path}{_line_of(path, record.id)}: id {record.id!r} is in project {project.name!r} already"
-                " with other content; give it another id"
+                f"{path}{_line_of(path, record.id)}: id {record.id!r} is in project {project.name!r} already with other"
+                f" content (what differs: {', '.join(differ)}); give it another id"
             )
+        if record.priority != known[record.id][1]:
+            urgent.append((record, stored_hash))
     _set_priorities(session, project, urgent)
     advance(len(records) - len(fresh))
 
@@ -95,6 +104,7 @@ def import_items(
         "answers": answers,
         "raters": new_raters,
         "unchanged": len(records) - len(fresh),
+        "priorities": len(urgent),
         "near": alike,
         "kept_apart": kept_apart,
     }
@@ -107,8 +117,33 @@ def _but_priority(record: contract.Item, priority: float) -> str:
     return record.model_copy(update={"priority": priority}).content_hash()
 
 
+def _compared(
+    session: Session, project: Project, records: Sequence[contract.Item]
+) -> Iterator[tuple[contract.Item, str, list[str]]]:
+    """Records whose id is known, each with the stored hash and the keys in which it differs from what is stored.
+
+    Priority is not looked at; group, overlap and answers only where the record has them.
+    """
+    for start in range(0, len(records), CHUNK):
+        chunk = {record.id: record for record in records[start : start + CHUNK]}
+        query = select(Item, Group.name).join(Group).where(Item.project_id == project.id, Item.key.in_(chunk))
+        for item, group in session.execute(query):
+            record = chunk[item.key]
+            same = {
+                "prompt": [message.model_dump() for message in record.prompt] == item.prompt,
+                "responses": [response.model_dump() for response in record.responses] == item.responses,
+                "group": record.group in (None, group),
+                "tags": record.tags == item.tags,
+                "gold": record.gold == item.gold,
+                "explanation": record.explanation == item.explanation,
+                "overlap": record.overlap in (None, item.overlap),
+            }
+            differ = [name for name, alike in same.items() if not alike]
+            yield record, item.content_hash, differ or (["answers"] if record.answers else [])
+
+
 def _set_priorities(session: Session, project: Project, urgent: Sequence[tuple[contract.Item, str]]) -> None:
-    """Give known items, each with the hash of its content as it is now, the priority that they came back with."""
+    """Give known items, each with the hash to keep of its content, the priority that they came back with."""
     for record, content in urgent:
         here = (Item.project_id == project.id, Item.key == record.id)
         values = {"priority": record.priority, "content_hash": content, "version": Item.version + 1}

@@ -36,6 +36,12 @@ def stored(annotate: Annotate) -> tuple[int, int, int]:
     return counts[0], counts[1], counts[2]
 
 
+def test_every_command_says_in_the_list_what_it_does(annotate: Annotate) -> None:
+    for words in ([], ["project"], ["people"], ["token"]):
+        said = str(annotate.ok(*words, "--help"))
+        assert "Commands:" in said and "..." not in said.split("Commands:")[1], said
+
+
 def test_help_is_quick(annotate: Annotate) -> None:
     annotate.ok("--help")
     before = time.perf_counter()
@@ -54,8 +60,8 @@ def test_the_loop_without_a_browser(project: Annotate) -> None:
     answers = [{"rater": "w1", "ranks": [1, 2], "strength": -2}, {"rater": "w2", "ranks": [1, 2], "strength": -1}]
     project.write("items.jsonl", {**PAIR, "answers": answers}, FOUR)
     assert project.json("import", "p", "items.jsonl") == {
-        "format": 1, "project": "p", "items": 2, "answers": 2, "raters": 2, "unchanged": 0, "near": 0,
-        "kept_apart": 0,
+        "format": 1, "project": "p", "items": 2, "answers": 2, "raters": 2, "unchanged": 0, "priorities": 0,
+        "near": 0, "kept_apart": 0,
     }  # fmt: skip
     again = project.json("import", "p", "items.jsonl")
     assert (again["items"], again["answers"], again["unchanged"]) == (0, 0, 2)

@@ -262,11 +262,38 @@ def test_a_known_item_takes_another_priority_and_nothing_else(annotate: Annotate
     annotate.ok("import", "p", annotate.write("items.jsonl", *rows))
     urgent = [{**rows[0], "priority": 0.5}, {**rows[2], "priority": 2.0}, rows[1]]
     made = annotate.json("import", "p", annotate.write("urgent.jsonl", *urgent))
-    assert (made["items"], made["unchanged"]) == (0, 3)
-    assert annotate.json("import", "p", "urgent.jsonl")["unchanged"] == 3
+    assert (made["items"], made["unchanged"], made["priorities"]) == (0, 3, 2)
+    again = annotate.json("import", "p", "urgent.jsonl")
+    assert (again["unchanged"], again["priorities"]) == (3, 0)
     with sqlite3.connect(annotate.folder / "data" / "annotate.db") as database:
         query = "select key, priority, position from items join slots on slots.item_id = items.id group by key"
         assert database.execute(query).fetchall() == [("a", 0.5, -0.5), ("b", 0.0, 0.0), ("c", 2.0, -2.0)]
     other = annotate.write("other.jsonl", {**rows[0], "priority": 3.0, "tags": ["new"]})
     assert "with other content" in annotate.refuses("import", "p", other)
-    assert annotate.json("import", "p", "items.jsonl")["unchanged"] == 3  # and back again
+    assert "; 3 items were there already, unchanged but for the priority of 2" in annotate.ok(
+        "import", "p", "items.jsonl"
+    )  # and back again
+
+
+def test_priorities_come_back_from_an_exported_folder(annotate: Annotate) -> None:
+    """Whose items have a group and no answers; later from the file that was imported, too."""
+    answers = [{"rater": "w", "ranks": [1, 2]}]
+    rows = [{**PAIR, "id": name, "prompt": f"Prompt {name}", "answers": answers} for name in ("a", "b")]
+    annotate.ok("project", "create", "p")
+    annotate.ok("import", "p", annotate.write("items.jsonl", *rows))
+    annotate.ok("export", "p", "out")
+    lines = [
+        {"id": row["ranking"], **{key: row[key] for key in ("prompt", "group", "tags")}}
+        | {"responses": [{"messages": one} for one in row["responses"]]}
+        for row in map(json.loads, (annotate.folder / "out" / "rankings.jsonl").read_text().splitlines())
+    ]
+    scored = annotate.write("scored.jsonl", *({**line, "priority": 0.5} for line in lines))
+    for changed in (2, 0):
+        made = annotate.json("import", "p", scored)
+        assert (made["items"], made["unchanged"], made["priorities"]) == (0, 2, changed)
+    assert annotate.json("import", "p", "items.jsonl")["priorities"] == 0
+    again = annotate.write("again.jsonl", *({**row, "priority": 0.75} for row in rows))
+    assert annotate.json("import", "p", again)["priorities"] == 2
+    for key, value in (("group", "other"), ("tags", ["new"]), ("answers", [{"rater": "new", "ranks": [1, 2]}])):
+        other = annotate.write("other.jsonl", {**lines[0], key: value})
+        assert f"(what differs: {key})" in annotate.refuses("import", "p", other)

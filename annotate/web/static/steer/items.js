@@ -45,7 +45,8 @@ function adding(here) {
     said.replaceChildren(make("p.soft", {}, t("Importing the items…")));
     try {
       const made = await importItems(here.call, here.project.id, file.text(), file.format());
-      here.say(t("Imported: {items}; known already: {unchanged}.", made));
+      const said = t("Imported: {items}; known already: {unchanged}.", made);
+      here.say(made.priorities ? `${said} ${t("Other priorities: {priorities}.", made)}` : said);
       await here.again();
     } catch (problem) {
       said.replaceChildren(make("p.alert", { role: "alert" }, problem.message));
