@@ -138,7 +138,7 @@ def role(project: str, rater: str, role: str, database: str | None, as_json: boo
     _change(project, rater, {"role": role}, database, as_json, f"{rater} is {role} in {project}")
 
 
-@people.command()
+@people.command(short_help="Shut a rater out of a project, at once.")
 @click.argument("project")
 @click.argument("rater")
 @click.option("--undo", is_flag=True, help="Bring them back.")
@@ -175,7 +175,7 @@ def password(login: str, password_file: str | None, database: str | None, as_jso
     say({"login": login, "password": made_up}, as_json, f"{login} has a new password{_told(made_up)}")
 
 
-@people.command()
+@people.command(short_help="Erase who a rater is, and the free text they wrote.")
 @click.argument("project")
 @click.argument("rater")
 @click.option("--yes", is_flag=True, help="Don't ask; there is no way back.")
@@ -205,7 +205,7 @@ def erase(project: str, rater: str, yes: bool, database: str | None, as_json: bo
     say(facts, as_json, f"erased from {project}; the ranks stay under {pseudonym}{traces}")
 
 
-@people.command()
+@people.command(short_help="Print everything stored about a rater, as JSON.")
 @click.argument("project")
 @click.argument("rater")
 @database_option
@@ -220,7 +220,7 @@ def data(project: str, rater: str, database: str | None) -> None:
     click.echo(json.dumps(found, ensure_ascii=False, allow_nan=False, indent=1))
 
 
-@click.group()
+@click.group(short_help="Keys for scripts, with some of a person's rights.")
 def token() -> None:
     """Keys for scripts: each stands for a person, with some of their rights."""
 
@@ -267,7 +267,7 @@ def token_list(login: str, database: str | None, as_json: bool) -> None:
     say({"login": login, "tokens": facts}, as_json, "\n".join(lines) or f"{login} has no tokens")
 
 
-@token.command()
+@token.command(short_help="Make a token worth nothing, at once.")
 @click.argument("login")
 @click.argument("number", type=int)
 @database_option

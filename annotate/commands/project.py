@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="BaseModel")
 
 
-@click.group()
+@click.group(short_help="Make campaigns, change them, and list them.")
 def project() -> None:
     """Campaigns: their guidelines, how many answers an item gets, and who is given what."""
 
@@ -131,7 +131,7 @@ def set_(name: str, database: str | None, as_json: bool, **given: Any) -> None:
     say(facts, as_json, f"project {found.name!r} changed: {', '.join(sorted(change.model_fields_set))}")
 
 
-@project.command("guidelines")
+@project.command("guidelines", short_help="Set the guidelines that every rater reads first.")
 @click.argument("name")
 @click.argument("file", type=click.Path())
 @database_option

@@ -13,7 +13,7 @@ MOST = 30  # rows of a table that is printed as text
 Facts = Mapping[str, Any]
 
 
-@click.command()
+@click.command(short_help="Print how far a project is and how well raters agree.")
 @click.argument("project")
 @database_option
 @json_option

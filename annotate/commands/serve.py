@@ -10,7 +10,7 @@ from annotate.commands.common import database_option, use_database
 from preferences.errors import BadInput
 
 
-@click.command()
+@click.command(short_help="Serve the pages of all projects.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
 @click.option("--port", default=7860, show_default=True)
 @click.option("--api-only", is_flag=True, help="Leave the pages out: for scripts, or beside servers that have them.")

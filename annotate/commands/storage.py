@@ -7,7 +7,7 @@ import click
 from annotate.commands.common import database_option, json_option, progress, say, use_database
 
 
-@click.command()
+@click.command(short_help="Write the whole database to a file.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it is there.")
 @database_option
@@ -27,7 +27,7 @@ def backup(file: Path, overwrite: bool, database: str | None, as_json: bool) -> 
     say({"database": db.name, "file": str(file), "bytes": size, **facts(found)}, as_json, text)
 
 
-@click.command()
+@click.command(short_help="Give the database the state of a backup.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Go back to FILE although answers that it lacks will be gone.")
 @database_option
@@ -55,7 +55,7 @@ def restore(file: Path, overwrite: bool, database: str | None, as_json: bool) ->
     say({**where, **facts(found)}, as_json, text)
 
 
-@click.command()
+@click.command(short_help="Move the whole database to another one.")
 @click.option("--to", "to", required=True, metavar="PATH|URL", help="An empty database, or an SQLite file to be made.")
 @database_option
 @json_option
