@@ -40,9 +40,12 @@ def align() -> None:
 
 
 def recipe_verb(
-    name: str, help_text: str, *, distributed: bool = True
+    name: str, help_text: str, short_help: str | None = None, *, distributed: bool = True
 ) -> Callable[[Callable[..., None]], click.Command]:
-    """A verb that runs a recipe: RECIPE, its keys as options, and what every such verb has."""
+    """A verb that runs a recipe: RECIPE, its keys as options, and what every such verb has.
+
+    short_help: for the list of verbs, where `help_text` is too long for it.
+    """
 
     def decorate(body: Callable[..., None]) -> click.Command:
         def callback(
@@ -68,6 +71,7 @@ def recipe_verb(
             name,
             callback=callback,
             help=help_text,
+            short_help=short_help,
             context_settings={"ignore_unknown_options": True},
             params=[
                 click.Argument(["recipe"], metavar="RECIPE"),
@@ -90,7 +94,11 @@ def recipe_verb(
     return decorate
 
 
-@recipe_verb("sft", "Fine-tune on demonstrations: the best-liked and edited responses of a preferences folder.")
+@recipe_verb(
+    "sft",
+    "Fine-tune on demonstrations: the best-liked and edited responses of a preferences folder.",
+    "Fine-tune a model on demonstrations.",
+)
 def sft(recipe: dict[str, Any], where: str, **options: Any) -> None:
     from align.train.sft import run_sft
 
@@ -113,28 +121,36 @@ def dpo(recipe: dict[str, Any], where: str, **options: Any) -> None:
     run_dpo(recipe, where, **options)
 
 
-@recipe_verb("kto", "Align a model with single responses that are good or bad, by KTO.")
+@recipe_verb(
+    "kto",
+    "Align a model with single responses that are good or bad, by KTO.",
+    "Align a model with good and bad responses by KTO.",
+)
 def kto(recipe: dict[str, Any], where: str, **options: Any) -> None:
     from align.train.kto import run_kto
 
     run_kto(recipe, where, **options)
 
 
-@recipe_verb("ppo", "Align a model with rewards, of reward runs and functions, by PPO.")
+@recipe_verb(
+    "ppo",
+    "Align a model with rewards, of reward runs and functions, by PPO.",
+    "Align a model with rewards by PPO.",
+)
 def ppo(recipe: dict[str, Any], where: str, **options: Any) -> None:
     from align.ppo.trainer import run_ppo
 
     run_ppo(recipe, where, **options)
 
 
-@recipe_verb("rloo", "Align a model with the same rewards by RLOO.")
+@recipe_verb("rloo", "Align a model with the same rewards by RLOO.", "Align a model with rewards by RLOO.")
 def rloo(recipe: dict[str, Any], where: str, **options: Any) -> None:
     from align.train.online import run_online
 
     run_online("rloo", recipe, where, **options)
 
 
-@recipe_verb("grpo", "Align a model with the same rewards by GRPO.")
+@recipe_verb("grpo", "Align a model with the same rewards by GRPO.", "Align a model with rewards by GRPO.")
 def grpo(recipe: dict[str, Any], where: str, **options: Any) -> None:
     from align.train.online import run_online
 
@@ -152,7 +168,7 @@ def evaluate(recipe: dict[str, Any], where: str, **options: Any) -> None:
     print(report)
 
 
-@align.command()
+@align.command(short_help="Put the items first that reward models are unsure of.")
 @click.argument("file", metavar="FILE")
 @click.option(
     "--reward-model", "runs", metavar="RUN", multiple=True, required=True, help="A reward run; again for an ensemble."
@@ -174,7 +190,7 @@ def score(file: str, runs: tuple[str, ...], pairs: int | None, to_annotate: str 
     run_score(file, runs, pairs, to_annotate)
 
 
-@align.command()
+@align.command(short_help="Say what a reward run is worth on held-out pairs.")
 @click.argument("run", metavar="RUN")
 @click.argument("data", metavar="[DATA]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print what reward.json says, too.")
@@ -198,7 +214,7 @@ def inspect(run: str, data: str | None, as_json: bool) -> None:
         print(page)
 
 
-@align.command("audit")
+@align.command("audit", short_help="Say whether DATA would train a bad model.")
 @click.argument("data", metavar="DATA")
 @click.option("--eval", "evaluated_on", multiple=True, metavar="DATA", help="Data that the model will be judged by.")
 @click.option("--model", metavar="NAME", help="Say what fits this model's context: a hub name or a model folder.")
@@ -243,7 +259,7 @@ def audit_(
         raise BadInput(sentence)
 
 
-@align.command(context_settings={"ignore_unknown_options": True})
+@align.command(context_settings={"ignore_unknown_options": True}, short_help="Say what memory a run will take.")
 @click.argument("recipe", metavar="RECIPE")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]...")
 @click.option(
@@ -289,7 +305,7 @@ def sample(recipe: str, overrides: tuple[str, ...], to_annotate: str | None) -> 
     run_sample(read_recipe(recipe, list(overrides)), recipe, to_annotate)
 
 
-@align.command()
+@align.command(short_help="Talk to a model.")
 @click.argument("model", metavar="MODEL")
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Longest reply, in tokens."
@@ -311,7 +327,7 @@ def chat(model: str, max_new_tokens: int, temperature: float) -> None:
     run_chat(model, max_new_tokens, temperature)
 
 
-@align.command()
+@align.command(short_help="Serve models over HTTP as OpenAI's API does.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
@@ -330,7 +346,7 @@ def serve(models: tuple[str, ...], host: str, port: int, api_key_env: str | None
     run_serve(models, host, port, api_key_env)
 
 
-@align.command(epilog=list_of_formats())
+@align.command(epilog=list_of_formats(), short_help="Convert one tool's preference data into another's.")
 @click.argument("source", metavar="FROM", type=click.Path())
 @click.argument("target", metavar="TO", type=click.Path())
 @click.option("--from", "read_as", metavar="NAME", help="What FROM is.")

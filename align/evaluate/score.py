@@ -59,6 +59,7 @@ def run_score(name: str, runs: Sequence[str], pairs: int | None, to_annotate: st
             say("answers to whole items are not carried over to their pairs")
         say(f"{len(lines)} items: {to_annotate}; next: annotate import PROJECT {to_annotate}")
         return
+    print("priority  item  mean score of each response")
     for one in sorted(scored, key=lambda one: -one.priority):
         means = "  ".join(f"{score:+.2f}" for score in one.scores.mean(axis=0))
         print(f"{one.priority:.4f}  {one.item.id}  {means}")

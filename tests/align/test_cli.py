@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from align.cli import align as commands
 from preferences.contract import read_items
 from preferences.files import sha256_file
 from tests.align.conftest import align, done, write_recipe, write_rows
@@ -226,6 +228,15 @@ def test_ctrl_c_is_no_crash(tiny: Path, pairs_file: Path, tmp_path: Path, monkey
     keys = {"model_name_or_path": [str(tiny)], "dataset_name": str(pairs_file), "max_new_tokens": 4}
     said = align("sample", write_recipe(tmp_path / "s.yaml", **keys))
     assert (said.code, said.err.strip().splitlines()[-1]) == (130, "interrupted")
+
+
+def test_every_command_says_in_the_list_what_it_does() -> None:
+    said = align("--help").out
+    assert "..." not in said.split("Commands:")[1]
+    for name, command in commands.commands.items():
+        short = command.get_short_help_str(60)
+        assert re.fullmatch(r"[A-Z].{,58}\.", short), (name, short)
+        assert f"  {name} " in said and f" {short}\n" in said
 
 
 def test_help_and_wrong_words() -> None:
