@@ -7,6 +7,7 @@ by).
 
 import difflib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
@@ -38,7 +39,8 @@ def audit(
 
     evaluated_on: other data that a model of this one will be judged by, or its held-out splits where it has some.
     limit: the most tokens that a row may have.
-    allow: checks that may not stop; their verdict becomes "warn", and `allowed` names them.
+    allow: checks that may not stop; their verdict becomes "warn", and `allowed` names them. One text may name several,
+        with commas between.
     """
     parts = list(data.parts)
     for other in evaluated_on:
@@ -47,12 +49,14 @@ def audit(
             name = other.name if len(held) == 1 else f"{other.name}, {part.name}"
             place = part.place if part.place.startswith(Path(other.name).name) else f"{other.name}: {part.place}"
             parts.append(Part(name, place, True, part.rows, elsewhere=True))
-    sizes: dict[tuple[str, bool], int] = {}  # pairs and ties of a split together
+    sizes: dict[tuple[str, bool], Counter[str]] = {}
     for part in parts:
-        sizes[part.name, part.held_out] = sizes.get((part.name, part.held_out), 0) + len(part.rows)
+        ties = sum(row.preference == 0.5 for row in part.rows)
+        sizes.setdefault((part.name, part.held_out), Counter()).update(rows=len(part.rows), ties=ties)
     found = _look(parts, data.kind)
     checks = [*audit_checks.all_of(found), *audit_balance.all_of(found, data, tokenizer, limit)]
-    allowed = [check.check for check in checks if check.verdict == "stop" and check.check in allow]
+    may = check_names(allow, "allow")
+    allowed = [check.check for check in checks if check.verdict == "stop" and check.check in may]
     for check in checks:
         if check.check in allowed:
             check.verdict = "warn"
@@ -64,7 +68,7 @@ def audit(
         "kind": data.kind,
         "verdict": worst[0],
         "allowed": allowed,
-        "rows": [{"part": name, "held_out": held_out, "rows": count} for (name, held_out), count in sizes.items()],
+        "rows": [{"part": name, "held_out": held_out, **counts} for (name, held_out), counts in sizes.items()],
         "checks": [asdict(check) for check in checks],
     }
 
@@ -82,24 +86,27 @@ def audit_for_training(
 ) -> dict[str, Any] | None:
     """The audit of what a run is about to train on; None in all but the main process. Raises BadInput on a stop.
 
-    splits: the one that trains, and those that the run looks at besides; a preferences folder is read whole.
+    splits: the one that trains, and those that the run looks at besides. What else the data holds out is audited, too:
+    the model will be judged by it.
     """
     if os.environ.get("RANK", "0") != "0":
         return None
     others = [read_data(evaluated_on, kind, config)] if evaluated_on else []
     found = audit(read_data(name, kind, config, splits[0], splits), others, tokenizer, limit, allow)
-    sentence = refusal(found, "`allow: [CHECK]` in the recipe")
+    sentence = refusal(found, "`allow: [CHECK]` in the recipe, or --allow CHECK")
     if sentence:
         raise BadInput(sentence)
     return found
 
 
-def check_names(names: Sequence[str], where: str) -> None:
-    """Raise ValueError for a name that is no check."""
-    for name in names:
+def check_names(names: Sequence[str], where: str) -> list[str]:
+    """The checks that are named, each alone or several with commas between. Raises ValueError for what is no check."""
+    found = [name.strip() for several in names for name in several.split(",")]
+    for name in found:
         if name not in LIMITS:
             near = difflib.get_close_matches(name, LIMITS, n=1, cutoff=0.0)[0]
             raise ValueError(f"{where}: there is no check {name!r}; the nearest is {near!r}")
+    return found
 
 
 def refusal(found: dict[str, Any], allow: str) -> str | None:
@@ -107,18 +114,18 @@ def refusal(found: dict[str, Any], allow: str) -> str | None:
     stops = [check for check in found["checks"] if check["verdict"] == "stop"]
     if not stops:
         return None
-    names = ", ".join(check["check"] for check in stops)
+    names = [check["check"] for check in stops]
     first = stops[0]
     where = f"; the first is {' and '.join(first['examples'][0]['where'])}" if first["examples"] else ""
     return (
-        f"{found['data']}: the audit stops at {names}: {first['says'].rstrip('.')}{where};"
-        f" mend the data, or allow it with {allow.replace('CHECK', names)}"
+        f"{found['data']}: the audit stops at {', '.join(names)}: {first['says'].rstrip('.')}{where};"
+        f" mend the data, or allow it with {allow.replace('CHECK', ','.join(names))}"
     )
 
 
 def summary(found: dict[str, Any]) -> str:
     """The audit as lines for a terminal."""
-    rows = ", ".join(f"{part['rows']:,} {part['part']}" for part in found["rows"])
+    rows = ", ".join(sized(part) for part in found["rows"])
     lines = [f"{found['data']}: {rows} rows of {found['kind']}"]
     for check in found["checks"]:
         lines.append(f"  {check['verdict']:<8}{check['check']:<16}{check['says']}")
@@ -126,6 +133,13 @@ def summary(found: dict[str, Any]) -> str:
             places = [" = ".join(example["where"]) for example in check["examples"][:3]]
             lines.append(f"{'':<26}{'; '.join(places)}")
     return "\n".join(lines)
+
+
+def sized(part: dict[str, Any]) -> str:
+    """How many rows a part has, and how many of them are ties: `48 train (42 pairs and 6 ties)`."""
+    rows, ties = part["rows"], part["ties"]
+    apart = f" ({rows - ties:,} pairs and {ties:,} tie{'s' * (ties != 1)})" if ties else ""
+    return f"{rows:,} {part['part']}{apart}"
 
 
 def _look(parts: list[Part], kind: str) -> Rows:

@@ -11,6 +11,7 @@ from align.data.lengths import token_ids, whole_texts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_DIFFER = 5  # responses in another language, below which the detector may have erred in each
 _RARE_TAG = 0.01  # of the rows: in a small data set few rows of a tag are no sign of neglect
 
 
@@ -51,7 +52,7 @@ def languages(found: Rows) -> Check:
         counts.most_common(1)[0][1] / told,
         says,
         "Look at rows whose response does not answer in the language it was asked in.",
-        judged=len(differ) / both if both >= FEW else 0.0,
+        judged=len(differ) / both if both >= FEW and len(differ) >= _DIFFER else 0.0,
         count=len(differ),
         facts={"sample": len(sample), "languages": dict(counts.most_common())},
         examples=some(differ, lambda one: found.example([one[0]], one[1])),
@@ -198,7 +199,13 @@ def tags(found: Rows) -> Check:
     if not counts:
         return check("tags", title, None, "The rows have no tags.")
     listed = ", ".join(f"{shortened(tag)} ({counts[tag]})" for tag in rare[:8])
-    says = f"All {len(counts):,} tags have {FEW} rows or {percent(_RARE_TAG)} of them."
+    under = sum(count < FEW for count in counts.values())
+    says = f"All {len(counts):,} tags have {FEW} rows or more."
+    if under:
+        says = (
+            f"No tag has under {percent(_RARE_TAG)} of the rows, but {under:,} of {len(counts):,} have under {FEW},"
+            f" the rarest {min(counts.values()):,}: numbers for these are rough."
+        )
     if rare:
         says = f"{len(rare):,} of {len(counts):,} tags have under {FEW} rows: {listed}{', …' if len(rare) > 8 else ''}."
     return check(

@@ -1,5 +1,6 @@
 """What an audit reads: any data that training takes, as plain texts with the place where each row stands."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +71,8 @@ def read_data(
     """Read a preferences folder, a JSON-lines file, or a data set of the hub. Raises BadInput.
 
     kind: what is trained on; None: what the data looks like, pairs before demonstrations before prompts. Of several
-    splits `train` is what trains, and the others are held out. splits: those to read from the hub; None: all.
+    splits `train` is what trains, and the others are held out. splits: of data of the hub those that a run reads, which
+    may be slices; besides them those are read that a model may be judged by.
     """
     path = Path(name).expanduser()
     if path.is_dir() and (path / "manifest.json").is_file():
@@ -87,12 +89,28 @@ def read_data(
     parts: list[Part] = []
     loaded = load_any(name, config) if splits is None else {split: load_any(name, config, split) for split in splits}
     for split, rows in loaded.items():
-        kind, columns = _shape(name, kind, rows.column_names)
-        numbered = list(enumerate(rows, start=1))
-        for number, row in numbered:
-            check_row(row, columns, f"{name}, {split}, row {number}")
-        parts.append(Part(split, f"{split}, row ", False, _rows(numbered, kind)))
+        kind, part = _from_split(name, kind, split, rows)
+        parts.append(part)
+    if splits is not None:
+        for split, rows in load_any(name, config).items():
+            # a slice trains on rows of its split, and train_sft beside train_prefs is to be trained on, too
+            if split in splits or split in re.sub(r"\[.*?\]", "", train).split("+") or split.startswith("train"):
+                continue
+            try:
+                part = _from_split(name, kind, split, rows)[1]
+            except BadInput:  # of another shape: no model of this kind is judged by it
+                continue
+            parts += [part] if part.rows else []
     return Data(name, kind or "pairs", _train_first(parts, train))
+
+
+def _from_split(name: str, kind: Kind | None, split: str, rows: Any) -> tuple[Kind, Part]:
+    """One split of a data set of the hub, and what kind of rows it has. Raises BadInput."""
+    kind, columns = _shape(name, kind, rows.column_names)
+    numbered = list(enumerate(rows, start=1))
+    for number, row in numbered:
+        check_row(row, columns, f"{name}, {split}, row {number}")
+    return kind, Part(split, f"{split}, row ", False, _rows(numbered, kind))
 
 
 def _from_folder(name: str, path: Path, kind: Kind | None, train: str) -> Data:

@@ -1,6 +1,7 @@
 """Shares with their uncertainty: does the longer one win, the one shown first, one model always; languages, tags."""
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -91,15 +92,20 @@ def evenly(count: int, most: int) -> list[int]:
 
 
 _LETTERS = 40  # fewer letters are no evidence of a language
+_LONG = 200  # letters, from which lists tell, too
+_WORDS_A_PART = 3  # of a list: names and single words tell little
+_BREAKS = re.compile(r"[,;\n](?=\s*\S)")
 
 
 def language(text: str) -> str | None:
-    """The likeliest language of a text (ISO 639), by py3langid; None where too few letters tell, as in code."""
+    """The likeliest language of a text (ISO 639), by py3langid; None where too few letters tell, or a short list."""
     import py3langid
 
     text = text[:600]
     letters = sum(letter.isalpha() for letter in text)
     dense = sum(letter >= "\u2e80" for letter in text)  # Chinese, Japanese, Korean: one says more than a letter
     if letters + 4 * dense < _LETTERS or letters < 0.6 * len(text):
+        return None
+    if letters < _LONG and not dense and len(_BREAKS.findall(text)) >= len(text.split()) / _WORDS_A_PART:
         return None
     return py3langid.classify(text)[0]

@@ -1,10 +1,11 @@
 """Training data by name: a preferences folder, a JSON-lines file, or a dataset of the hub."""
 
 import errno
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from preferences.errors import BadInput
 from preferences.files import read_jsonl, sha256_file, sha256_json
@@ -12,6 +13,7 @@ from preferences.files import read_jsonl, sha256_file, sha256_json
 if TYPE_CHECKING:
     from datasets import Dataset
 
+T = TypeVar("T")
 Messages = list[dict[str, str]]
 _LAST_TURN = "\n\nAssistant:"  # of HH-RLHF's dialogues as one text
 MOST = sys.float_info.max  # infinity is no number that anything can be learnt from
@@ -210,6 +212,32 @@ def _from_hub(name: str, split: str, config: str | None, shapes: tuple[tuple[str
     return dataset
 
 
+class NoSplit(BadInput):
+    """A data set of the hub that has other splits than the one that was asked for."""
+
+    def __init__(self, name: str, split: str, has: list[str]) -> None:
+        super().__init__(f"{name}: has no split {split!r}, only {', '.join(has)}")
+        self.has = has
+
+
+def check_test_split(train: str, test: str, where: str = "") -> None:
+    """Raise BadInput where a run would look at the rows that it trains on."""
+    if train == test:
+        raise BadInput(f"{where}key `dataset_test_split`: {test!r} is what trains; name a split that is held out")
+
+
+def looked_at(train: str, test: str, off: str, load: Callable[[str], T]) -> T:
+    """What `load` makes of the split that a run looks at. Where the data lacks it, BadInput says what to write: another
+    one, or `off`.
+    """
+    try:
+        return load(test)
+    except NoSplit as error:
+        others = [split for split in error.has if split != train]
+        mend = f"name `dataset_test_split: {others[0]}`, or set {off}" if others else f"set {off}"
+        raise BadInput(f"{error}; {mend}") from None
+
+
 def load_any(name: str, config: str | None = None, split: str | None = None) -> Any:
     """What `load_dataset` gives: a split, or without one {split: rows}. Raises BadInput."""
     from datasets import load_dataset
@@ -220,6 +248,8 @@ def load_any(name: str, config: str | None = None, split: str | None = None) -> 
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         first = str(error).strip().split("\n")[0]
+        if split is not None and (told := re.fullmatch(r"Unknown split \"(.*)\"\. Should be one of \[(.*)\]\.", first)):
+            raise NoSplit(name, told[1], re.findall(r"'([^']*)'", told[2])) from None
         kind = "not a folder" if Path(name).is_dir() else "neither a local folder nor a dataset"
         raise BadInput(f"{name}: {kind} that could be loaded ({first})") from None
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from align.data.audit import audit_for_training
 from align.data.lengths import context_length, prompts_that_fit
-from align.data.load import data_facts, load_prompt_rows, prompt_rows
+from align.data.load import check_test_split, data_facts, load_prompt_rows, looked_at, prompt_rows
 from align.models.engines import VLLM, continuous_batching
 from align.models.load import ModelSource, completed, find_model, load_config, load_tokenizer, model_facts
 from align.models.rewards import Rewards, check_base_unchanged, load_function, reward_facts
@@ -100,8 +100,16 @@ def set_up(
                 f"key `eval_steps`: {args.dataset_name} is one file without a held-out split; name another in"
                 " `eval_dataset_name`"
             )
-        name = args.eval_dataset_name or args.dataset_name
-        held_out = _prompts(args, name, args.dataset_test_split, eval_dataset, tokenizer, room, runs)
+        train, test, name = args.dataset_train_split, args.dataset_test_split, args.eval_dataset_name
+        if train_dataset is None and eval_dataset is None and name in (None, args.dataset_name):
+            check_test_split(train, test)
+        name = name or args.dataset_name
+        held_out = looked_at(
+            train,
+            test,
+            "`eval_steps: null`",
+            lambda split: _prompts(args, name, split, eval_dataset, tokenizer, room, runs),
+        )
         held_out = held_out.take(range(min(args.eval_prompts, len(held_out.turns))))
 
     audit = None

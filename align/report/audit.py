@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from align.data.audit import sized
 from align.data.audit_verdicts import shortened
 from align.report.html import environment
 from align.report.plots import axis, number, track
@@ -58,7 +59,7 @@ def context(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "data": found["data"],
         "headline": _headline(found),
-        "parts": found["rows"],
+        "parts": [sized(part) for part in found["rows"]],
         "kind": found["kind"],
         "loud": [check for check in checks if check["verdict"] in ("stop", "warn")],
         "quiet": [check for check in checks if check["verdict"] == "ok"],

@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from align.config import parse
 from align.data.audit import audit_for_training, check_names
 from align.data.audit_rows import Kind
 from align.data.lengths import context_length
-from align.data.load import data_facts
+from align.data.load import check_test_split, data_facts, looked_at
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer, model_facts
 from align.report.audit import keep_audit
 from align.run.disk import full_disk_is_said
@@ -24,6 +24,8 @@ from preferences.errors import BadInput
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -80,6 +82,9 @@ def read_job(
     for key in ("per_device_train_batch_size", "per_device_eval_batch_size"):
         if getattr(args, key) < 1:
             raise BadInput(f"{where}: key `{key}`: {getattr(args, key)} is less than 1")
+    elsewhere = any(getattr(each, "eval_dataset_name", None) not in (None, data.dataset_name) for each in more)
+    if args.eval_strategy != "no" and not elsewhere:
+        check_test_split(data.dataset_train_split, data.dataset_test_split, f"{where}: ")
     check_world(args.world_size)
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = False  # all that trains is used; looking for more costs time, and warns
@@ -88,6 +93,14 @@ def read_job(
     context = context_length(load_config(source))
     tokenizer = load_tokenizer(source)
     return Job(verb, recipe, where, data, model_args, args, source, tokenizer, context, resume, tuple(more))
+
+
+def held_out(job: Job, load: Callable[[str], T]) -> T | None:
+    """What `load` makes of the split that the run looks at while it trains; None where it looks at none."""
+    if job.args.eval_strategy == "no":
+        return None
+    data = job.data
+    return looked_at(data.dataset_train_split, data.dataset_test_split, "`eval_strategy: no`", load)
 
 
 def audited(job: Job, kind: Kind | None, limit: int | None, evaluated_on: str | None = None) -> Job:

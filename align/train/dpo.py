@@ -13,7 +13,7 @@ from align.data.lengths import check_pairs
 from align.data.load import load_pairs, mean_one, said_of
 from align.models.load import load_causal_lm
 from align.run.progress import say
-from align.train.common import Job, audited, lora_config, make_trainer, read_job, train
+from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job, train
 from align.train.reward import check_strength_margin
 from preferences.contract import is_preferences_folder
 from preferences.errors import BadInput
@@ -49,9 +49,7 @@ def run_dpo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     cut = check_pairs(job.tokenizer, pairs, job.args.max_length, job.context, job.data.dataset_name)
     if cut:
         say(f"{cut} of {len(pairs)} pairs are longer than max_length {job.args.max_length} and will be cut")
-    evaluation = None
-    if job.args.eval_strategy != "no":
-        evaluation = _pairs(job, job.data.dataset_test_split, why_trl)
+    evaluation = held_out(job, lambda split: _pairs(job, split, why_trl))
     job = audited(job, "pairs", job.args.max_length)
     peft_config = lora_config(job, "CAUSAL_LM")
     model = load_causal_lm(job.source, job.model_args, trainable=True)

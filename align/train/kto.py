@@ -6,7 +6,7 @@ from align.data.lengths import check_demonstrations
 from align.data.unpaired import load_unpaired
 from align.models.load import load_causal_lm
 from align.run.progress import say
-from align.train.common import audited, lora_config, make_trainer, read_job, train
+from align.train.common import audited, held_out, lora_config, make_trainer, read_job, train
 
 
 def run_kto(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -32,9 +32,7 @@ def run_kto(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
             f"the good ones count {counts[0] / counts[1]:.2f} times as much as the bad ones, and 1 to 1.33 is advised;"
             f" desirable_weight: {counts[1] / good:.2f} makes it 1"
         )
-    evaluation = None
-    if job.args.eval_strategy != "no":
-        evaluation = load_unpaired(name, job.data.dataset_test_split, config, job.args.seed)
+    evaluation = held_out(job, lambda split: load_unpaired(name, split, config, job.args.seed))
     job = audited(job, None, job.args.max_length)
     peft_config = lora_config(job, "CAUSAL_LM")
     model = load_causal_lm(job.source, job.model_args, trainable=True)

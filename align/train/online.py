@@ -19,7 +19,7 @@ from align.models.rewards import RewardArguments, Rewards, limited, load_rewards
 from align.models.sampling import end_ids
 from align.run.launch import sharded
 from align.run.progress import say
-from align.train.common import Job, audited, lora_config, make_trainer, read_job, train
+from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job, train
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ def run_online(verb: str, recipe: dict[str, Any], where: str, *, resume: bool = 
             f"{data.dataset_name}: {len(rows)} prompts, and responses to {at_once} are made at once; give more"
             " prompts, or a smaller per_device_train_batch_size or gradient_accumulation_steps, or more num_generations"
         )
-    held_out: Rows = []
-    if job.args.eval_strategy != "no":
-        held_out, _ = _prompts(job, online.eval_dataset_name or data.dataset_name, data.dataset_test_split)
+    looked_at = (
+        held_out(job, lambda split: _prompts(job, online.eval_dataset_name or data.dataset_name, split)[0]) or []
+    )
 
     job = audited(job, "prompts", online.max_prompt_length, online.eval_dataset_name)
     adapters = job.source.adapter or job.model_args.use_peft
@@ -103,9 +103,9 @@ def run_online(verb: str, recipe: dict[str, Any], where: str, *, resume: bool = 
         trainer_class,
         job,
         model,
-        reward_funcs=reward_function(rewards, [*rows, *held_out], job.tokenizer, ends, online),
+        reward_funcs=reward_function(rewards, [*rows, *looked_at], job.tokenizer, ends, online),
         train_dataset=_numbered(rows, 0),
-        eval_dataset=_numbered(held_out, len(rows)) if held_out else None,
+        eval_dataset=_numbered(looked_at, len(rows)) if looked_at else None,
         peft_config=peft_config,
     )
     trainer.add_callback(_watcher(job))

@@ -15,7 +15,7 @@ from align.data.load import load_edits, load_pairs, load_rankings, mean_one, sai
 from align.data.packs import PairRow, RankingRow, as_columns, length_chunks, pack_pairs, pack_rankings
 from align.models.load import load_reward_model
 from align.run.progress import say
-from align.train.common import Job, audited, lora_config, make_trainer, read_job, train
+from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job, train
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ def run_reward(recipe: dict[str, Any], where: str, *, resume: bool = False, over
     (loss,) = job.own
     packed = _packed_pairs if loss.loss_type == "bradley_terry" else _packed_rankings
     packs, facts = packed(job, job.data.dataset_train_split, job.args.per_device_train_batch_size)
-    evaluation = None
-    if job.args.eval_strategy != "no":
-        evaluation, _ = packed(job, job.data.dataset_test_split, job.args.per_device_eval_batch_size)
+    evaluation = held_out(job, lambda split: packed(job, split, job.args.per_device_eval_batch_size)[0])
     job = audited(job, "pairs", job.args.max_length)
     peft_config = lora_config(job, "SEQ_CLS")
     set_seed(job.args.seed)  # the head is new: its first weights come from the seed

@@ -6,7 +6,7 @@ from align.data.lengths import check_demonstrations
 from align.data.load import load_demonstrations
 from align.models.load import load_causal_lm
 from align.run.progress import say
-from align.train.common import audited, lora_config, make_trainer, read_job, train
+from align.train.common import audited, held_out, lora_config, make_trainer, read_job, train
 
 
 def run_sft(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -20,9 +20,7 @@ def run_sft(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     cut = check_demonstrations(job.tokenizer, rows, job.args.max_length, job.context, job.data.dataset_name)
     if cut:
         say(f"{cut} of {len(rows)} texts are longer than max_length {job.args.max_length} and will be cut")
-    evaluation = None
-    if job.args.eval_strategy != "no":
-        evaluation = load_demonstrations(job.data.dataset_name, job.data.dataset_test_split, job.data.dataset_config)
+    evaluation = held_out(job, lambda split: load_demonstrations(job.data.dataset_name, split, job.data.dataset_config))
     job = audited(job, "demonstrations", job.args.max_length)
     peft_config = lora_config(job, "CAUSAL_LM")
     model = load_causal_lm(job.source, job.model_args, trainable=True)

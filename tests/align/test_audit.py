@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from align.data.audit import audit, check_names, refusal, summary
 from align.data.audit_rows import read_data
+from align.data.audit_shares import language
 from align.data.audit_verdicts import LIMITS
 from preferences.errors import BadInput
 from tests.align.conftest import write_rows
@@ -60,8 +61,8 @@ def test_nothing_is_found_where_nothing_is(tmp_path):
     assert result["verdict"] == "ok" and refusal(result, "") is None
     assert set(result["by"]) == set(LIMITS)
     assert result["rows"] == [
-        {"part": "train", "held_out": False, "rows": 300},
-        {"part": str(tmp_path / "eval0.jsonl"), "held_out": True, "rows": 50},
+        {"part": "train", "held_out": False, "rows": 300, "ties": 0},
+        {"part": str(tmp_path / "eval0.jsonl"), "held_out": True, "rows": 50, "ties": 0},
     ]
 
 
@@ -262,6 +263,20 @@ def test_languages_of_question_and_answer(tmp_path):
     assert set(check["facts"]["languages"]) == {"de", "en"}
 
 
+def test_few_rows_and_lists_say_nothing_about_a_language(tmp_path):
+    german = "Ein Komet ist ein kleiner Himmelskörper, der in der Nähe der Sonne eine Koma und einen Schweif bildet."
+    asked = "Which countries of Europe have a name that begins with the letter S, please?"
+    said = "There are quite a few of these, and I will be glad to tell you all of them."
+    rows = [{**row, "prompt": asked, "chosen": german if n < 4 else said} for n, row in enumerate(pairs(42))]
+    check = found(tmp_path, rows)["by"]["languages"]
+    assert check["verdict"] == "ok" and check["count"] == 4
+    rows[4]["chosen"] = german
+    assert found(tmp_path, rows)["by"]["languages"]["verdict"] == "warn"
+    assert language("Spain, Sweden, Switzerland, Portugal, Norway, Italy, France") is None
+    assert language("1. Spain\n2. Sweden\n3. Switzerland\n4. Denmark\n5. Portugal\n6. Norway") is None
+    assert language(said) == "en" and language(german) == "de"
+
+
 # --- who wins ---------------------------------------------------------------------------------------------------
 
 
@@ -289,7 +304,10 @@ def test_rare_tags(tmp_path):
     check = found(tmp_path, rows)["by"]["tags"]
     assert check["verdict"] == "warn" and "medical (1)" in check["says"]
     few = [{**row, "tags": ["common"] if n else ["medical"]} for n, row in enumerate(pairs(40))]
-    assert found(tmp_path, few)["by"]["tags"]["verdict"] == "ok"
+    check = found(tmp_path, few)["by"]["tags"]
+    assert check["verdict"] == "ok" and "1 of 2 have under 30, the rarest 1: numbers for" in check["says"]
+    many = [{**row, "tags": ["common"]} for row in pairs(40)]
+    assert found(tmp_path, many)["by"]["tags"]["says"] == "All 1 tags have 30 rows or more."
 
 
 # --- other data, names, places ----------------------------------------------------------------------------------
@@ -323,6 +341,13 @@ def test_the_summary_names_places(tmp_path):
     rows = pairs(60)
     text = summary(found(tmp_path, [*rows, rows[0]]))
     assert "61 train rows of pairs" in text and "train.jsonl, line 61 = train.jsonl, line 1" in text
+
+
+def test_ties_are_counted_apart(tmp_path):
+    rows = [{**row, "preference": 0.5 if n < 6 else 1.0} for n, row in enumerate(pairs(48))]
+    result = found(tmp_path, rows)
+    assert "48 train (42 pairs and 6 ties) rows of pairs" in summary(result)
+    assert result["rows"] == [{"part": "train", "held_out": False, "rows": 48, "ties": 6}]
 
 
 def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
@@ -364,7 +389,9 @@ def test_a_folder_of_splits_as_the_hub_has_them(tmp_path):
     (check,) = [check for check in result["checks"] if check["check"] == "leakage"]
     assert [(part["part"], part["held_out"]) for part in result["rows"]] == [("train", False), ("test", True)]
     assert check["verdict"] == "stop" and check["examples"][0]["where"] == ["test, row 10", "train, row 3"]
-    assert len(read_data(str(folder), "pairs", splits=["train"]).parts) == 1
+    write_rows(folder / "train_sft.jsonl", rows)  # to be trained on, too
+    parts = read_data(str(folder), "pairs", splits=["train"]).parts  # and what a model may be judged by
+    assert [(part.name, part.held_out) for part in parts] == [("train", False), ("test", True)]
 
 
 def test_a_dialogue_that_both_responses_begin_with_is_the_prompt(tmp_path):

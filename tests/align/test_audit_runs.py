@@ -1,6 +1,7 @@
 """The audit where people meet it: the command, the page, and in front of training."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +77,12 @@ def test_the_command(tmp_path):
     said = done("audit", train, "--eval", test, "--allow", "leakage", "--json")
     found = json.loads(said.out)
     assert found["format"] == 1 and found["verdict"] == "warn" and found["allowed"] == ["leakage"]
+    double = write_rows(tmp_path / "double.jsonl", [*rows, *({**row, "chosen": row["rejected"]} for row in rows)])
+    words = ["audit", double, "--eval", test]
+    said = align(*words).err
+    assert "stops at leakage, degenerate: " in said and said.endswith("allow it with --allow leakage,degenerate\n")
+    assert align(*words, "--allow", "leakage,degenerate").code == 0
+    assert align(*words, "--allow", "leakage", "--allow", "degenerate").code == 0
     said = align("audit", train, "--allow", "leek")
     assert said.code == 2 and "nearest is 'leakage'" in said.err
     assert align("audit", tmp_path / "nowhere.jsonl").code == 2
@@ -111,6 +118,53 @@ def test_too_long_rows(tmp_path, tiny):
     assert check["verdict"] == "stop" and check["number"] == 1.0
     check = found(tmp_path, rows, tokenizer=tokenizer, limit=4000)["by"]["lengths"]
     assert check["verdict"] == "ok" and check["count"] == 0 and check["facts"]["tokens_most"] < 4000
+
+
+def leaking(folder: Path, **splits: list[dict[str, Any]]) -> Path:
+    """A plain folder of splits; one of four rows of `test` trains."""
+    folder.mkdir()
+    rows = [{**row, "prompt": f"Say {row['prompt'][14:30]}", "chosen": "red", "rejected": "dog"} for row in pairs(20)]
+    for number, row in enumerate(rows):
+        row |= {"chosen": ["red", "red cat"][number % 2], "rejected": ["blue sun", "dog"][number % 2]}
+    for name, some in {"train": rows[:14], "test": [rows[3], *rows[17:]], **splits}.items():
+        write_rows(folder / f"{name}.jsonl", some)
+    return folder
+
+
+def test_training_audits_what_it_will_be_judged_by(tmp_path, recipe):
+    data = leaking(tmp_path / "data")
+    says = f"{data}: the audit stops at leakage: 1 of 4 held-out rows (25%)"
+    assert says in refused("reward", recipe(dataset_name=str(data)), "--eval_strategy", "no")
+    three = leaking(tmp_path / "three", validation=[{**pairs(1, seed=7)[0], "prompt": "Say soup and tea."}])
+    for looks in ("no", "epoch"):
+        said = refused("reward", recipe(dataset_name=str(three)), "--eval_strategy", looks)
+        assert "the audit stops at leakage" in said and "Of test it is 25%" in said and "test, row 1" in said
+
+
+def test_the_hint_works_as_typed(tmp_path, recipe):
+    data = leaking(tmp_path / "data")
+    rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
+    write_rows(data / "train.jsonl", [*rows, *({**row, "chosen": row["rejected"]} for row in rows[:9])])
+    said = refused("reward", recipe(dataset_name=str(data)))
+    assert said.endswith("`allow: [leakage,degenerate]` in the recipe, or --allow leakage,degenerate")
+    done("reward", recipe(dataset_name=str(data)), "--allow", "leakage,degenerate")
+    manifest = json.loads((tmp_path / "home" / "out" / "manifest.json").read_text())
+    assert sorted(manifest["audit_allowed"]) == ["degenerate", "leakage"]
+
+
+def test_the_split_to_look_at_is_there_and_held_out(tmp_path, recipe, ppo_recipe):
+    data = leaking(tmp_path / "data")
+    for verb in ("reward", "dpo"):
+        said = refused(verb, recipe(dataset_name=str(data), eval_strategy="epoch"))
+        has = f"{data}: has no split 'validation', only train, test;"
+        assert said.endswith(f"{has} name `dataset_test_split: test`, or set `eval_strategy: no`")
+        said = refused(verb, recipe(dataset_name=str(data), eval_strategy="epoch", dataset_test_split="train"))
+        assert said.endswith("key `dataset_test_split`: 'train' is what trains; name a split that is held out")
+    said = refused("ppo", ppo_recipe(dataset_name=str(data), eval_steps=1))
+    assert "name `dataset_test_split: test`, or set `eval_steps: null`" in said
+    said = refused("ppo", ppo_recipe(dataset_name=str(data), eval_steps=1, dataset_test_split="train"))
+    assert "key `dataset_test_split`: 'train' is what trains" in said
+    assert "has no split 'tain'" in refused("dpo", recipe(dataset_name=str(data), dataset_train_split="tain"))
 
 
 @pytest.mark.parametrize("verb", ["reward", pytest.param("dpo", marks=pytest.mark.slow)])
