@@ -250,7 +250,7 @@ def load_any(name: str, config: str | None = None, split: str | None = None) -> 
         first = str(error).strip().split("\n")[0]
         if split is not None and (told := re.fullmatch(r"Unknown split \"(.*)\"\. Should be one of \[(.*)\]\.", first)):
             raise NoSplit(name, told[1], re.findall(r"'([^']*)'", told[2])) from None
-        kind = "not a folder" if Path(name).is_dir() else "neither a local folder nor a dataset"
+        kind = "not a folder" if Path(name).is_dir() else "no such path on this machine, and no dataset of the hub"
         raise BadInput(f"{name}: {kind} that could be loaded ({first})") from None
 
 

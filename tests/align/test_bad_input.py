@@ -271,7 +271,9 @@ def test_malformed_data(text: str, said: str, recipe: Callable[..., Path], tmp_p
 def test_data_that_are_nowhere(recipe: Callable[..., Path], tmp_path: Path) -> None:
     assert "no such file or folder" in refused("dpo", recipe(dataset_name="./nowhere"))
     assert "no such file or folder" in refused("dpo", recipe(dataset_name="nowhere.jsonl"))
-    assert "neither a local folder nor a dataset" in refused("dpo", recipe(dataset_name="nobody/nothing"))
+    assert "no such path on this machine, and no dataset of the hub" in refused(
+        "dpo", recipe(dataset_name="nobody/nothing")
+    )
     (tmp_path / "empty").mkdir()
     assert "not a folder that could be loaded" in refused("dpo", recipe(dataset_name=str(tmp_path / "empty")))
 
