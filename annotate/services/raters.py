@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from annotate.services.answers import standing_answers
 from annotate.services.consensus import consensus_of
 from annotate.services.counted import Counted
+from annotate.services.decisions import decisions
 from annotate.services.earnings import Done, done_in, earned
 from annotate.services.gold import is_correct
 from annotate.store.tables import Answer, Item, Member, Person, Project, Skip
@@ -33,11 +34,12 @@ def people_of(
 
     `answers` counts those that count (rated or imported), `paid` all that were given here, and `active_seconds` is the
     time that the paid ones took; `cost` is what that comes to, for who may see names. From the answers that count:
-    `reliability`, as exports weigh them, with an interval; and, as in preferences/stats/raters.py, `agreement`, how far
-    they side with the others, `spammer`, whether they answer without looking, `position_bias`, how often they prefer
-    what stood first, `length_bias`, how often the longer one, and `speeder`, whether they are much faster than the
-    others. `gold_accuracy` is the share of their answers to gold items that are correct, but for
-    training. `kappa` is from `kappas`, {pseudonym: how far they agree with the others, beyond chance}.
+    `reliability`, as exports weigh them, with an interval, None for who shares no item with anybody and answered none
+    whose ranks are known, since it would be what was assumed; and, as in preferences/stats/raters.py, `agreement`, how
+    far they side with the others, `spammer`, whether they answer without looking, `position_bias`, how often they
+    prefer what stood first, `length_bias`, how often the longer one, and `speeder`, whether they are much faster than
+    the others. `gold_accuracy` is the share of their answers to gold items that are correct, but for training. `kappa`
+    is from `kappas`, {pseudonym: how far they agree with the others, beyond chance}.
     """
     ranks = [{one.pseudonym: one.ranks for one in item} for item in answers.values()]
     siding = agreement_with_others(ranks)
@@ -64,10 +66,12 @@ def people_of(
         .where(Member.project_id == project.id)
         .order_by(Member.role != "rater", Member.role, Member.rater if names else Member.pseudonym)
     )
+    compared = _compared(session, project.id, answers)
     people = []
     for member, person in rows:
         count, seconds = paid.get(member.id, Done(0, 0.0))
-        pace, trust = haste.get(member.id), fit.raters.get(member.pseudonym)
+        pace = haste.get(member.id)
+        trust = fit.raters.get(member.pseudonym) if member.id in compared or member.id in gold else None
         people.append(
             with_findings(
                 {
@@ -95,6 +99,13 @@ def people_of(
             )
         )
     return people
+
+
+def _compared(session: Session, project_id: int, answers: Mapping[int, Sequence[Counted]]) -> set[int]:
+    """The members of whom an answer stands beside another one, or beside ranks that are known."""
+    gold = select(Item.id).where(Item.project_id == project_id, Item.gold.is_not(None))
+    known = {*decisions(session, project_id), *session.scalars(gold)}
+    return {one.member for item, given in answers.items() if len(given) > 1 or item in known for one in given}
 
 
 def with_findings(person: dict[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from annotate.services.projects import find_project
 from annotate.services.report import agreement_report, forecast, project_report
+from annotate.store.tables import Item
 from preferences.stats.raters import wilson_interval
 from tests.annotate.house import House, item
 
@@ -202,3 +204,19 @@ def test_ten_thousand_items_with_three_answers_take_two_seconds(tmp_path: Path) 
         facts = project_report(session, project)
         assert time.process_time() - begun < 4
     assert facts["answers"] == 30_000
+
+
+def test_who_can_be_compared_with_nobody_has_no_reliability(tmp_path: Path) -> None:
+    rows = [item("shared", [1, 2], [1, 2]), item("alone"), item("gold", gold=[1, 2])]
+    rows[1]["answers"] = [{"rater": "hermit", "ranks": [1, 2]}]
+    rows[2]["answers"] = [{"rater": "tested", "ranks": [1, 2]}]
+    house = House(tmp_path, *rows)
+    people = {one["rater"]: one for one in report(house)["people"]}
+    assert [people[name]["reliability"] is None for name in ("w0", "w1", "hermit", "tested")] == [
+        False, False, True, False,
+    ]  # fmt: skip
+    assert people["hermit"]["reliability_interval"] is None and people["hermit"]["spammer"] is None
+    with house.database.read() as session:
+        number = session.scalars(select(Item.id).where(Item.key == "alone")).one()
+    house.ask("rita", "PUT", f"/items/{number}/decision", {"ranks": [1, 2]})
+    assert person(house, "hermit")["reliability"] is not None

@@ -37,8 +37,8 @@ const words = (x, y, text, anchor = "start", kind = "") =>
   svgElement("text", { x, y, "text-anchor": anchor, class: kind }, /[\u0590-\u08ff]/.test(text) ? `\u2068${text}\u2069` : text); // a picture runs from left to right, its words need not
 
 // Answers of each day as bars, all up to each day as a line, and the way to the end as dashes.
-// perDay: [{day: "2026-11-22", answers}], finish: {day, per_day, left} or null.
-export function progressPicture(width, perDay, finish) {
+// perDay: [{day: "2026-11-22", answers}], finish: {day, per_day, left} or null; imported: how many answers came so.
+export function progressPicture(width, perDay, finish, imported) {
   const height = 210;
   const [left, right, top, bottom] = [44, width - 12, 14, height - 26];
   const days = filled(perDay);
@@ -72,7 +72,7 @@ export function progressPicture(width, perDay, finish) {
     if (days.length > 1 && !end) shapes.push(words(right, height - 8, day(days.at(-1).day), "end"));
     if (end) shapes.push(words(right, height - 8, day(end), "end", "strong"));
   }
-  let said = t("No answer yet.");
+  let said = imported ? t("No answer given here yet; imported answers fill none of the places that are wanted.") : t("No answer yet.");
   if (days.length) said = t("Answers so far: {all} of {goal}.", { all, goal });
   if (days.length) said += " " + t("Bars: the answers of a day, {most} at most. Line: all up to then.", { most });
   if (end) said = t("Answers so far: {all} of {goal}. At {rate} a day the last one comes on {day}. Bars: the answers of a day, {most} at most. Line: all up to then.", { all, goal, rate: finish.per_day, day: day(end), most });

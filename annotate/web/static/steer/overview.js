@@ -34,7 +34,7 @@ function parts(report, here, width) {
     make(
       "div.pictures",
       { "data-key": "pictures" },
-      make("div.column", {}, panel(progressPicture(width, report.per_day, report.finish)), panel(...perRater(report, here))),
+      make("div.column", {}, panel(progressPicture(width, report.per_day, report.finish, imported(report))), panel(...perRater(report, here))),
       make("div.column", {}, panel(alphaPicture(width, alpha, interval)), panel(...flags(report), ...masked(report))),
     ),
   ];
@@ -43,16 +43,23 @@ function parts(report, here, width) {
 export const panel = (...children) => make("section.panel", {}, children);
 export const tile = (number, label, more = null) => make("div.tile", {}, make("b", {}, number), make("span", {}, label), more ? make("small", {}, more) : null);
 
+// Answers that count and were not given here: they fill no slots.
+const imported = (report) => report.answers - report.per_day.reduce((sum, one) => sum + one.answers, 0);
+
 function tiles(report, { owner, to }) {
   const { all, filled } = report.slots;
   const alpha = report.agreement.krippendorff_alpha_nominal;
   const interval = report.agreement.krippendorff_alpha_nominal_interval;
   const between = interval ? t("95% between {low} and {high}", { low: decimal(interval[0]), high: decimal(interval[1]) }) : alphaWords(alpha, null);
   const finish = report.finish;
+  const besides = [
+    imported(report) ? t("of which imported: {n}", { n: imported(report) }) : null,
+    report.surplus ? t("and {surplus} more than wanted", { surplus: report.surplus }) : null,
+  ].filter(Boolean).join("; ");
   const made = [
     tile(t("{done} of {total}", { done: report.items_answered, total: report.items }), t("items with an answer")),
     tile(t("{done} of {total}", { done: filled, total: all }), t("answers that are wanted"), bar(all ? filled / all : 0, percent(all ? filled / all : 0))),
-    tile(count(report.answers), t("answers in all"), report.surplus ? t("and {surplus} more than wanted", { surplus: report.surplus }) : null),
+    tile(count(report.answers), t("answers in all"), besides || null),
     tile(count(report.raters), t("raters"), make("a", { href: to("raters") }, t("How each one does"))),
     tile(decimal(alpha), t("agreement (alpha)"), make("a", { href: to("agreement") }, between)),
   ];
