@@ -218,7 +218,7 @@ def inspect(run: str, data: str | None, as_json: bool) -> None:
 @click.argument("data", metavar="DATA")
 @click.option("--eval", "evaluated_on", multiple=True, metavar="DATA", help="Data that the model will be judged by.")
 @click.option("--model", metavar="NAME", help="Say what fits this model's context: a hub name or a model folder.")
-@click.option("--allow", multiple=True, metavar="CHECK", help="A check that may not stop; it only warns.")
+@click.option("--allow", multiple=True, metavar="CHECK", help="A check that may not stop; it only warns. Several: a,b.")
 @click.option("--out", metavar="FOLDER", help="Write audit.html and audit.json there.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def audit_(
