@@ -18,6 +18,7 @@ from annotate.services.decisions import decisions
 from annotate.store.tables import Answer, Item, Member
 from preferences.stats.consensus import Fit, ItemFit, Said, fit
 
+CLOSE = 0.05  # a preference this near to even is nobody's win
 KEPT = 4  # fits that a process keeps: a page that looks again, and an export after its preview, need not wait
 _kept: OrderedDict[bytes, Fit] = OrderedDict()
 _state = threading.Lock()  # requests are answered by threads
@@ -62,10 +63,12 @@ def _fit(items: list[list[Said]], anchors: dict[int, list[int]]) -> Fit:
 
 
 def is_tie(item: ItemFit, i: int, j: int) -> bool:
-    """Whether a tie is the likeliest thing that a reliable rater says of two responses."""
+    """Whether nobody won: a tie is the likeliest thing that a reliable rater says of two responses, or it is all but
+    even whom they prefer. A winner by a hair would be a coin's to whoever reads no probabilities.
+    """
     tie = item.tie[i, j]
     better, worse = item.preference[i, j] - tie / 2, item.preference[j, i] - tie / 2
-    return bool(tie >= max(better, worse) or better == worse)
+    return bool(tie >= max(better, worse) or abs(item.preference[i, j] - 0.5) < CLOSE)
 
 
 def plain_ranks(ranks: Sequence[int]) -> list[int]:
