@@ -23,7 +23,7 @@ def ticks(low: float, high: float, most: int = 4) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
-    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [min(max(number * step, low), high) for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def number(value: float) -> str:

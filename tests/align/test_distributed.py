@@ -27,6 +27,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_dpo_in_two_processes(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
     """Two processes with 4 pairs each take the step of one process with 8, and a second run is refused once."""
     keys = {**TRAIN, "model_name_or_path": str(tiny), "dataset_name": str(pairs_file), "max_steps": 2}
@@ -205,6 +206,7 @@ def test_what_one_process_finds_wrong_ends_both(
     assert largest_difference(*ends) < 1e-5
 
 
+@pytest.mark.slow
 def test_an_audit_that_stops_is_said_once(tiny: Path, tmp_path: Path) -> None:
     """One process audits; the other one ends without a word."""
     data = write_rows(tmp_path / "same.jsonl", [pair(f"Say {n}.", "red", "red") for n in range(8)])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from align.report import plots, words
@@ -323,6 +323,7 @@ def test_ticks_and_numbers():
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+@example(917677.9999999999, 1e-05)
 def test_ticks_lie_inside_and_are_few(low, width):
     high = low + width
     if high > low:

@@ -275,7 +275,7 @@ def test_many_formulas_are_shown_as_far_as_they_take_a_bounded_time() -> None:
 def test_no_formula_takes_long(source: str) -> None:
     began = time.process_time()
     formulas.to_mathml(source[: formulas.LONGEST], block=True)
-    assert time.process_time() - began < 0.3
+    assert time.process_time() - began < 1.0
 
 
 # --- code ---

@@ -333,4 +333,4 @@ def test_a_killed_server_loses_no_acknowledged_answer(annotate: Annotate) -> Non
         running.process.kill()
         running.process.wait()
     report = annotate.json("report", "p")
-    assert (report["answers"], report["slots"]) == (1, {"all": 3, "filled": 1})
+    assert (report["answers"], report["slots"]) == (1, {"all": 3, "filled": 1, "spared": 0})

@@ -121,13 +121,13 @@ def test_each_sign_of_life_counts_for_a_minute(
         "a touch": lambda: page.locator("#prompt").dispatch_event("touchstart"),
     }
     for sign in signs.values():
-        page.clock.run_for(50_000)
+        page.clock.run_for(40_000)
         sign()
     page.clock.run_for(5_000)
     answer(page, "2", "First?")
     page.get_by_text("Saved ✓").wait_for()
     ((seconds,),) = house.run(SECONDS, paid)
-    assert seconds == pytest.approx(4 * 50 + 5, abs=4)
+    assert 4 * 40 + 3 <= seconds <= 4 * 40 + 20  # one that did not count would cost 20; the clock goes on meanwhile
 
 
 def test_a_hidden_tab_counts_nothing(page: Any, server: Server, house: House, paid: str, begin: Callable) -> None:
