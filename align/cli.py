@@ -233,8 +233,8 @@ def audit_(
     from align.run.progress import quiet_libraries
 
     quiet_libraries()
-    from align.data.audit import audit, check_names, refusal, summary
-    from align.data.audit_rows import read_data
+    from align.audit.audit import audit, check_names, refusal, summary
+    from align.audit.rows import read_data
     from preferences.files import dump_json
 
     try:

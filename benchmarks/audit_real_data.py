@@ -20,8 +20,8 @@ from typing import Any
 
 import convincing_arguments
 
-from align.data.audit import audit
-from align.data.audit_rows import read_data
+from align.audit.audit import audit
+from align.audit.rows import read_data
 from preferences.files import read_jsonl, write_jsonl
 
 BIN = Path(sys.executable).parent

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from align.data.audit import check_names
+from align.audit.audit import check_names
 from align.models.rewards import RewardArguments
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 
-from align.data.audit import audit_for_training
+from align.audit.audit import audit_for_training
 from align.data.lengths import context_length, prompts_that_fit
 from align.data.load import check_test_split, data_facts, load_prompt_rows, looked_at, prompt_rows
 from align.models.engines import VLLM, continuous_batching

@@ -10,8 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from align.data.audit import sized
-from align.data.audit_verdicts import shortened
+from align.audit.audit import sized
+from align.audit.verdicts import shortened
 from align.report.html import environment
 from align.report.plots import axis, number, track
 from align.report.words import percent

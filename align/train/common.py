@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from align.audit.audit import audit_for_training, check_names
+from align.audit.rows import Kind
 from align.config import parse
-from align.data.audit import audit_for_training, check_names
-from align.data.audit_rows import Kind
 from align.data.lengths import context_length
 from align.data.load import check_test_split, data_facts, looked_at
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer, model_facts

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from align.data.audit import audit, check_names, refusal, summary
-from align.data.audit_rows import read_data
-from align.data.audit_shares import language
-from align.data.audit_verdicts import LIMITS
+from align.audit.audit import audit, check_names, refusal, summary
+from align.audit.rows import read_data
+from align.audit.shares import language
+from align.audit.verdicts import LIMITS
 from preferences.errors import BadInput
 from tests.align.conftest import write_rows
 
@@ -205,8 +205,8 @@ def test_cycles_by_kendalls_count(tmp_path):
 def test_cycles_against_brute_force(size, chance):
     from itertools import combinations
 
-    from align.data.audit_copies import compare, cycles
-    from align.data.audit_rows import Part, _rows
+    from align.audit.copies import compare, cycles
+    from align.audit.rows import Part, _rows
 
     beats = {
         (a, b) if chance.random() < 0.5 else (b, a) for a, b in combinations(range(size), 2) if chance.random() < 0.8
@@ -351,7 +351,7 @@ def test_ties_are_counted_apart(tmp_path):
 
 
 def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
-    from align.data import audit as module
+    from align.audit import audit as module
 
     rows = pairs(60)
     rows[5]["chosen"] = "I'm sorry, but I can't help with that."
@@ -416,7 +416,7 @@ def test_a_system_turn_that_all_share_is_no_leak(tmp_path):
 
 
 def test_the_documentation_names_every_check():
-    from align.data.audit_texts import _SLURS
+    from align.audit.texts import _SLURS
 
     text = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| `")]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from align.data.audit import audit, audit_for_training
-from align.data.audit_rows import read_data
+from align.audit.audit import audit, audit_for_training
+from align.audit.rows import read_data
 from align.report.audit import write_audit
 from tests.align.conftest import TRAIN, align, done, refused, write_recipe, write_rows
 from tests.align.test_audit import found, pairs

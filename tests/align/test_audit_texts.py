@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.data.audit_texts import FINDERS, cut_off, masked, personal_data, refuses, says_it_is, scan, slurs
+from align.audit.texts import FINDERS, cut_off, masked, personal_data, refuses, says_it_is, scan, slurs
 
 SLUR = codecs.decode("jrgonpx", "rot13")
 LONG = "This is a sentence about rivers and the towns that lie along them. " * 3

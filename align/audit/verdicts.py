@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from align.data import audit_copies, audit_shares
-from align.data.audit_rows import Part, Row
-from align.data.audit_texts import masked
+from align.audit.copies import Copies
+from align.audit.rows import Part, Row
+from align.audit.shares import Share
+from align.audit.texts import masked
 
 EXAMPLES = 5  # a check
 FEW = 30  # cases, below which a share says too little to judge by
@@ -81,7 +82,7 @@ class Rows:
     parts: list[Part]
     kind: str
     rows: list[Row]
-    copies: audit_copies.Copies
+    copies: Copies
     hits: dict[tuple[str, str], list[int]]  # (finder, field) -> rows
     trains: int  # how many rows train: they stand first
 
@@ -164,7 +165,7 @@ def of(count: int, total: int, what: str) -> str:
     return f"{count:,} of {total:,} {what} ({percent(count / max(total, 1))})"
 
 
-def between(share: audit_shares.Share) -> str:
+def between(share: Share) -> str:
     low, high = share.interval or (0.0, 1.0)
     return f"95% interval {percent(low)} to {percent(high)}"
 

@@ -3,8 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from align.data import audit_copies, audit_texts
-from align.data.audit_verdicts import EXAMPLES, FEW, Check, Rows, check, excerpt, of, percent, some
+from align.audit import copies, texts
+from align.audit.verdicts import EXAMPLES, FEW, Check, Rows, check, excerpt, of, percent, some
 
 
 def all_of(found: Rows) -> list[Check]:
@@ -27,9 +27,9 @@ def leakage(found: Rows) -> Check:
     held = len(found.rows) - found.trains
     if not held:
         return check("leakage", title, None, "Nothing is held out here; name what you will evaluate on with --eval.")
-    leaks = audit_copies.leaks(found.copies)
+    leaks = copies.leaks(found.copies)
     by_prompt = {row for row, _, _ in leaks}
-    in_group = [pair for pair in audit_copies.shared_groups(found.copies, found.parts) if pair[0] not in by_prompt]
+    in_group = [pair for pair in copies.shared_groups(found.copies, found.parts) if pair[0] not in by_prompt]
     count, near = len(leaks) + len(in_group), sum(similarity < 1 for _, _, similarity in leaks)
     sizes = Counter(found.part_of(row) for row in range(found.trains, len(found.rows)))
     in_part = Counter(found.part_of(row) for row in [*(leak[0] for leak in leaks), *(pair[0] for pair in in_group)])
@@ -75,11 +75,11 @@ def duplicates(found: Rows) -> Check:
 
 
 def near_duplicates(found: Rows) -> Check:
-    copies = found.copies
-    exact = {row for row, _ in _repeated(found, copies.prompt, copies.chosen, copies.rejected)}
+    same = found.copies
+    exact = {row for row, _ in _repeated(found, same.prompt, same.chosen, same.rejected)}
     again = [
         pair
-        for pair in _repeated(found, copies.prompt_family, copies.chosen_family, copies.rejected_family)
+        for pair in _repeated(found, same.prompt_family, same.chosen_family, same.rejected_family)
         if pair[0] not in exact
     ]
     count = len(again)
@@ -100,11 +100,11 @@ def near_duplicates(found: Rows) -> Check:
 
 
 def _repeated(found: Rows, *columns: Any) -> list[tuple[int, int]]:
-    return audit_copies.repeated(*(column[: found.trains] for column in columns))
+    return copies.repeated(*(column[: found.trains] for column in columns))
 
 
 def degenerate(found: Rows) -> Check:
-    rows = [row for row in audit_copies.degenerate(found.copies) if row < found.trains]
+    rows = [row for row in copies.degenerate(found.copies) if row < found.trains]
     says = f"{of(len(rows), found.trains, 'rows')} prefer a response to itself, but for case and white space."
     return check(
         "degenerate",
@@ -118,7 +118,7 @@ def degenerate(found: Rows) -> Check:
 
 
 def contradictions(found: Rows) -> Check:
-    pairs = [pair for pair in audit_copies.contradictions(found.copies) if max(pair) < found.trains]
+    pairs = [pair for pair in copies.contradictions(found.copies) if max(pair) < found.trains]
     both = of(len(pairs), found.trains, "rows")
     says = f"{both} have their opposite elsewhere: the same two responses, the other one chosen."
     return check(
@@ -135,7 +135,7 @@ def contradictions(found: Rows) -> Check:
 
 def cycles(found: Rows) -> Check:
     title = "Preferences that go round in a circle"
-    triples = audit_copies.cycles(found.copies)
+    triples = copies.cycles(found.copies)
     if not triples.complete:
         return check("cycles", title, None, "No prompt has three responses of which each pair was judged.")
     share = triples.cyclic / triples.complete
@@ -215,7 +215,7 @@ def identity(found: Rows) -> Check:
     rows, lost, share, words = _in_responses(found, "identity")
 
     def example(row: int) -> dict[str, Any]:
-        return found.example([row], f"“{audit_texts.says_it_is(found.rows[row].chosen or '')}”")
+        return found.example([row], f"“{texts.says_it_is(found.rows[row].chosen or '')}”")
 
     return check(
         "identity",
@@ -235,8 +235,8 @@ def personal_data(found: Rows) -> Check:
     kinds: Counter[str] = Counter()
     examples: list[dict[str, Any]] = []
     for row in rows:
-        texts = [getattr(found.rows[row], field) or "" for field in fields]
-        inside = [(text, one) for text in texts for one in audit_texts.personal_data(text)]
+        said = [getattr(found.rows[row], field) or "" for field in fields]
+        inside = [(text, one) for text in said for one in texts.personal_data(text)]
         kinds.update({one.kind for _, one in inside})
         if len(examples) < EXAMPLES:
             text, one = inside[0]
@@ -273,7 +273,7 @@ def slurs(found: Rows) -> Check:
     examples = []
     for row in rows[:EXAMPLES]:
         text = getattr(found.rows[row], taught)
-        examples.append({"where": [found.at(row)], "text": excerpt(text, around=audit_texts.slurs(text)[0][0])})
+        examples.append({"where": [found.at(row)], "text": excerpt(text, around=texts.slurs(text)[0][0])})
     what = "prompts" if taught == "prompt" else "chosen responses"
     says = f"{of(len(rows), found.trains, what)} hold a word of a short English list of slurs"
     if taught == "chosen":

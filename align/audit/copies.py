@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from align.data.audit_rows import Part, Row
+from align.audit.rows import Part, Row
 from preferences.near import Near, groups, near, normalised
 
 _MOST_TO_COMPARE = 400  # responses of one prompt: a matrix of triples; larger prompts are looked at in part

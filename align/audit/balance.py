@@ -1,11 +1,11 @@
-"""Checks of what the rows are made of and who wins: languages, lengths, biases, models, tags; see audit_verdicts.py."""
+"""Checks of what the rows are made of and who wins: languages, lengths, biases, models, tags; see verdicts.py."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from align.data import audit_shares
-from align.data.audit_rows import Data
-from align.data.audit_verdicts import FEW, SAMPLE, Check, Rows, between, check, of, percent, shortened, some
+from align.audit import shares
+from align.audit.rows import Data
+from align.audit.verdicts import FEW, SAMPLE, Check, Rows, between, check, of, percent, shortened, some
 from align.data.lengths import token_ids, whole_texts
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ def all_of(found: Rows, data: Data, tokenizer: "PreTrainedTokenizerBase | None",
 
 
 def languages(found: Rows) -> Check:
-    sample = audit_shares.evenly(found.trains, SAMPLE)
+    sample = shares.evenly(found.trains, SAMPLE)
     counts: Counter[str] = Counter()
     differ, both = [], 0
     for number in sample:
         row = found.rows[number]
-        asked, answered = (audit_shares.language(text or "") for text in (row.prompt, row.chosen))
+        asked, answered = (shares.language(text or "") for text in (row.prompt, row.chosen))
         if answered or asked:
             counts[answered or asked or ""] += 1
         if asked and answered:
@@ -68,7 +68,7 @@ def lengths(found: Rows, tokenizer: "PreTrainedTokenizerBase | None", limit: int
     plain = f"A row has {middle:,} characters (median), one in a hundred more than {long:,}."
     if tokenizer is None or limit is None:
         return check("lengths", title, None, f"{plain} Name a model with --model to know what fits.", facts=facts)
-    sample = audit_shares.evenly(found.trains, SAMPLE)
+    sample = shares.evenly(found.trains, SAMPLE)
     tokens = [_tokens(tokenizer, found, number) for number in sample]
     longer = [number for number, count in zip(sample, tokens, strict=True) if count > limit]
     among = f"a sample of {len(sample):,}" if len(sample) < found.trains else f"{len(sample):,}"
@@ -109,12 +109,12 @@ def _decided(found: Rows) -> list[int]:
     ]
 
 
-def _beyond(share: audit_shares.Share) -> float | None:
+def _beyond(share: shares.Share) -> float | None:
     """How far the nearer end of the interval is from a half; at most 0 where the interval includes it."""
     return None if share.interval is None else max(share.interval[0] - 0.5, 0.5 - share.interval[1])
 
 
-def _bias(name: str, title: str, share: audit_shares.Share, who: str, unknown: str, do: str) -> Check:
+def _bias(name: str, title: str, share: shares.Share, who: str, unknown: str, do: str) -> Check:
     if share.value is None or share.n < FEW:
         return check(name, title, None, f"{unknown if not share.n else f'Only {share.n} cases, too few to judge by.'}")
     return check(
@@ -131,7 +131,7 @@ def _bias(name: str, title: str, share: audit_shares.Share, who: str, unknown: s
 
 def length_bias(found: Rows) -> Check:
     rows = [(found.rows[number], int(found.copies.prompt[number])) for number in _decided(found)]
-    share = audit_shares.longer_wins((len(row.chosen or ""), len(row.rejected or ""), prompt) for row, prompt in rows)
+    share = shares.longer_wins((len(row.chosen or ""), len(row.rejected or ""), prompt) for row, prompt in rows)
     return _bias(
         "length_bias",
         "Does the longer response win?",
@@ -144,7 +144,7 @@ def length_bias(found: Rows) -> Check:
 
 
 def position_bias(data: Data) -> Check:
-    share = audit_shares.earlier_wins((ranks, shown) for _, ranks, shown in data.shown)
+    share = shares.earlier_wins((ranks, shown) for _, ranks, shown in data.shown)
     return _bias(
         "position_bias",
         "Does the response win that was shown first?",
@@ -157,7 +157,7 @@ def position_bias(data: Data) -> Check:
 
 def models(found: Rows) -> Check:
     title = "Models that always win"
-    wins = audit_shares.wins_of_models(found.rows[number].models for number in _decided(found))
+    wins = shares.wins_of_models(found.rows[number].models for number in _decided(found))
     judged = {name: (won, seen) for name, (won, seen) in wins.items() if seen >= FEW}
     if not judged:
         return check("models", title, None, "The data does not say which models wrote the responses of enough pairs.")
@@ -195,7 +195,7 @@ def synthetic(found: Rows) -> Check:
 
 def tags(found: Rows) -> Check:
     title = "Tags with too few rows"
-    counts, rare = audit_shares.rare_tags((row.tags for row in found.rows[: found.trains]), FEW, _RARE_TAG)
+    counts, rare = shares.rare_tags((row.tags for row in found.rows[: found.trains]), FEW, _RARE_TAG)
     if not counts:
         return check("tags", title, None, "The rows have no tags.")
     listed = ", ".join(f"{shortened(tag)} ({counts[tag]})" for tag in rare[:8])

@@ -15,9 +15,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.data import audit_balance, audit_checks, audit_copies, audit_texts
-from align.data.audit_rows import Data, Kind, Part, read_data
-from align.data.audit_verdicts import LIMITS, Rows
+from align.audit import balance, checks
+from align.audit.copies import compare
+from align.audit.rows import Data, Kind, Part, read_data
+from align.audit.texts import FINDERS, scan
+from align.audit.verdicts import LIMITS, Rows
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
@@ -54,14 +56,14 @@ def audit(
         ties = sum(row.preference == 0.5 for row in part.rows)
         sizes.setdefault((part.name, part.held_out), Counter()).update(rows=len(part.rows), ties=ties)
     found = _look(parts, data.kind)
-    checks = [*audit_checks.all_of(found), *audit_balance.all_of(found, data, tokenizer, limit)]
+    results = [*checks.all_of(found), *balance.all_of(found, data, tokenizer, limit)]
     may = check_names(allow, "allow")
-    allowed = [check.check for check in checks if check.verdict == "stop" and check.check in may]
-    for check in checks:
+    allowed = [check.check for check in results if check.verdict == "stop" and check.check in may]
+    for check in results:
         if check.check in allowed:
             check.verdict = "warn"
-    worst = [verdict for verdict in ("stop", "warn", "ok") if any(check.verdict == verdict for check in checks)]
-    checks.sort(key=lambda check: ["stop", "warn", "ok", "skipped"].index(check.verdict))
+    worst = [verdict for verdict in ("stop", "warn", "ok") if any(check.verdict == verdict for check in results)]
+    results.sort(key=lambda check: ["stop", "warn", "ok", "skipped"].index(check.verdict))
     return {
         "format": FORMAT,
         "data": data.name,
@@ -69,7 +71,7 @@ def audit(
         "verdict": worst[0],
         "allowed": allowed,
         "rows": [{"part": name, "held_out": held_out, **counts} for (name, held_out), counts in sizes.items()],
-        "checks": [asdict(check) for check in checks],
+        "checks": [asdict(check) for check in results],
     }
 
 
@@ -159,18 +161,18 @@ def _look(parts: list[Part], kind: str) -> Rows:
 
     if trains < _MANY:
         for name, start, texts in tasks:
-            take(name, start, audit_texts.scan(texts, _finders(name)))
-        copies = audit_copies.compare(parts)
+            take(name, start, scan(texts, _finders(name)))
+        copies = compare(parts)
     else:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             running: list[tuple[str, int, Future[dict[str, list[int]]]]] = [
-                (name, start, pool.submit(audit_texts.scan, texts, _finders(name))) for name, start, texts in tasks
+                (name, start, pool.submit(scan, texts, _finders(name))) for name, start, texts in tasks
             ]
-            copies = audit_copies.compare(parts)
+            copies = compare(parts)
             for name, start, future in running:
                 take(name, start, future.result())
     return Rows(parts, kind, rows, copies, hits, trains)
 
 
 def _finders(name: str) -> tuple[str, ...]:
-    return ("personal_data", "slurs") if name == "prompt" else tuple(audit_texts.FINDERS)
+    return ("personal_data", "slurs") if name == "prompt" else tuple(FINDERS)
