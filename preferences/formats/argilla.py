@@ -33,6 +33,7 @@ from preferences.formats.records import (
     left_out,
     make_item,
     ranks_of,
+    whole_ratings,
 )
 from preferences.formats.rows import Files, Lost, Row, read_rows
 from preferences.formats.turns import PROMPTS, Turns, dump, one_text, series
@@ -166,9 +167,7 @@ def _answer(said: Mapping[str, Any], names: Sequence[str], lost: Lost) -> dict[s
             left_out(
                 lost, "questions", "answers to a question say neither which is better, nor how good one is, nor why"
             )
-    whole = {name: [given[field] for field in names] for name, given in ratings.items() if set(given) == set(names)}
-    lost["ratings", "ratings are not given to all responses, and are left out"] += len(ratings) - len(whole)
-    if whole:
+    if whole := whole_ratings(ratings, names, lost):
         answer["ratings"] = whole
     strength = answer.pop("strength", None)
     if "ranks" not in answer and strength == 0:

@@ -26,7 +26,16 @@ from pydantic import Field
 from preferences.contract import Answer, Item
 from preferences.errors import BadInput
 from preferences.files import sha256_json
-from preferences.formats.records import OWN_GROUP, Record, count_decisions, count_lost, fitting, left_out, make_item
+from preferences.formats.records import (
+    OWN_GROUP,
+    Record,
+    count_decisions,
+    count_lost,
+    fitting,
+    left_out,
+    make_item,
+    whole_ratings,
+)
 from preferences.formats.rows import Files, Lost, Row, read_rows
 from preferences.formats.turns import PROMPTS, ROLES, dump, one_text, series
 
@@ -158,8 +167,7 @@ def _answer(annotation: _Annotation, names: list[str], where: str, lost: Lost) -
             answer["rationale"] = "\n".join([answer["rationale"], text] if "rationale" in answer else [text])
         else:
             left_out(lost, "results", "results are neither pairwise, ranker, rating nor textarea")
-    whole = {name: [given[one] for one in names] for name, given in ratings.items() if set(given) == set(names)}
-    lost["ratings", "ratings are not given to all responses, and are left out"] += len(ratings) - len(whole)
+    whole = whole_ratings(ratings, names, lost)
     if "ranks" not in answer:
         return None
     if "strength" in answer:

@@ -228,6 +228,13 @@ def fitting(strength: Any, ranks: Sequence[int], lost: Lost) -> int | None:
     return strength
 
 
+def whole_ratings(given: Mapping[str, Mapping[str, float]], names: Sequence[str], lost: Lost) -> dict[str, list[float]]:
+    """{dimension: a value for each of `names`} of {dimension: {name: value}}; what lacks a response is counted."""
+    whole = {name: [values[one] for one in names] for name, values in given.items() if values.keys() == set(names)}
+    lost["ratings", "ratings are not given to all responses, and are left out"] += len(given) - len(whole)
+    return whole
+
+
 def ranks_of(scores: Sequence[float]) -> list[int]:
     """Ranks of scores, the highest first: 1 + how many are higher."""
     return [1 + sum(other > mine for other in scores) for mine in scores]
