@@ -1,6 +1,7 @@
 """Checks of copies, and of what single texts say: each with a number, plain words, what to do, and examples."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from align.audit import copies, texts
@@ -173,59 +174,61 @@ def empty(found: Rows) -> Check:
     )
 
 
-def _in_responses(found: Rows, finder: str) -> tuple[list[int], int, float, str]:
-    """(rows by chosen, how many rejected, share of chosen, the words for it)."""
-    rows, lost = found.hits.get((finder, "chosen"), []), len(found.hits.get((finder, "rejected"), []))
+def _in_responses(
+    found: Rows,
+    name: str,
+    title: str,
+    says: str,
+    do: str,
+    example: Callable[[int], dict[str, Any]] | None = None,
+) -> Check:
+    """A check of what the finder of this name finds in chosen responses, and how often in rejected ones."""
+    rows, lost = found.hits.get((name, "chosen"), []), len(found.hits.get((name, "rejected"), []))
     taught = len(found.taught)
     words = of(len(rows), taught, "chosen responses")
     if found.kind == "pairs":
         words += f" and {lost:,} rejected ones"
-    return rows, lost, len(rows) / max(taught, 1), words
+    return check(
+        name,
+        title,
+        len(rows) / max(taught, 1),
+        f"{words} {says}",
+        do,
+        count=len(rows),
+        facts={"rejected": lost},
+        examples=some(rows, example or (lambda row: found.example([row]))),
+    )
 
 
 def cut_off(found: Rows) -> Check:
-    rows, lost, share, words = _in_responses(found, "cut_off")
-    return check(
+    return _in_responses(
+        found,
         "cut_off",
         "Responses that break off",
-        share,
-        f"{words} end within a sentence or a block of code.",
+        "end within a sentence or a block of code.",
         "Sample with more new tokens, or take out what was cut.",
-        count=len(rows),
-        facts={"rejected": lost},
-        examples=some(rows, lambda row: found.example([row], end=True)),
+        lambda row: found.example([row], end=True),
     )
 
 
 def refusals(found: Rows) -> Check:
-    rows, lost, share, words = _in_responses(found, "refusals")
-    return check(
+    return _in_responses(
+        found,
         "refusals",
         "Refusals",
-        share,
-        f"{words} decline in their first words.",
+        "decline in their first words.",
         "Check that what is refused should be; add harmless prompts that are answered.",
-        count=len(rows),
-        facts={"rejected": lost},
-        examples=some(rows, lambda row: found.example([row])),
     )
 
 
 def identity(found: Rows) -> Check:
-    rows, lost, share, words = _in_responses(found, "identity")
-
-    def example(row: int) -> dict[str, Any]:
-        return found.example([row], f"“{texts.says_it_is(found.rows[row].chosen or '')}”")
-
-    return check(
+    return _in_responses(
+        found,
         "identity",
         "Responses that name their model",
-        share,
-        f"{words} say which model they are, or who made it.",
+        "say which model they are, or who made it.",
         "Take these rows out, or put your model's name in their place.",
-        count=len(rows),
-        facts={"rejected": lost},
-        examples=some(rows, example),
+        lambda row: found.example([row], f"“{texts.says_it_is(found.rows[row].chosen or '')}”"),
     )
 
 
