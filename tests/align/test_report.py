@@ -1,7 +1,6 @@
 """The report: the right words for win, loss and no difference; hostile text stays text; nothing runs or loads."""
 
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,7 @@ from hypothesis import strategies as st
 from align.report import plots, words
 from align.report.html import write_report
 from preferences.stats.winrate import accuracy, mean_interval, win_rate
-
-HOSTILE = (
-    "</div></details><script>document.title='owned'</script>"
-    "<img src=http://198.51.100.7/x onerror=\"document.title='owned'\">"
-    "<svg onload=document.title='owned'><iframe src=//198.51.100.7></iframe><style>body{display:none}</style>"
-    '{{7*7}} {% raw %} "onmouseover="x" \'; javascript:alert(1) \u202e \x00 \ud800'
-)
+from tests.align.pages import HOSTILE, assert_text_stays_text, on_a_phone
 
 
 def votes(wins: int, ties: int, losses: int) -> list[float]:
@@ -163,19 +156,6 @@ def samples() -> list[dict[str, Any]]:
     return [*plain, hostile]
 
 
-class Tags(HTMLParser):
-    """Every tag and attribute of a page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: set[tuple[str, str | None]] = set()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes.update(attrs)
-
-
 @pytest.fixture
 def page(tmp_path: Path) -> str:
     path = write_report(tmp_path, full_metrics(), samples())
@@ -185,16 +165,7 @@ def page(tmp_path: Path) -> str:
 
 
 def test_hostile_text_stays_text(page):
-    assert "&lt;script&gt;document.title=" in page and "{{7*7}}" in page
-    assert "<script" not in page and "<img" not in page
-    parsed = Tags()
-    parsed.feed(page)
-    assert not parsed.tags & {"script", "img", "iframe", "object", "embed", "form", "link", "base", "a"}
-    names = {name for name, _ in parsed.attributes}
-    assert not [name for name in names if name.startswith("on")]
-    assert not names & {"src", "href", "srcset", "action", "style"}
-    assert ("http-equiv", "Content-Security-Policy") in parsed.attributes
-    assert "url(" not in page and "@import" not in page
+    assert_text_stays_text(page)
 
 
 def test_the_top_says_who_won_in_words(page):
@@ -347,29 +318,16 @@ def test_pictures_of_little_or_nothing():
 @pytest.mark.browser
 def test_in_chromium_nothing_runs_and_nothing_loads(tmp_path, browser):
     path = write_report(tmp_path, full_metrics(), samples())
-    tab = browser.new_page(viewport={"width": 420, "height": 900})
-    requests: list[str] = []
-    said: list[str] = []
-    tab.on("request", lambda request: requests.append(request.url))
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.goto(path.as_uri())
-    tab.wait_for_timeout(300)
-    assert requests == [path.as_uri()]
-    assert said == []
-    assert "owned" not in tab.title() and tab.title().startswith("Short, direct answers")
-    assert tab.locator("h1").is_visible()
-    assert tab.locator("script, img, iframe").count() == 0
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 420  # no sideways scrolling on a phone
-    # The policy is a second lock: even an injected script and image do nothing.
-    tab.evaluate(
-        "document.body.insertAdjacentHTML('beforeend',"
-        " `<img src='http://198.51.100.7/y' onerror=\"document.title='owned'\">`)"
-    )
-    tab.wait_for_timeout(200)
-    assert tab.title() != "owned"
-    assert any("Content Security Policy" in text or "content security policy" in text.lower() for text in said)
-    tab.close()
+    with on_a_phone(browser, path) as (tab, said):
+        assert tab.title().startswith("Short, direct answers")
+        # The policy is a second lock: even an injected script and image do nothing.
+        tab.evaluate(
+            "document.body.insertAdjacentHTML('beforeend',"
+            " `<img src='http://198.51.100.7/y' onerror=\"document.title='owned'\">`)"
+        )
+        tab.wait_for_timeout(200)
+        assert tab.title() != "owned"
+        assert any("Content Security Policy" in text or "content security policy" in text.lower() for text in said)
 
 
 def test_looks_at_held_out_prompts_in_words() -> None:
