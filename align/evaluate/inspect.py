@@ -72,6 +72,9 @@ def report_after_training(run: str) -> None:
             say(f"what it is worth on held-out pairs: {write_reward_report(run, report)}")
     except BadInput as error:
         say(f"no report on held-out pairs: {error}")
+    except Exception as error:  # memory, the disk, or a mistake of ours: the weights are there, and the run went well
+        why = " ".join(str(error).split())
+        say(f"no report on held-out pairs ({type(error).__name__}: {why}); to try again: align inspect {run}")
 
 
 def inspect_run(run: str, data: str | None = None) -> dict[str, Any] | None:

@@ -68,6 +68,31 @@ def test_training_leaves_a_report_where_there_are_held_out_pairs(
     assert "name data that it was not trained on" in refused("inspect", tmp_path / "b")
 
 
+def test_a_report_that_fails_leaves_a_finished_run(
+    tiny: Path, preferences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever happens to the report, the training went well: exit code 0, and how to try again."""
+    from align.models.scores import RewardModel
+
+    def out_of_memory(*_: Any) -> list[float]:
+        raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB.")
+
+    run, recipe = tmp_path / "run", tmp_path / "empty.yaml"
+    recipe.write_text("{}")
+    keys = {"--output_dir": run, "--max_steps": 1, "--use_peft": "true", "--save_strategy": "no"}
+    keys |= {"--model_name_or_path": tiny, "--dataset_name": preferences}
+    monkeypatch.setattr(RewardModel, "scores_of_ids", out_of_memory)
+    said = done("reward", recipe, *[word for key, value in keys.items() for word in (key, value)])
+    (last,) = [line for line in said.err.splitlines() if "no report on held-out pairs" in line]
+    assert "(RuntimeError: CUDA out of memory. Tried to allocate 2 GiB.)" in last and last.endswith(
+        f"align inspect {run}"
+    )
+    assert json.loads((run / "manifest.json").read_text())["status"] == "finished"
+    monkeypatch.undo()
+    done("inspect", run)
+    assert (run / "reward.html").is_file()
+
+
 def test_inspect_takes_a_file_with_ties_and_texts_longer_than_the_context(run: Path, tmp_path: Path) -> None:
     def row(chosen: str, rejected: str, preference: float, **more: Any) -> dict[str, Any]:
         return {"prompt": "Say red.", "chosen": chosen, "rejected": rejected, "preference": preference, **more}
