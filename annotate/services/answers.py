@@ -252,15 +252,6 @@ def text_columns(answer: Answer) -> dict[str, Any]:
     }
 
 
-def counted_answers(session: Session, project_id: int) -> dict[int, list[GivenAnswer]]:
-    """{item id: its answers}, in the order of pseudonyms: the newest revision of each that was rated or imported."""
-    answers: dict[int, list[GivenAnswer]] = {}
-    query = standing_answers().where(Member.project_id == project_id, AnswerRow.kind.in_(["rated", "imported"]))
-    for answer, text, member in session.execute(query.order_by(AnswerRow.item_id, Member.pseudonym)):
-        answers.setdefault(answer.item_id, []).append(GivenAnswer(answer, text, member))
-    return answers
-
-
 def standing_answers() -> Any:
     """Query of (answer, its text or None, member), without the answers that a revision supersedes."""
     newer = aliased(AnswerRow)

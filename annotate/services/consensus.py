@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from annotate.services.answers import standing_answers
+from annotate.services.counted import Counted
 from annotate.services.decisions import decisions
 from annotate.store.tables import Answer, Item, Member
 from preferences.stats.consensus import Fit, ItemFit, Said, fit
@@ -31,12 +32,12 @@ class Consensus(NamedTuple):
     items: dict[int, ItemFit]
 
 
-def consensus_of(session: Session, project_id: int, said: Mapping[int, Sequence[Said]]) -> Consensus:
-    """Fit the answers that count, {item id: what was said of it, by pseudonym}, and those to gold items with them."""
+def consensus_of(session: Session, project_id: int, answers: Mapping[int, Sequence[Counted]]) -> Consensus:
+    """Fit the answers that count, {item id: its answers}, and those to gold items with them."""
     right: dict[int, list[int]] = {item: one.ranks for item, one in decisions(session, project_id).items()}
     gold = select(Item.id, Item.gold).where(Item.project_id == project_id, Item.gold.is_not(None))
     right |= {item: ranks for item, ranks in session.execute(gold)}
-    everything = {item: {one.rater: one for one in given} for item, given in said.items()}
+    everything = {item: {one.pseudonym: one.said() for one in given} for item, given in answers.items()}
     columns = Answer.item_id, Member.pseudonym, Answer.ranks, Answer.strength, Answer.shown
     checks = standing_answers().with_only_columns(*columns)
     checks = checks.where(Member.project_id == project_id, Answer.kind == "gold")
@@ -46,7 +47,7 @@ def consensus_of(session: Session, project_id: int, said: Mapping[int, Sequence[
     numbers = sorted(everything)
     anchors = {place: right[item] for place, item in enumerate(numbers) if item in right}
     found = _fit([list(everything[item].values()) for item in numbers], anchors)
-    return Consensus(found, {item: one for item, one in zip(numbers, found.items, strict=True) if item in said})
+    return Consensus(found, {item: one for item, one in zip(numbers, found.items, strict=True) if item in answers})
 
 
 def _fit(items: list[list[Said]], anchors: dict[int, list[int]]) -> Fit:

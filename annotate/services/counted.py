@@ -1,4 +1,4 @@
-"""The answers that count, as plain columns: what statistics need, and no more, of a large project in a second."""
+"""The answers that count, as plain columns: what statistics and exports need, of a large project in a second."""
 
 import json
 from functools import lru_cache
@@ -8,7 +8,8 @@ from sqlalchemy import Text, cast
 from sqlalchemy.orm import Session
 
 from annotate.services.answers import standing_answers
-from annotate.store.tables import Answer, Member
+from annotate.store.tables import Answer, AnswerText, Member
+from preferences.stats.consensus import Said
 
 
 class Counted(NamedTuple):
@@ -26,12 +27,19 @@ class Counted(NamedTuple):
     ratings: dict[str, list[float]] | None
     shown: list[int] | None
     flags: list[str]
+    spans: list[dict[str, Any]] | None
+    edited: dict[str, Any] | None
     seconds: float | None
     submitted_at: float | None
+    guideline: int | None
+
+    def said(self) -> Said:
+        """What the consensus model takes of it."""
+        return Said(self.pseudonym, self.ranks, self.strength, self.shown)
 
 
 def counted(session: Session, project_id: int) -> dict[int, list[Counted]]:
-    """{item id: its answers}, both in the order of ids and pseudonyms, as `answers.counted_answers` has them."""
+    """{item id: its answers}, both in the order of ids and pseudonyms."""
     query = (
         standing_answers()
         .with_only_columns(
@@ -44,16 +52,19 @@ def counted(session: Session, project_id: int) -> dict[int, list[Counted]]:
             cast(Answer.ratings, Text),
             cast(Answer.shown, Text),
             cast(Answer.flags, Text),
+            Answer.spans,
+            AnswerText.edited,
             Answer.seconds,
             Answer.submitted_at,
+            Answer.guideline,
         )
         .where(Member.project_id == project_id, Answer.kind.in_(["rated", "imported"]))
         .order_by(Answer.item_id, Member.pseudonym)
     )
     found: dict[int, list[Counted]] = {}
-    for item, member, pseudonym, kind, ranks, strength, ratings, shown, flags, seconds, at in session.execute(query):
+    for item, member, pseudonym, kind, ranks, strength, ratings, shown, flags, *more in session.execute(query):
         lists = _parsed(ranks), strength, _parsed(ratings), _parsed(shown), _parsed(flags)
-        found.setdefault(item, []).append(Counted(item, member, pseudonym, kind, *lists, seconds, at))
+        found.setdefault(item, []).append(Counted(item, member, pseudonym, kind, *lists, *more))
     return found
 
 

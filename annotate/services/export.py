@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from annotate.services.answers import GivenAnswer, counted_answers
 from annotate.services.consensus import Consensus, consensus_of
 from annotate.services.contested import held_back
+from annotate.services.counted import Counted, counted
 from annotate.services.decisions import decisions
 from annotate.services.projects import guideline_version, lock_project, note
 from annotate.services.rows import PLACES, demonstration_rows, edited_rows, pair_rows, ranking_row
@@ -23,7 +23,6 @@ from annotate.store.tables import Answer, Decision, Group, Item, Project
 from preferences import contract
 from preferences.contract import Demonstration, Pair, PreferencesFolder, Ranking, Tie
 from preferences.errors import BadInput
-from preferences.stats.consensus import Said
 
 
 class Part(NamedTuple):
@@ -35,7 +34,7 @@ class Part(NamedTuple):
 
     project: Project
     items: list[tuple[Item, Place]]
-    answers: dict[int, list[GivenAnswer]]  # by item id
+    answers: dict[int, list[Counted]]  # by item id
     consensus: Consensus
     decisions: dict[int, Decision]  # that stand, by item id
     left_out: int = 0
@@ -83,7 +82,7 @@ def export_preferences(session: Session, *projects: Project) -> PreferencesFolde
         _part(session, project, {group.id: group.split for group, _ in _answered(session, project) if group.split})
         for project in sorted(projects, key=lambda project: project.id)
     ]
-    return _folder(session, parts)
+    return _folder(session, parts, _near(session, projects))
 
 
 def would_export(session: Session, project: Project) -> PreferencesFolder | None:
@@ -97,7 +96,7 @@ def would_export(session: Session, project: Project) -> PreferencesFolder | None
     shares, near = _shares([(project, len(found))]), _near(session, [project])
     splits = choose_joint_splits([place for _, place in found], near=near, **shares)
     chosen = {group.id: split for (group, _), split in zip(found, splits, strict=True)}
-    return _folder(session, [_part(session, project, chosen)])
+    return _folder(session, [_part(session, project, chosen)], near)
 
 
 def _answered(session: Session, project: Project) -> list[tuple[Group, Place]]:
@@ -117,24 +116,19 @@ def _near(session: Session, projects: Sequence[Project]) -> dict[str, set[str]]:
 
 def _part(session: Session, project: Project, splits: dict[int, str]) -> Part:
     """A project's items that have answers and whose group (an id) has one of the `splits`."""
-    answers = counted_answers(session, project.id)
+    answers = counted(session, project.id)
     query = select(Item, Group.name).join(Group).where(Item.project_id == project.id).order_by(Item.id)
     items = [
         (item, Place(item.prompt_hash, group, splits[item.group_id]))
         for item, group in session.execute(query)
         if item.id in answers and item.group_id in splits
     ]
-    said = {
-        item: [Said(one.member.pseudonym, one.answer.ranks, one.answer.strength, one.answer.shown) for one in given]
-        for item, given in answers.items()
-    }
-    together = consensus_of(session, project.id, said)
+    together = consensus_of(session, project.id, answers)
     return Part(project, items, answers, together, decisions(session, project.id))
 
 
-def _folder(session: Session, parts: list[Part]) -> PreferencesFolder:
+def _folder(session: Session, parts: list[Part], near: dict[str, set[str]]) -> PreferencesFolder:
     shares = _shares([(part.project, len(part.items)) for part in parts])
-    near = _near(session, [part.project for part in parts])
     before = _without_other_sides(parts, near)
     parts = [_without_held_back(part) for part in before]
     pairs: dict[str, list[Pair]] = {split: [] for split in contract.SPLITS}
@@ -181,9 +175,7 @@ def _without_other_sides(parts: Sequence[Part], near: dict[str, set[str]]) -> li
 
 def _without_held_back(part: Part) -> Part:
     """Gold items stay: what is right about them is known, and nobody is asked to decide it."""
-    given = {
-        item.id: [one.answer.ranks for one in part.answers[item.id]] for item, _ in part.items if item.gold is None
-    }
+    given = {item.id: [one.ranks for one in part.answers[item.id]] for item, _ in part.items if item.gold is None}
     held = held_back(part.project, given, part.decisions)
     items = [(item, place) for item, place in part.items if item.id not in held]
     return part._replace(items=items, held_back=len(held))
@@ -211,7 +203,7 @@ def _manifest(
     if simulated:
         which = "It is simulated: its" if one else f"Simulated: {', '.join(map(repr, simulated))}; there the"
         said += f" {which} imported answers come from programs, not people."
-    given = [[answer.answer for answer in part.answers[item.id]] for part in parts for item, _ in part.items]
+    sizes = [len(part.answers[item.id]) for part in parts for item, _ in part.items]
     compared = [part.answers[item.id] for part in before for item, _ in part.items]
     groups = {(place.group, place.split) for part in parts for _, place in part.items}
     return {
@@ -219,8 +211,8 @@ def _manifest(
         "description": said,
         "simulated": bool(simulated),
         "guideline": guideline_version(session, one.id) if one else None,
-        "items": len(given),
-        "answers": sum(map(len, given)),
+        "items": len(sizes),
+        "answers": sum(sizes),
         "decided": sum(item.id in part.decisions for part in parts for item, _ in part.items),
         "left_out": sum(part.left_out for part in parts),
         "held_back": sum(part.held_back for part in parts),
@@ -230,15 +222,15 @@ def _manifest(
         "raters": {name: trust for part in parts for name, trust in sorted(_trust(part).items())},
         "projects": [_facts(session, part) for part in parts],
         "agreement": agreement(
-            [[one.answer.ranks for one in answers] for answers in compared],
-            [[one.member.pseudonym for one in answers] for answers in compared],
+            [[one.ranks for one in answers] for answers in compared],
+            [[one.pseudonym for one in answers] for answers in compared],
         ),
     }
 
 
 def _trust(part: Part) -> dict[str, float]:
     """The reliability of each pseudonym that the part has answers of."""
-    named = {one.member.pseudonym for item, _ in part.items for one in part.answers[item.id]}
+    named = {one.pseudonym for item, _ in part.items for one in part.answers[item.id]}
     raters = part.consensus.fit.raters
     return {name: round(raters[name].reliability, PLACES) for name in named}
 
@@ -246,7 +238,7 @@ def _trust(part: Part) -> dict[str, float]:
 def _facts(session: Session, part: Part) -> dict[str, Any]:
     """What the manifest says of one project; answers under no guideline were imported, or there was none to read."""
     found = part.consensus.fit.parameters
-    versions = Counter(one.answer.guideline for item, _ in part.items for one in part.answers[item.id])
+    versions = Counter(one.guideline for item, _ in part.items for one in part.answers[item.id])
     return {
         "project": part.project.name,
         "simulated": part.project.simulated,

@@ -16,7 +16,7 @@ from annotate.services.earnings import Done, done_in, earned
 from annotate.services.gold import is_correct
 from annotate.store.tables import Answer, Item, Member, Person, Project, Skip
 from preferences.stats.coefficients import Floats
-from preferences.stats.consensus import Fit, Said, expected
+from preferences.stats.consensus import Fit, expected
 from preferences.stats.raters import agreement_with_others, length_bias, position_bias, spammer, speeders
 
 CHECKS_RIGHT = 0.6  # of the gold items, below which somebody is worth a look
@@ -43,12 +43,8 @@ def people_of(
     """
     ranks = [{one.pseudonym: one.ranks for one in item} for item in answers.values()]
     siding = agreement_with_others(ranks)
-    said = {
-        item: [Said(one.pseudonym, one.ranks, one.strength, one.shown) for one in given]
-        for item, given in answers.items()
-    }
-    fit = consensus_of(session, project.id, said).fit
-    longer = _length_bias(session, project.id, said, fit)
+    fit = consensus_of(session, project.id, answers).fit
+    longer = _length_bias(session, project.id, answers, fit)
     own: dict[int, list[Counted]] = {}
     for item in answers.values():
         for one in item:
@@ -146,19 +142,20 @@ def _position_bias(answers: Sequence[Counted]) -> dict[str, Any] | None:
 
 
 def _length_bias(
-    session: Session, project_id: int, said: Mapping[int, Sequence[Said]], fit: Fit
+    session: Session, project_id: int, answers: Mapping[int, Sequence[Counted]], fit: Fit
 ) -> dict[str, dict[str, Any] | None]:
     """{pseudonym: preferences.stats.raters.length_bias of their answers}."""
     responses = session.execute(select(Item.id, Item.responses).where(Item.project_id == project_id))
     lengths = {
         item: [sum(len(message["content"]) for message in one["messages"]) for one in given]
         for item, given in responses
-        if item in said
+        if item in answers
     }
     own: dict[str, list[tuple[Sequence[int], Sequence[int], Floats]]] = {}
-    for item, likely in zip(said, expected(list(said.values()), fit), strict=True):
-        for one, told in zip(said[item], likely, strict=True):
-            own.setdefault(one.rater, []).append((one.ranks, lengths[item], told))
+    said = [[one.said() for one in given] for given in answers.values()]
+    for (item, given), likely in zip(answers.items(), expected(said, fit), strict=True):
+        for one, told in zip(given, likely, strict=True):
+            own.setdefault(one.pseudonym, []).append((one.ranks, lengths[item], told))
     return length_bias(own)
 
 

@@ -13,7 +13,6 @@ from annotate.services.decisions import decisions
 from annotate.services.sure import adjust, lock_item, turn_of
 from annotate.store.database import Database
 from annotate.store.tables import Answer, Decision, Item, Member, Project, Slot
-from preferences.stats.consensus import Said
 from preferences.stats.spend import certainty, is_enough
 
 LEAST_SECONDS = 30.0  # between two fits of a process …
@@ -46,11 +45,7 @@ def refit(database: Database, project_id: int, *, now: float | None = None) -> N
         if sure is None:
             return
         answers = counted(session, project_id)
-        said = {
-            item: [Said(one.pseudonym, one.ranks, one.strength, one.shown) for one in given]
-            for item, given in answers.items()
-        }
-        found = consensus_of(session, project_id, said)
+        found = consensus_of(session, project_id, answers)
         decided = decisions(session, project_id).keys()
         newest = _newest(session, project_id)
     with database.write() as session:
@@ -65,7 +60,7 @@ def refit(database: Database, project_id: int, *, now: float | None = None) -> N
         if rows:
             session.execute(update(Member), rows)
     levels = {item: 1.0 if item in decided else certainty(one) for item, one in found.items.items()}
-    enough = {item for item, one in found.items.items() if item in decided or is_enough(one, len(said[item]), sure)}
+    enough = {item for item, one in found.items.items() if item in decided or is_enough(one, len(answers[item]), sure)}
     with database.read() as session:
         changed = [
             item

@@ -8,8 +8,9 @@ trusted fully. The answers are listed all the same.
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
-from annotate.services.answers import ALL_BAD, GivenAnswer
+from annotate.services.answers import ALL_BAD
 from annotate.services.consensus import is_tie, pair_strength, plain_ranks
+from annotate.services.counted import Counted
 from annotate.services.masks import restore_names
 from annotate.services.splits import Place
 from annotate.store.tables import Decision, Item
@@ -24,7 +25,7 @@ PLACES = 6  # of exported numbers
 def ranking_row(
     item: Item,
     place: Place,
-    given: Sequence[GivenAnswer],
+    given: Sequence[Counted],
     together: ItemFit,
     decision: Decision | None,
     *,
@@ -51,16 +52,15 @@ def ranking_row(
     )
 
 
-def _answer(given: GivenAnswer) -> ExportedAnswer:
-    answer, edited = given.answer, given.text.edited if given.text else None
+def _answer(answer: Counted) -> ExportedAnswer:
     return ExportedAnswer(
-        rater=given.member.pseudonym,
+        rater=answer.pseudonym,
         ranks=answer.ranks,
         strength=answer.strength,
         ratings=answer.ratings,
         flags=answer.flags,
         spans=[Span(**span) for span in answer.spans or []],
-        edited=contract.Edit(**edited) if edited else None,
+        edited=contract.Edit(**answer.edited) if answer.edited else None,
         shown=answer.shown,
         seconds=answer.seconds,
         guideline=answer.guideline,

@@ -134,8 +134,8 @@ def choose_splits(
                 held += new[group]
         if part > 0 and held == 0 and len(left) > spare:
             takes = [min(left, key=lambda group: new[group])]  # min keeps the order of hashes among equals
-        left = [group for group in left if group not in set(takes)]
         chosen.update(dict.fromkeys(takes, split))
+        left = [group for group in left if group not in chosen]
     chosen.update(dict.fromkeys(left, "train"))
     return chosen
 

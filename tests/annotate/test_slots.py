@@ -10,8 +10,9 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 
 from annotate.services import drafts
-from annotate.services.answers import UNDO_SECONDS, Receipt, counted_answers, reopen, submit
+from annotate.services.answers import UNDO_SECONDS, Receipt, reopen, submit
 from annotate.services.assignment import LEASE_SECONDS, Given, next_assignment, renew, skip
+from annotate.services.counted import counted
 from annotate.services.exchange import import_items
 from annotate.services.export import settle_splits
 from annotate.services.gold import agreement_with_gold, is_correct
@@ -168,7 +169,7 @@ def test_a_revision_supersedes_and_never_overwrites(tmp_path: Path) -> None:
             ([3, 2, 1], first.answer, None),
         ]
         assert rows[0].app_version and rows[0].shown == mine.shown
-        assert [one.answer.ranks for one in counted_answers(session, 1)[1]] == [[3, 2, 1]]
+        assert [one.ranks for one in counted(session, 1)[1]] == [[3, 2, 1]]
         assert session.get_one(AnswerText, first.answer).rationale == "old"
         assert session.scalar(select(func.count()).where(Audit.action == "answered")) == 2
 
@@ -266,7 +267,7 @@ def test_gold_items_are_mixed_in_at_the_rate_in_unpredictable_places(tmp_path: P
     with small.database.read() as session:
         kinds.update(session.scalars(select(Answer.kind)))
         assert not session.scalars(select(Slot).join(Item).where(Item.gold.is_not(None))).all()
-        assert all(session.get_one(Item, key).gold is None for key in counted_answers(session, 1))
+        assert all(session.get_one(Item, key).gold is None for key in counted(session, 1))
     assert kinds == {"gold": len(places[0]) + len(places[1]), "rated": 200 - len(places[0]) - len(places[1])}
 
 
