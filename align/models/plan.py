@@ -5,42 +5,37 @@ Of models only config.json and adapter_config.json are read. How the bytes are f
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from align.config import parse
-from align.data.lengths import context_length, prompts_that_fit, token_ids
-from align.data.load import load_prompts
+from align.data.lengths import context_length
 from align.models import sizes
-from align.models.load import ModelSource, find_model, load_config, load_tokenizer, weight_dtype
-from align.models.roles import stands_on
+from align.models.load import ModelSource, find_model, load_config
+from align.models.plan_parts import (
+    ASSUMED_PROMPT,
+    MOMENTS,
+    Device,
+    Part,
+    adapter_config,
+    adapter_part,
+    base_part,
+    bits_of,
+    empty,
+    learning_parts,
+    training_parts,
+    whole_part,
+)
+from align.models.plan_ppo import ppo_parts
 from preferences.errors import BadInput
 
-if TYPE_CHECKING:
-    from peft import PeftConfig
-
-Device = Literal["gpu", "cpu"]
-MOMENTS = ("rolling out", "learning", "stepping")  # one after the other: what one takes is free for the next
-
-_ASSUMED_PROMPT = 512  # tokens, where neither the recipe nor data at hand say
 _CUDA = 600_000_000  # bytes of CUDA's context, kernels and workspaces; differs by GPU and version
 _TILE = (4096, 32768)  # tokens, words: the logits that TRL's vocabulary head makes at once
 _LOADED = "accelerate bitsandbytes datasets matplotlib.pyplot peft transformers.generation.utils trl"
-_SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-
-
-class Part(NamedTuple):
-    """One line of a plan."""
-
-    role: str
-    what: str
-    bytes: int
-    when: str = "throughout"  # or one of MOMENTS, or "libraries"
 
 
 class Plan(NamedTuple):
@@ -94,7 +89,7 @@ def plan_run(
     libraries = _libraries(device)  # now, before what follows takes memory, too
     notes: list[str] = []
     if verb == "ppo":
-        parts, longest = _ppo(args, model_args, source, device, notes)
+        parts, longest = ppo_parts(args, model_args, source, device, notes)
     else:
         args.bf16 = device == "gpu" and recipe.get("bf16", not recipe.get("fp16"))  # TRL's default
         recompute = recipe.get("activation_checkpointing", recipe.get("gradient_checkpointing", device == "gpu"))
@@ -104,7 +99,7 @@ def plan_run(
             "malloc keeps some of what is freed, and the process may grow to twice this; with"
             " MALLOC_MMAP_THRESHOLD_=65536 in its environment it does not."
         )
-        if _bits(model_args):
+        if bits_of(model_args):
             notes.append(
                 "The file of the whole weights stays mapped and counts as resident; its pages are free when needed."
             )
@@ -128,150 +123,6 @@ def find_verb(keys: set[str], where: str, schemas: Mapping[str, tuple[type, ...]
     return (named or fitting)[0]
 
 
-# --- PPO ----------------------------------------------------------------------------------------------------------
-
-
-def _ppo(
-    args: Any, model_args: Any, source: ModelSource, device: Device, notes: list[str]
-) -> tuple[list[Part], tuple[int, str]]:
-    """The parts of a PPO run, whose roles are those of align/models/roles.py, and its longest prompt."""
-    rewards = [_reward(name, source, notes) for name in args.reward_model_path or ()]
-    whole = source.adapter is None and not model_args.use_peft
-    found = _whole_roles if whole else _roles_on_one_base
-    parts, trained, policy, value = found(args, model_args, source, rewards, device)
-    shared = args.value == "shared"
-    parts += _training("policy" if shared and not whole else "policy and value", trained, device)
-
-    longest = _longest_prompt(args, source)
-    tokens = longest[0] + args.response_length
-    autocast = whole and device == "gpu" and _dtype(model_args, device) == torch.float32
-    unpacked = sizes.largest_linear_size(policy()) if _bits(model_args) else 0
-    rows = min(args.per_device_rollout_batch_size, max(args.batch_size, args.eval_prompts if args.eval_steps else 0))
-    sampling = sizes.sampling_size(policy(), rows, longest[0], args.response_length, autocast=autocast)
-    cache = f"key-value cache, {rows} x ({longest[0]} + {args.response_length}) tokens"
-    rest = sampling.peak - sampling.cache + unpacked
-    parts.append(Part("policy", cache, sampling.cache, "rolling out"))
-    parts.append(Part("policy", "reading prompts, or drawing tokens", rest, "rolling out"))
-
-    rows = min(args.per_device_train_batch_size, args.batch_size // args.num_mini_batches)
-    step = partial(
-        sizes.learning_size, rows=rows, length=tokens, recompute=args.activation_checkpointing, autocast=autocast
-    )
-    steps = {"policy": step(policy(), scored=args.response_length, entropy=args.entropy_coef > 0)}
-    if value is not None:
-        steps["value"] = step(value(), scored=0)
-    role = max(steps, key=lambda role: steps[role].peak)
-    name = "policy, then value" if not shared else "policy"
-    parts += _learning(name, steps[role], rows, tokens, args.activation_checkpointing, unpacked)
-    return parts, longest
-
-
-class _Reward(NamedTuple):
-    """A reward run; one that is not there yet is taken for one on the policy's base, its adapter like the policy's."""
-
-    source: ModelSource
-    there: bool
-
-
-def _reward(name: str, source: ModelSource, notes: list[str]) -> _Reward:
-    try:
-        found = find_model(name)
-        load_config(found)
-        return _Reward(found, True)
-    except BadInput:
-        if Path(name).exists():
-            raise
-    notes.append(f"{name} is not there: counted as a reward run on the policy's base.")
-    return _Reward(ModelSource(name, source.base, name), False)
-
-
-def _roles_on_one_base(
-    args: Any, model_args: Any, source: ModelSource, rewards: list[_Reward], device: Device
-) -> tuple[list[Part], list[torch.Tensor], Any, Any]:
-    """(parts, what is trained, a maker of the policy, None): the value model is built as the policy is."""
-    policy = _adapter(source, model_args, "CAUSAL_LM")
-    adapters = {"policy": policy}
-    if source.adapter:
-        adapters["reference"] = policy
-    here = {}  # reward runs on the same base, by the name of their adapter
-    for number, reward in enumerate(rewards, start=1):
-        if stands_on(reward.source, source):
-            here[f"reward_{number}"] = _adapter(reward.source) if reward.there else policy
-    adapters |= here
-    if args.value == "separate":  # it starts as the first reward run
-        adapters["value"] = next(iter(here.values()), policy)
-    trained = [name for name in ("policy", "value") if name in adapters]
-
-    def make() -> Any:
-        return sizes.put_adapters_on(_empty(source, model_args, device), adapters, trained)
-
-    model = make()
-    parts = [_base(model, model_args), _adapter_part(model, "policy")]
-    parts.append(_adapter_part(model, "value") if "value" in adapters else Part("value", "a head on the policy", 0))
-    without = Part("reference", "the base without adapters", 0)
-    parts.append(_adapter_part(model, "reference") if source.adapter else without)
-    for number, reward in enumerate(rewards, start=1):
-        name, role = f"reward_{number}", _reward_role(number, rewards)
-        parts.append(_adapter_part(model, name, role) if name in here else _own_reward(reward, role, device))
-    return parts, [p for name in trained for p in sizes.adapter_parameters(model, name)], make, None
-
-
-def _whole_roles(
-    args: Any, model_args: Any, source: ModelSource, rewards: list[_Reward], device: Device
-) -> tuple[list[Part], list[torch.Tensor], Any, Any]:
-    """(parts, what is trained, a maker of the policy, a maker of the value model or None where it is no other)."""
-    make, make_value = partial(_empty, source, model_args, device), None
-    policy = make()
-    trained = list(policy.parameters())
-    parts = [_whole("policy", policy)]
-    if args.value == "shared":
-        parts.append(Part("value", "a head on the policy", 0))
-    else:
-        make_value = make
-        if rewards and (
-            not rewards[0].there or load_tokenizer(rewards[0].source).get_vocab() == load_tokenizer(source).get_vocab()
-        ):
-            make_value = partial(sizes.empty_model, rewards[0].source._replace(adapter=None), torch.float32, score=True)
-        value = make_value()
-        parts.append(_whole("value", value))
-        trained += list(getattr(value, value.base_model_prefix).parameters())  # its head has no part in it
-    parts.append(_whole("reference", policy) if args.use_reference else Part("reference", "none", 0))
-    for number, reward in enumerate(rewards, start=1):
-        parts.append(_own_reward(reward, _reward_role(number, rewards), device))
-    return parts, trained, make, make_value
-
-
-def _reward_role(number: int, rewards: list[_Reward]) -> str:
-    return f"reward {number}" if len(rewards) > 1 else "reward"
-
-
-def _own_reward(reward: _Reward, role: str, device: Device) -> Part:
-    """A reward run as a model of its own, loaded as `evaluate` loads it."""
-    model = sizes.empty_model(reward.source, torch.bfloat16 if device == "gpu" else torch.float32, score=True)
-    if reward.source.adapter and reward.there:
-        model = sizes.put_adapters_on(model, {"reward": _adapter(reward.source)}, [])
-    return _whole(role, model)
-
-
-def _longest_prompt(args: Any, source: ModelSource) -> tuple[int, str]:
-    """(tokens of the longest prompt that the run would take, where that is from). Nothing is downloaded for it."""
-    context = context_length(load_config(source))
-    room = None if context is None else context - args.response_length
-    if room is not None and room < 1:
-        raise BadInput(f"key `response_length`: {args.response_length} does not fit the model's context of {context}")
-    if args.max_prompt_length is not None:
-        return min(args.max_prompt_length, room or args.max_prompt_length), "max_prompt_length"
-    if args.dataset_name and Path(args.dataset_name).expanduser().exists():
-        tokenizer = load_tokenizer(source)
-        prompts = load_prompts(args.dataset_name, args.dataset_train_split, args.dataset_config)
-        lengths = [len(token_ids(tokenizer, prompt, generation=True)) for prompt in prompts]
-        if room is not None and min(lengths) > room:
-            prompts_that_fit(tokenizer, prompts, args.response_length, context, None, args.dataset_name)  # says so
-        longest = max(length for length in lengths if room is None or length <= room)
-        return longest, f"the longest of {len(prompts)} in {args.dataset_name}"
-    return min(_ASSUMED_PROMPT, room or _ASSUMED_PROMPT), "assumed: set max_prompt_length, or have the data here"
-
-
 # --- TRL's trainers -----------------------------------------------------------------------------------------------
 
 
@@ -280,110 +131,41 @@ def _trainer(
 ) -> tuple[list[Part], tuple[int, str]]:
     """The parts of a run of TRL's trainers, and the longest row."""
     role = "reward" if verb == "reward" else "policy"
-    model = _empty(source, model_args, device, score=verb == "reward")
+    model = empty(source, model_args, device, score=verb == "reward")
     whole = source.adapter is None and not model_args.use_peft
     if whole:
-        parts, trained = [_whole(role, model)], list(model.parameters())
+        parts, trained = [whole_part(role, model)], list(model.parameters())
     else:
-        adapters = {role: _adapter(source, model_args, "SEQ_CLS" if verb == "reward" else "CAUSAL_LM")}
+        adapters = {role: adapter_config(source, model_args, "SEQ_CLS" if verb == "reward" else "CAUSAL_LM")}
         if verb in ("dpo", "kto") and source.adapter:
             adapters["reference"] = adapters[role]
         model = sizes.put_adapters_on(model, adapters, [role])
-        parts, trained = [_base(model, model_args), _adapter_part(model, role)], sizes.adapter_parameters(model, role)
+        parts, trained = (
+            [base_part(model, model_args), adapter_part(model, role)],
+            sizes.adapter_parameters(model, role),
+        )
     if verb in ("dpo", "kto"):
         reference = Part("reference", "none" if whole else "the base without adapters", 0)
         if whole and not args.precompute_ref_log_probs:
-            reference = _whole("reference", model)
+            reference = whole_part("reference", model)
         elif source.adapter:
-            reference = _adapter_part(model, "reference")
+            reference = adapter_part(model, "reference")
         parts.append(reference)
-    parts += _training(role, trained, device, str(getattr(args.optim, "value", args.optim)))
+    parts += training_parts(role, trained, device, str(getattr(args.optim, "value", args.optim)))
 
     config = load_config(source)
     context = context_length(config)
     limits = [(limit, name) for limit, name in ((args.max_length, "max_length"), (context, "the context")) if limit]
-    length, name = min(limits) if limits else (_ASSUMED_PROMPT, "assumed: set max_length")
+    length, name = min(limits) if limits else (ASSUMED_PROMPT, "assumed: set max_length")
     rows = args.per_device_train_batch_size * (1 if verb in ("sft", "kto") else 2)
-    more = sizes.largest_linear_size(model) if _bits(model_args) else 0
+    more = sizes.largest_linear_size(model) if bits_of(model_args) else 0
     if verb != "reward":
         logits = min(rows * length, _TILE[0]) * min(config.vocab_size, _TILE[1])
         more += logits * (2 if device == "gpu" else 33)  # in bf16 in one kernel; eight steps of it in fp32, and a mask
     step = sizes.learning_size(
         model.train(), rows, length, 0, recompute=recompute, autocast=bool(args.bf16), masked=True
     )
-    return parts + _learning(role, step, rows, length, recompute, more), (length, name)
-
-
-# --- parts --------------------------------------------------------------------------------------------------------
-
-
-def _empty(source: ModelSource, model_args: Any, device: Device, *, score: bool = False) -> Any:
-    """A recipe's model on the meta device, without adapters."""
-    attention = "eager" if model_args.attn_implementation == "eager" else None
-    return sizes.empty_model(source, _dtype(model_args, device), score=score, attention=attention)
-
-
-def _dtype(model_args: Any, device: Device) -> torch.dtype:
-    """What weights are held in: weight_dtype of align/models/load.py, for a device that need not be here."""
-    if model_args.dtype not in (None, "auto"):
-        return weight_dtype(model_args)
-    return torch.bfloat16 if device == "gpu" and model_args.use_peft else torch.float32
-
-
-def _bits(model_args: Any) -> int | None:
-    return 4 if model_args.load_in_4bit else 8 if model_args.load_in_8bit else None
-
-
-def _adapter(source: ModelSource, model_args: Any = None, task: str = "CAUSAL_LM") -> "PeftConfig":
-    """The configuration of a model's adapter; of the recipe's, where the model has none."""
-    from peft import PeftConfig
-    from trl import get_peft_config
-
-    if source.adapter:
-        return PeftConfig.from_pretrained(source.adapter)
-    model_args.lora_task_type = task
-    model_args.lora_target_modules = model_args.lora_target_modules or "all-linear"
-    if task == "SEQ_CLS":
-        model_args.lora_modules_to_save = ["score"]
-    return get_peft_config(model_args)
-
-
-def _base(model: Any, model_args: Any) -> Part:
-    """The frozen base under adapters."""
-    bits, own = _bits(model_args), sizes.own_parameters(model)
-    held = f"{bits} bits" if bits else _names(own)
-    return Part(
-        "base", f"{_many(own)} parameters, {held}", sizes.model_size(model, bits, model_args.use_bnb_nested_quant)
-    )
-
-
-def _whole(role: str, model: Any) -> Part:
-    parameters = list(model.parameters())
-    return Part(role, f"{_many(parameters)} parameters, {_names(parameters)}", sizes.size(parameters))
-
-
-def _adapter_part(model: Any, adapter: str, role: str | None = None) -> Part:
-    found = sizes.adapter_parameters(model, adapter)
-    return Part(role or adapter, f"adapter, {_many(found)} parameters, {_names(found)}", sizes.size(found))
-
-
-def _training(role: str, trained: list[torch.Tensor], device: Device, optimiser: str = "adamw") -> list[Part]:
-    """Gradients, the optimiser's state, and what its step takes for a moment."""
-    bits = ", 8 bits" if "8bit" in optimiser else ""
-    return [
-        Part(role, f"gradients, {_many(trained)}", sizes.size(trained)),
-        Part(role, f"Adam's two moments, {_many(trained)}{bits}", sizes.optimiser_size(trained, optimiser)),
-        Part(role, "Adam's step", sizes.optimiser_step_size(trained, device == "gpu", optimiser), "stepping"),
-    ]
-
-
-def _learning(role: str, step: sizes.Step, rows: int, tokens: int, recompute: bool, more: int) -> list[Part]:
-    """The forward and backward pass. `more`: bytes that the pass takes on top."""
-    how = "recomputed" if recompute else "kept"
-    return [
-        Part(role, f"activations, {rows} x {tokens} tokens, {how}", step.kept, "learning"),
-        Part(role, "vocabulary logits, or a layer's backward pass", step.peak - step.kept + more, "learning"),
-    ]
+    return parts + learning_parts(role, step, rows, length, recompute, more), (length, name)
 
 
 def _libraries(device: Device) -> Part:
@@ -395,15 +177,6 @@ def _libraries(device: Device) -> Part:
         importlib.import_module(module)
     resident = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
     return Part("libraries", "Python, torch and others", int(resident.split()[1]) * 1024, "libraries")
-
-
-def _many(tensors: Iterable[torch.Tensor]) -> str:
-    number = sizes.count(tensors)
-    return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.1f} M"
-
-
-def _names(tensors: Iterable[torch.Tensor]) -> str:
-    return " and ".join(sorted({_SHORT.get(tensor.dtype, str(tensor.dtype)) for tensor in tensors}, reverse=True))
 
 
 # --- what is shown ------------------------------------------------------------------------------------------------
