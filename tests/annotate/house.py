@@ -28,7 +28,9 @@ class House:
         self.headers: dict[str, dict[str, str]] = {}
         self.pseudonyms: dict[str, str] = {}
         with self.database.write() as session:
-            project = create_project(session, "p", guidelines=None, settings=ProjectSettings(practice=0, **settings))
+            # No chance decides what anybody is given: a gold item comes where a test asks for a rate.
+            chosen = ProjectSettings(**{"practice": 0, "gold_rate": 0.0, **settings})
+            project = create_project(session, "p", guidelines=None, settings=chosen)
             for login, role in PEOPLE.items():
                 self._add(session, project, login, role)
             if items:

@@ -16,7 +16,7 @@ export function setUpMine(inProject, changeAnswer) {
   if (call) return;
   [call, change] = [inProject, changeAnswer];
   at("mine-open").hidden = false;
-  at("mine-older").addEventListener("click", () => older());
+  at("mine-older").addEventListener("click", drawOlder);
   at("mine-close").addEventListener("click", () => at("mine").close());
   at("question").querySelector("[data-cancel]").addEventListener("click", () => at("question").close("cancel"));
   at("question-text").addEventListener("keydown", (event) => {
@@ -67,8 +67,10 @@ export async function openMine() {
   before = null;
   at("mine").showModal();
   try {
-    const [mine, { questions }] = await Promise.all([call("GET", "mine"), call("GET", "questions/mine"), older()]);
-    drawSum(at("mine-sum"), mine);
+    const asked = [call("GET", "mine"), call("GET", "questions/mine"), readAnswers()];
+    const [mine, { questions }, listed] = await Promise.all(asked);
+    drawSum(at("mine-sum"), mine); // all at once: nothing moves away from under a pointer
+    drawAnswers(listed);
     at("mine-asked").hidden = !questions.length;
     at("mine-questions").replaceChildren(...questions.map(drawQuestion));
     if (mine.unread) await call("POST", "questions/read");
@@ -78,16 +80,20 @@ export async function openMine() {
   }
 }
 
-async function older() {
+const readAnswers = () => call("GET", `answers/mine?limit=20${before === null ? "" : `&before=${before}`}`);
+
+function drawAnswers({ answers, older }) {
+  at("mine-list").append(...answers.map(drawAnswer));
+  at("mine-none").hidden = at("mine-list").children.length > 0;
+  at("mine-older").hidden = older === null;
+  before = older;
+}
+
+async function drawOlder() {
+  const shown = at("mine-list").children.length;
   try {
-    const { answers, older } = await call("GET", `answers/mine?limit=20${before === null ? "" : `&before=${before}`}`);
-    const list = at("mine-list");
-    const first = list.children.length;
-    list.append(...answers.map(drawAnswer));
-    if (before !== null) list.children[first]?.querySelector("button")?.focus();
-    at("mine-none").hidden = list.children.length > 0;
-    at("mine-older").hidden = older === null;
-    before = older;
+    drawAnswers(await readAnswers());
+    at("mine-list").children[shown]?.querySelector("button")?.focus();
   } catch (problem) {
     fail(problem);
   }
