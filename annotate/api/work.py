@@ -158,13 +158,14 @@ class OwnAnswers(BaseModel):
 
 
 @router.post("/next")
-def next_item(project_id: Id, body: NextIn, asker: AnyAsker) -> NextOut:
+def next_item(project_id: Id, body: NextIn, asker: AnyAsker, afterwards: BackgroundTasks) -> NextOut:
     """Lease this rater's next item; asked again before an answer, it is the same item in the same order."""
     with asker.writes(project_id, Right.RATE) as (session, member):
         project = session.get_one(Project, project_id)
         if first := comes_first(session, project, member):
             raise first
         following = _next(session, member, project, body.holding)
+    _fit(asker, project, afterwards, answered=False)
     return _drawn(following)
 
 
@@ -194,8 +195,7 @@ def answer(project_id: Id, body: AnswerIn, asker: AnyAsker, afterwards: Backgrou
             revises=body.revises,
         )
         following = _next(session, member, project, body.holding)
-    if project.sure is not None and is_due(asker.database, project_id):
-        afterwards.add_task(refit, asker.database, project_id)
+    _fit(asker, project, afterwards, answered=True)
     return SubmittedOut(receipt=_receipt(receipt), next=_drawn(following))
 
 
@@ -280,6 +280,12 @@ def read_draft(project_id: Id, assignment_id: Id, asker: AnyAsker) -> DraftOut:
     with asker.reads(project_id, Right.RATE) as (session, member):
         version, body = drafts.read(session, member, assignment_id)
     return DraftOut(version=version, body=body)
+
+
+def _fit(asker: AnyAsker, project: Project, afterwards: BackgroundTasks, *, answered: bool) -> None:
+    """Learn from what was answered, once this rater has their reply and if it is time for it."""
+    if project.sure is not None and is_due(asker.database, project.id, answered=answered):
+        afterwards.add_task(refit, asker.database, project.id)
 
 
 # --- drawing, outside of the transaction, which would keep the other raters waiting -------------------------------

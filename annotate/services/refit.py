@@ -16,18 +16,26 @@ from annotate.store.tables import Answer, Decision, Item, Member, Project, Slot
 from preferences.stats.spend import certainty, is_enough
 
 LEAST_SECONDS = 30.0  # between two fits of a process …
-TIMES = 50  # … and so many times as long as the last one took
+TIMES = 50  # … and so many times as long as the last one took to compute
 STEP = 20  # items that are settled in one transaction
-_next: dict[tuple[int, int], float] = {}  # (engine, project) -> when it is due again
+_next: dict[tuple[str, int], float] = {}  # (database, project) -> when it is due again
+_waiting: set[tuple[str, int]] = set()  # where something was answered since the last one began
 _state = threading.Lock()
 
 
-def is_due(database: Database, project_id: int) -> bool:
-    """Whether this process should call `refit` now: only one of its threads is told so."""
-    now, key = time.monotonic(), (id(database.engine), project_id)
+def is_due(database: Database, project_id: int, *, answered: bool) -> bool:
+    """Whether this process should call `refit` now: only one of its threads is told so.
+
+    An answer that comes too soon after a fit leaves word of it, so that the next one who asks is told; also who has
+    `answered` nothing: after a pause raters find what the last answers before it have changed.
+    """
+    now, key = time.monotonic(), (database.name, project_id)
     with _state:
-        if _next.get(key, 0.0) > now:
+        if answered:
+            _waiting.add(key)
+        if key not in _waiting or _next.get(key, 0.0) > now:
             return False
+        _waiting.discard(key)
         _next[key] = now + LEAST_SECONDS
         return True
 
@@ -38,20 +46,24 @@ def refit(database: Database, project_id: int, *, now: float | None = None) -> N
     What is answered or decided meanwhile is left as it was settled. It holds no lock while it thinks, and then settles
     a few items at a time, so that no answer waits for all of them.
     """
-    began = time.monotonic()
     with database.read() as session:
         project = session.get_one(Project, project_id)
         sure = project.sure
         if sure is None:
             return
         answers = counted(session, project_id)
+        began = time.monotonic()
         found = consensus_of(session, project_id, answers)
+        ended = time.monotonic()
         decided = decisions(session, project_id).keys()
         newest = _newest(session, project_id)
+    with _state:
+        _next[database.name, project_id] = ended + max(LEAST_SECONDS, TIMES * (ended - began))
     with database.write() as session:
         values = {**found.fit.parameters._asdict(), "strong": list(found.fit.parameters.strong)}
         session.execute(update(Project).where(Project.id == project_id).values(fit=values))
-        names = select(Member.pseudonym, Member.id).where(Member.project_id == project_id)
+        # In one order, as whoever else locks several of them.
+        names = select(Member.pseudonym, Member.id).where(Member.project_id == project_id).order_by(Member.id)
         rows = [
             {"id": member, "reliability": found.fit.raters[name].reliability}
             for name, member in session.execute(names)
@@ -64,8 +76,8 @@ def refit(database: Database, project_id: int, *, now: float | None = None) -> N
     with database.read() as session:
         changed = [
             item
-            for item, free, turn in _unsettled(session, project_id)
-            if item in levels and (item in enough or not free or turn != turn_of(item, levels[item]))
+            for item, free, missing, turns in _unsettled(session, project_id)
+            if item in levels and (free if item in enough else missing or turns != {turn_of(item, levels[item])})
         ]
     for start in range(0, len(changed), STEP):
         chunk = changed[start : start + STEP]
@@ -80,9 +92,6 @@ def refit(database: Database, project_id: int, *, now: float | None = None) -> N
             for item in chunk:
                 if known[item] == newest[item]:
                     adjust(session, item, item in enough, levels[item], time.time() if now is None else now)
-    with _state:
-        took = time.monotonic() - began
-        _next[id(database.engine), project_id] = time.monotonic() + max(LEAST_SECONDS, TIMES * took)
 
 
 def _newest(session: Session, project_id: int, items: Sequence[int] | None = None) -> dict[int, tuple[int, int]]:
@@ -99,15 +108,19 @@ def _newest(session: Session, project_id: int, items: Sequence[int] | None = Non
     return {item: (answer, decision) for item, (answer, decision) in found.items()}
 
 
-def _unsettled(session: Session, project_id: int) -> list[tuple[int, int, float | None]]:
-    """The items that have slots without an answer, or fewer slots than their overlap: (id, how many without, turn)."""
+def _unsettled(session: Session, project_id: int) -> list[tuple[int, int, bool, set[float]]]:
+    """The items that have slots without an answer, or fewer slots than their overlap.
+
+    Each is its id, how many slots have no answer, whether it has fewer than its overlap, and the turns of the former.
+    """
     unfilled = Slot.filled.is_(False)
+    free, missing = func.count(Slot.id).filter(unfilled), func.count(Slot.id) < Item.overlap
     query = (
-        select(Item.id, func.count(Slot.id).filter(unfilled), func.max(Slot.turn).filter(unfilled))
+        select(Item.id, free, missing, func.min(Slot.turn).filter(unfilled), func.max(Slot.turn).filter(unfilled))
         .outerjoin(Slot, Slot.item_id == Item.id)
         .where(Item.project_id == project_id, Item.gold.is_(None))
         .group_by(Item.id)
-        .having(or_(func.count(Slot.id).filter(unfilled) > 0, func.count(Slot.id) < Item.overlap))
+        .having(or_(free > 0, missing))
         .order_by(Item.id)
     )
-    return [(item, free, turn) for item, free, turn in session.execute(query)]
+    return [(item, count, short, set(turns)) for item, count, short, *turns in session.execute(query)]

@@ -22,6 +22,7 @@ from preferences.stats.consensus import Parameters, Said, fit, posterior
 from preferences.stats.spend import certainty, is_enough
 
 SPAN = 10_000.0
+PLACES = 3  # of a certainty, for turns: a fit that changes all of them a little moves few slots
 AS_IT_IS = {"synchronize_session": False}  # no slot that is loaded is looked at again
 
 
@@ -77,7 +78,7 @@ def adjust(session: Session, item_id: int, enough: bool, level: float, now: floa
 
 def turn_of(item_id: int, level: float) -> float:
     """When it is the turn of an item, among those of its priority: lower is sooner; `level` is a certainty from 0.5."""
-    return item_id + SPAN * round(2 * max(level, 0.5) - 1, 6)
+    return item_id + SPAN * round(2 * max(level, 0.5) - 1, PLACES)
 
 
 def parameters_of(project: Project) -> Parameters:

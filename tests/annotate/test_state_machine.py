@@ -150,7 +150,7 @@ class Service(RuleBasedStateMachine):
         if len(said) >= 2 and certainty(found) >= self.sure:
             slots[:] = [slot for slot in slots if not slot.free(self.now)]
             return
-        turn = item + 10_000 * round(2 * certainty(found) - 1, 6)
+        turn = item + 10_000 * round(2 * certainty(found) - 1, 3)
         for slot in slots:
             if slot.free(self.now):
                 slot.turn = turn

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
+from annotate.api import work
 from annotate.services import refit as fits
 from annotate.services import sure as service
 from annotate.services.assignment import LEASE_SECONDS
@@ -20,6 +21,7 @@ from annotate.services.refit import refit
 from annotate.store.database import Database
 from annotate.store.tables import Answer, Assignment, Item, Member, Project, Slot
 from preferences.contract import Item as Line
+from preferences.stats.spend import certainty
 from tests.annotate.house import House, item
 from tests.annotate.test_slots import Small
 
@@ -238,3 +240,42 @@ def test_a_fit_settles_a_few_items_at_a_time(tmp_path: Path, monkeypatch: pytest
     refit(house.database, house.project)
     assert steps == [0, 3, 3, 1]
     assert set(wanted(house).values()) == {0}
+    refit(house.database, house.project)
+    assert steps == [0, 3, 3, 1, 0], "what is settled is left alone"
+
+
+def test_a_fit_that_changes_little_leaves_turns_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(tmp_path, *(item(f"q{n}", A, B) for n in range(3)), item("q3", A, A), overlap=3, sure=0.9999)
+    moved: list[int] = []
+
+    def counting(_session: Session, number: int, *_rest: Any) -> None:
+        moved.append(number)
+
+    refit(house.database, house.project)
+    monkeypatch.setattr(fits, "adjust", counting)
+    for little in (1e-5, -1e-5, 0.01):
+        monkeypatch.setattr(fits, "certainty", lambda one, little=little: certainty(one) + little)
+        refit(house.database, house.project)
+        assert moved == ([1, 2, 3, 4] if little > 0.001 else [])
+
+
+def test_the_last_answers_before_a_pause_are_learnt_from_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(tmp_path, *(item(f"q{n}") for n in range(3)), overlap=2, sure=0.9)
+    fitted: list[int] = []
+    monkeypatch.setattr(work, "refit", lambda _database, project: fitted.append(project))
+
+    def somebody_comes(times: int, *, later: bool) -> None:
+        if later:
+            monkeypatch.setitem(fits._next, (house.database.name, house.project), 0.0)
+        house.ask("anna", "POST", "/next", {})
+        assert len(fitted) == times
+
+    somebody_comes(0, later=True)
+    house.rate("anna", 1)
+    assert len(fitted) == 1
+    house.rate("ben", 1)
+    somebody_comes(1, later=False)
+    somebody_comes(2, later=True)
+    somebody_comes(2, later=True)
