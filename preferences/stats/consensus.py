@@ -81,27 +81,18 @@ def posterior(
     gold: Sequence[int] | None = None,
 ) -> ItemFit:
     """What the answers to one item say, given what is known of raters; a rater who is not in `raters` is average."""
-    prepared, heard, starts, known = _one(answers, raters, parameters, gold)
+    prepared = [prepare(0, answers, gold)]
+    names = {said.rater: n for n, said in enumerate(answers)}
+    heard, starts = hear(prepared, names)
+    known = {name: _rater(raters.get(name, parameters.reliability), parameters) for name in names}
     return _items(prepared, heard, starts, list(known), known, parameters)[0]
-
-
-def says(answers: Sequence[Said], raters: Mapping[str, float | Rater], parameters: Parameters, rater: str) -> Floats:
-    """What a rater would say of the pairs (0,1), (0,2), …: (pairs, 3), P(first better), P(tie), P(second better).
-
-    It needs an answer, to know how many responses there are. Where the responses will stand is left out.
-    """
-    prepared, heard, starts, known = _one(answers, raters, parameters, None)
-    ((_, beliefs),) = _beliefs(prepared, heard, starts, list(known), known, parameters)
-    who = _rater(raters.get(rater, parameters.reliability), parameters)
-    own, habit = (table[SIDES + 4, 0] for table in tables(np.array([who.ties]), parameters.spread, parameters.strong))
-    return _import_order(who.reliability * beliefs[0] @ own.T + (1 - who.reliability) * habit, prepared[0].order)
 
 
 def expected(items: Sequence[Sequence[Said]], fit: Fit) -> list[list[Floats]]:
     """What was to be expected of each answer, from the other raters' answers to the item and what is known of them all.
 
-    A list an item, an array an answer: (pairs, 3), as `says` has it. In a ranking each pair is taken by itself, since
-    its rater's other pairs would tell on it.
+    A list an item, an array an answer: (pairs, 3), of the pairs (0,1), (0,2), …: P(first better), P(tie), P(second
+    better). In a ranking each pair is taken by itself, since its rater's other pairs would tell on it.
     """
     prepared = [prepare(index, item, None) for index, item in enumerate(items)]
     names = list(fit.raters)
@@ -136,15 +127,6 @@ def _import_order(table: Floats, order: Ints) -> Floats:
         (one > other).reshape(-1, *[1] * (table.ndim - 1)), table[..., ::-1], table
     )
     return result
-
-
-def _one(
-    answers: Sequence[Said], raters: Mapping[str, float | Rater], parameters: Parameters, gold: Sequence[int] | None
-) -> tuple[list[Prepared], Heard, Ints, dict[str, Rater]]:
-    prepared = [prepare(0, answers, gold)]
-    names = {said.rater: n for n, said in enumerate(answers)}
-    known = {name: _rater(raters.get(name, parameters.reliability), parameters) for name in names}
-    return prepared, *hear(prepared, names), known
 
 
 def _rater(value: float | Rater, parameters: Parameters) -> Rater:
