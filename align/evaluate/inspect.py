@@ -15,9 +15,8 @@ import numpy as np
 from align.data.lengths import token_ids, whole_texts
 from align.data.load import as_turns, data_facts, load_pairs, parted, said_of
 from align.evaluate import reward_numbers as numbers
-from align.models.load import device, find_model
-from align.models.rewards import check_base_unchanged, score_moments
-from align.models.scores import RewardModel, as_trained, load_scorer
+from align.models.rewards import load_as_trained, score_moments
+from align.models.scores import RewardModel
 from align.report.reward import write_reward_report
 from align.run.manifest import is_run
 from align.run.progress import say
@@ -87,8 +86,7 @@ def inspect_run(run: str, data: str | None = None) -> dict[str, Any] | None:
     held_out = _given(data) if data is not None else find_held_out(recipe)
     if held_out is None:
         return None
-    check_base_unchanged(find_model(run))
-    model = load_scorer(run, device(), as_trained(recipe))
+    model = load_as_trained(run)
     return {
         "format": 1,
         "run": str(run),

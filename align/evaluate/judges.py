@@ -1,16 +1,12 @@
 """Judges: what gives a response a score. Which response of two is better follows from the scores."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from align.data.lengths import check_prompts, context_length
-from align.models.load import device, find_model, load_config, load_tokenizer
-from align.models.rewards import check_base_unchanged, load_function
-from align.models.scores import as_trained, load_scorer
-from align.run.manifest import is_run
+from align.models.load import find_model, load_config, load_tokenizer
+from align.models.rewards import load_as_trained, load_function
 from preferences.errors import BadInput
-from preferences.files import read_json
 
 Conversation = tuple[list[dict[str, str]], str]  # (prompt, response)
 Scorer = Callable[[Sequence[Conversation]], list[float]]
@@ -21,12 +17,10 @@ def reward_judge(name: str, prompts: Sequence[Any], new_tokens: int, batch_size:
     with so many new tokens does not fit it.
     """
     source = find_model(name)
-    check_base_unchanged(source)
     check_prompts(
         load_tokenizer(source), prompts, new_tokens, context_length(load_config(source)), f"the reward model {name}"
     )
-    recipe = read_json(Path(name) / "manifest.json").get("recipe", {}) if is_run(name) else {}
-    model = load_scorer(name, device(), as_trained(recipe))
+    model = load_as_trained(name)
 
     def score(conversations: Sequence[Conversation]) -> list[float]:
         return model.scores([prompt for prompt, _ in conversations], [text for _, text in conversations], batch_size)

@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 
 from align.data.lengths import token_ids
 from align.evaluate.calibration import entropies
-from align.models.load import device, find_model
-from align.models.rewards import check_base_unchanged, score_moments
-from align.models.scores import as_trained, load_scorer
+from align.models.rewards import load_as_trained, score_moments
 from align.run.disk import check_can_be_written
 from align.run.progress import say
 from preferences.contract import Item, check_preferences, read_items, read_rows
 from preferences.errors import BadInput
-from preferences.files import read_json, write_jsonl
+from preferences.files import write_jsonl
 from preferences.shapes import Response
 
 Floats = NDArray[np.float64]
@@ -93,9 +91,7 @@ def score_items(items: Sequence[Item], runs: Sequence[str], where: str) -> list[
     moments = [score_moments(run) for run in runs]
     raw = []
     for run in runs:
-        check_base_unchanged(find_model(run))
-        recipe = read_json(Path(run) / "manifest.json").get("recipe", {})  # there is one: it has the moments
-        model = load_scorer(run, device(), as_trained(recipe))
+        model = load_as_trained(run)
         rows = []
         for item in items:
             prompt = [turn.model_dump() for turn in item.prompt]

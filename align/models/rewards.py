@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from align.data.load import data_facts
-from align.models.load import ModelSource, find_model, model_facts
+from align.models.load import ModelSource, device, find_model, model_facts
 from align.models.scores import RewardModel, load_scorer
 from align.run.manifest import hash_weights, is_run
 from preferences.errors import BadInput
@@ -163,6 +163,21 @@ def check_base_unchanged(reward: ModelSource) -> None:
             f"{reward.name}: a reward run for another base: the weights in {reward.base} have changed"
             " since it was trained; train the reward model again"
         )
+
+
+def load_as_trained(name: str) -> RewardModel:
+    """A reward run alone, on the base that it was trained on: the same weights, and quantised where they were.
+
+    Any other classifier with one output is taken as it is. Raises BadInput.
+    """
+    from trl import ModelConfig
+
+    check_base_unchanged(find_model(name))
+    recipe = read_json(Path(name) / "manifest.json").get("recipe", {}) if is_run(name) else {}
+    keys = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "dtype", "use_peft")
+    quantised = recipe.get("load_in_4bit") or recipe.get("load_in_8bit")
+    model_args = ModelConfig(**{key: recipe[key] for key in keys if key in recipe}) if quantised else None
+    return load_scorer(name, device(), model_args)
 
 
 def reward_facts(runs: Sequence[ModelSource], functions: Sequence[str] = ()) -> dict[str, dict[str, Any]]:

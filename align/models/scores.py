@@ -1,6 +1,6 @@
 """What a reward model says of a text: rendered, tokenized and pooled in one way, in evaluation and in PPO."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from align.data.lengths import context_length, like_lengths, token_ids
@@ -84,13 +84,3 @@ def load_scorer(name: str, device: Any, model_args: "ModelConfig | None" = None)
     classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
     # PEFT keeps the trained head in a wrapper that picks the active copy: calling it as a module is right either way
     return RewardModel(source, lambda ids: last_states(classifier, ids), classifier.score, device)
-
-
-def as_trained(recipe: Mapping[str, Any]) -> "ModelConfig | None":
-    """How a reward run of this recipe is loaded as it was trained, on a quantised base; None for the others."""
-    if not (recipe.get("load_in_4bit") or recipe.get("load_in_8bit")):
-        return None
-    from trl import ModelConfig
-
-    keys = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "dtype", "use_peft")
-    return ModelConfig(**{key: recipe[key] for key in keys if key in recipe})

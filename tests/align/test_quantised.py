@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from align.evaluate.judges import reward_judge
 from align.evaluate.score import score_items
 from align.models.load import find_model, load_causal_lm, load_reward_model, load_tokenizer
 from align.models.logprobs import to_rows
@@ -111,6 +112,16 @@ def test_items_are_scored_on_the_quantised_base(runs: dict[str, Path], bits: int
     prompts = [[{"role": "user", "content": "Say red."}]] * 2
     expected = [(score - mean) / std for score in model.scores(prompts, ["red", "cat dog fox"], 2)]
     assert scored.scores[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_judge_is_loaded_as_it_was_trained(runs: dict[str, Path], bits: int) -> None:
+    score = reward_judge(str(runs["reward"]), PROMPTS, 8, 2)
+    judged = score(list(zip(PROMPTS, TEXTS, strict=True)))
+    expected, plain = (
+        load_scorer(str(runs["reward"]), "cpu", how).scores(PROMPTS, TEXTS, 2) for how in (model_args(bits), None)
+    )
+    assert judged == pytest.approx(expected, abs=1e-6)
+    assert judged != pytest.approx(plain, abs=1e-4), "the same in whole numbers would show nothing"
 
 
 def test_ppo_starts_at_its_reference(runs: dict[str, Path]) -> None:

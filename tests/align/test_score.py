@@ -1,12 +1,10 @@
 """`align score`: how unsure reward runs are of items, by hand and by real tiny runs, and `annotate import` takes it."""
 
-import json
 import math
 import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -126,17 +124,6 @@ def test_a_run_whose_base_has_changed_says_nothing(tiny: Path, pairs_file: Path,
     assert says in refused("inspect", run, pairs_file)
     with pytest.raises(BadInput, match="have changed since it was trained"):
         reward_judge(str(run), [], 8, 2)
-
-
-def test_a_judge_is_loaded_as_it_was_trained(runs: list[str], tmp_path: Path) -> None:
-    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
-    manifest = json.loads((run / "manifest.json").read_text())
-    manifest["recipe"] |= {"load_in_4bit": True}
-    (run / "manifest.json").write_text(json.dumps(manifest))
-    with mock.patch("align.evaluate.judges.load_scorer") as loads:
-        reward_judge(str(run), [], 8, 2)
-        reward_judge(runs[0], [], 8, 2)
-    assert loads.call_args_list[0].args[2].load_in_4bit and loads.call_args_list[1].args[2] is None
 
 
 def test_what_can_be_mended_is_one_sentence(runs: list[str], tiny: Path, tmp_path: Path) -> None:
