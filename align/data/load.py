@@ -195,10 +195,12 @@ def _from_file(path: Path, shapes: tuple[tuple[str, ...], ...]) -> "Dataset":
     lines = list(read_jsonl(path))
     if not lines:
         raise BadInput(f"{path}: nothing in it; write one JSON object a line")
-    columns = columns_of(str(path), list(dict.fromkeys(key for _, row in lines for key in row)), shapes)
+    names = list(dict.fromkeys(key for _, row in lines for key in row))
+    columns = columns_of(str(path), names, shapes)
     for line, row in lines:
         check_row(row, columns, f"{path}, line {line}")
-    return _table(str(path), [row for _, row in lines])
+    # datasets would take the first row's columns for all that there are
+    return _table(str(path), [{name: row.get(name) for name in names} for _, row in lines])
 
 
 def _from_hub(name: str, split: str, config: str | None, shapes: tuple[tuple[str, ...], ...]) -> "Dataset":
