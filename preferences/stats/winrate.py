@@ -5,17 +5,17 @@ or groups of them. BCa rather than percentile, since near the ends of [0, 1] and
 better (64 values, mean 0.9, skewed: percentile covers 0.90, BCa 0.94 of the time).
 """
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import DegenerateDataWarning, bootstrap, norm
+
+from preferences.stats.resample import NORMAL, ratio_interval
 
 Floats = NDArray[np.float64]
 
 LEVEL, RESAMPLES = 0.95, 10_000
-DETECTABLE = norm.ppf(0.975) + norm.ppf(0.80)  # two-sided 5% test, 80% power: 1.960 + 0.842
+DETECTABLE = NORMAL.inv_cdf(0.975) + NORMAL.inv_cdf(0.80)  # two-sided 5% test, 80% power: 1.960 + 0.842
 
 
 def win_rate(
@@ -160,10 +160,6 @@ def _standard_error(sums: Floats, sizes: Floats) -> float | None:
     return float(np.sqrt(count / (count - 1) * (residuals**2).sum()) / sizes.sum())
 
 
-def _ratio(sums: Floats, sizes: Floats, axis: int = -1) -> Any:
-    return sums.sum(axis=axis) / sizes.sum(axis=axis)
-
-
 def _interval(
     sums: Floats, sizes: Floats, unit: str, bounded: bool, level: float, resamples: int, seed: int
 ) -> tuple[list[float] | None, str]:
@@ -176,21 +172,5 @@ def _interval(
             interval = equal_values_interval(min(max(mean, 0.0), 1.0), count, level)
             return interval, f"exact bound, since all {unit} have the same value (Clopper-Pearson)"
         return ([mean, mean] if count > 1 else None), "all equal"
-    for method in ("BCa", "percentile"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DegenerateDataWarning)
-            result = bootstrap(
-                (sums, sizes),
-                _ratio,
-                paired=True,
-                vectorized=True,
-                confidence_level=level,
-                n_resamples=resamples,
-                method=method,
-                batch=max(1, 4_000_000 // count),
-                rng=np.random.default_rng(seed),
-            )
-        low, high = map(float, result.confidence_interval)
-        if np.isfinite([low, high]).all():
-            break  # BCa is undefined for a few degenerate samples; percentile never is
-    return [low, high], f"bootstrap over {unit} ({method})"
+    interval, method = ratio_interval(sums, sizes, level, resamples, seed)
+    return interval, f"bootstrap over {unit} ({method})"
