@@ -62,27 +62,28 @@ def _parse_overrides(words: list[str]) -> dict[str, Any]:
     return result
 
 
-def parse(recipe: dict[str, Any], schemas: tuple[type, ...], where: str) -> tuple[Any, ...]:
+def parse(recipe: dict[str, Any], schemas: tuple[type, ...], where: str, inside: str = "") -> tuple[Any, ...]:
     """Make one instance of each dataclass in `schemas` from the recipe's keys.
 
     Raises BadInput for a key that no schema has (naming the nearest one), for a value of a wrong type, and for what
-    a dataclass itself refuses. A key that several schemas share goes to each of them.
+    a dataclass itself refuses. A key that several schemas share goes to each of them. A value whose type is a dataclass
+    is a mapping, checked in the same way. `inside`: the path to this mapping, as "models.dpo.".
     """
     fields = {schema: {field.name: field for field in dataclasses.fields(schema) if field.init} for schema in schemas}
     known = {name for names in fields.values() for name in names} - set(_REFUSED)
     for key in recipe:
         if key in _REFUSED:
-            raise BadInput(f"{where}: key `{key}`: {_REFUSED[key]}")
+            raise BadInput(f"{where}: key `{inside}{key}`: {_REFUSED[key]}")
         if key not in known:
             near = difflib.get_close_matches(key.replace("-", "_"), known, n=1, cutoff=0.0)
-            raise BadInput(f"{where}: unknown key `{key}`; the nearest known one is `{near[0]}`")
+            raise BadInput(f"{where}: unknown key `{inside}{key}`; the nearest known one is `{near[0]}`")
     instances = []
     for schema in schemas:
         hints = typing.get_type_hints(schema)
         given = {}
         for name in fields[schema]:
             if name in recipe:
-                given[name] = _convert(recipe[name], hints[name], f"{where}: key `{name}`")
+                given[name] = _convert(recipe[name], hints[name], where, inside + name)
         missing = [
             name
             for name, field in fields[schema].items()
@@ -91,27 +92,33 @@ def parse(recipe: dict[str, Any], schemas: tuple[type, ...], where: str) -> tupl
             and field.default_factory is dataclasses.MISSING
         ]
         if missing:
-            raise BadInput(f"{where}: the key `{missing[0]}` is missing; add `{missing[0]}: ...`")
+            raise BadInput(f"{where}: the key `{inside}{missing[0]}` is missing; add `{missing[0]}: ...`")
         try:
             instances.append(schema(**given))
         except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-            raise BadInput(f"{where}: {' '.join(str(error).split())}") from None
+            said = " ".join(str(error).split())
+            at = said.replace("key `", f"key `{inside}", 1)
+            if inside and at == said:
+                at = f"key `{inside[:-1]}`: {said}"
+            raise BadInput(f"{where}: {at}") from None
     return tuple(instances)
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
+def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
     """Check `value` against a type hint. YAML 1.1 reads 1e-5 as text, so text that is a number passes for one."""
     if hint is Any:
         return value
     origin = typing.get_origin(hint)
     arguments = typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
+        if isinstance(value, dict) and (nested := [option for option in arguments if dataclasses.is_dataclass(option)]):
+            return _convert(value, nested[0], where, key)
         # exact types first, so that a number stays a number where text is allowed too
         for exact in (True, False):
             for option in arguments:
                 if not exact or type(value) is (typing.get_origin(option) or option):
                     try:
-                        return _convert(value, option, where)
+                        return _convert(value, option, where, key)
                     except BadInput:
                         continue
     elif origin is typing.Literal:
@@ -120,13 +127,16 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     elif origin is list or hint is list:
         if isinstance(value, list):
             inner = arguments[0] if arguments else Any
-            return [_convert(item, inner, f"{where}[{number}]") for number, item in enumerate(value)]
+            return [_convert(item, inner, where, f"{key}[{number}]") for number, item in enumerate(value)]
         if isinstance(value, str) and arguments == (str,):  # `loss_type: sigmoid` as a list of one, as TRL's CLI does
             return [value]
     elif origin is dict or hint is dict:
         if isinstance(value, dict):
             inner = arguments[1] if arguments else Any
-            return {str(key): _convert(item, inner, f"{where}.{key}") for key, item in value.items()}
+            return {str(name): _convert(item, inner, where, f"{key}.{name}") for name, item in value.items()}
+    elif dataclasses.is_dataclass(hint):
+        if isinstance(value, dict):
+            return parse({str(name): item for name, item in value.items()}, (hint,), where, f"{key}.")[0]
     elif hint is bool:
         if isinstance(value, bool):
             return value
@@ -151,7 +161,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             return None
     elif isinstance(value, (str, dict)):  # an enum or a config object of transformers: its own constructor decides
         return value
-    raise BadInput(f"{where}: {value!r} is not {_type_name(hint)}")
+    raise BadInput(f"{where}: key `{key}`: {value!r} is not {_type_name(hint)}")
 
 
 def _type_name(hint: Any) -> str:
@@ -167,6 +177,8 @@ def _type_name(hint: Any) -> str:
         return f"a list ({_type_name(arguments[0])} each)" if arguments else "a list"
     if origin is dict or hint is dict:
         return "a mapping (`name: value` lines)"
+    if dataclasses.is_dataclass(hint):
+        return "a mapping (`key: value` lines)"
     return f"a {getattr(hint, '__name__', hint)}"
 
 

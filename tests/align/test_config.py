@@ -84,8 +84,8 @@ def test_an_unknown_key_is_named_with_a_known_one(values: dict[str, Any], key: s
         ("flag", "yes please", "is not true or false"),
         ("maybe", "3", "'3' is not a whole number"),
         ("kind", "c", "'c' is not one of 'a', 'b'"),
-        ("texts", [1], "key `texts`[0]: 1 is not text"),
-        ("numbers", {"x": "y"}, "key `numbers`.x: 'y' is not a number"),
+        ("texts", [1], "key `texts[0]`: 1 is not text"),
+        ("numbers", {"x": "y"}, "key `numbers.x`: 'y' is not a number"),
         ("numbers", [1], "is not a mapping"),
         ("count", -1, "r.yaml: key `count`: is below 0"),
     ],
@@ -94,7 +94,7 @@ def test_a_wrong_value_is_named(key: str, value: Any, said: str) -> None:
     with pytest.raises(BadInput) as told:
         made(**{key: value})
     assert said in str(told.value)
-    assert f"`{key}`" in str(told.value)
+    assert f"`{key}" in str(told.value)
 
 
 def test_numbers_as_yaml_reads_them() -> None:

@@ -1,0 +1,95 @@
+"""What has been computed once, kept by the content of what made it: responses of models, verdicts of judges.
+
+A folder of files of lines, `{"key": hash, "value": …}`. A line is added by one write, under a lock, and never changed.
+So a process may be killed at any moment, and several may write at once; what is torn is nobody's.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from preferences.errors import BadInput
+from preferences.files import dump_json, sha256_json
+
+_HEAD = b'{"key": "'
+_HASH = slice(len(_HEAD), len(_HEAD) + 64)
+
+
+class Cache:
+    """Values by key. A key is everything that the value depends on, as JSON; equal keys are one.
+
+    `folder` None keeps nothing. The folder and its files can be read by their owner only: they hold texts of others.
+    """
+
+    def __init__(self, folder: str | Path | None) -> None:
+        """Raises BadInput for a folder that can't be made or written to."""
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self._places: dict[str, dict[str, int]] = {}  # shard -> hash -> where its line begins
+        if self.folder is not None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as error:
+                raise BadInput(f"cache_dir {self.folder}: cannot be made ({error.strerror}); name another") from None
+            if not os.access(self.folder, os.W_OK | os.X_OK):
+                raise BadInput(f"cache_dir {self.folder}: cannot be written to; name another folder, or null")
+
+    def get(self, key: Mapping[str, Any]) -> Any | None:
+        """The value put last under this key, or None."""
+        if self.folder is None:
+            return None
+        digest = sha256_json(key)
+        place = self._shard(digest).get(digest)
+        if place is None:
+            return None
+        with open(self._path(digest), "rb") as stream:
+            stream.seek(place)
+            return _value(stream.readline(), digest)
+
+    def put(self, key: Mapping[str, Any], value: Any) -> None:
+        """Keep a value, which is anything but None that JSON can say."""
+        if self.folder is None:
+            return
+        digest = sha256_json(key)
+        line = _HEAD + digest.encode() + b'", "value": ' + dump_json(value).encode() + b"}\n"
+        places = self._shard(digest)
+        handle = os.open(self._path(digest), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            end = os.fstat(handle).st_size
+            if end and os.pread(handle, 1, end - 1) != b"\n":  # what was being written when somebody was killed
+                line, end = b"\n" + line, end + 1
+            done = 0
+            while done < len(line):
+                done += os.write(handle, line[done:])
+            places[digest] = end
+        finally:
+            os.close(handle)
+
+    def _path(self, digest: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{digest[:2]}.jsonl"
+
+    def _shard(self, digest: str) -> dict[str, int]:
+        """Where the whole lines of a file begin, found when the first of its keys is asked for."""
+        places = self._places.get(digest[:2])
+        if places is None:
+            places = self._places[digest[:2]] = {}
+            with contextlib.suppress(FileNotFoundError), open(self._path(digest), "rb") as stream:
+                place = 0
+                for line in stream:
+                    if line.startswith(_HEAD) and line.endswith(b"}\n"):
+                        places[line[_HASH].decode("ascii", "replace")] = place
+                    place += len(line)
+        return places
+
+
+def _value(line: bytes, digest: str) -> Any | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found.get("value") if isinstance(found, dict) and found.get("key") == digest else None
