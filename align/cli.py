@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from align import verbs
 from preferences.errors import BadInput, exit_on_bad_input
 from preferences.formats import list_of_formats
 
@@ -366,6 +367,10 @@ def convert(
     lost = convert_files(source, target, read_as, write_as, overwrite=overwrite)
     facts = {"format": 1, "from": source, "to": target, "lost": lost}
     print(json.dumps(facts, ensure_ascii=False) if as_json else "\n  ".join([target, *lost]))
+
+
+for command in (verbs.gate,):
+    align.add_command(command)
 
 
 def _without_accelerate_config(words: list[str]) -> list[str]:
