@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from preferences.files import sha256_json
 from preferences.judgements import Judgement
 
 Messages = list[dict[str, str]]
@@ -28,6 +29,15 @@ class Said(NamedTuple):
     prompt_ids: Sequence[int] | None = None
     ids: Sequence[int] | None = None
     logprob: float | None = None  # in nats, at the sampling temperature, under the model itself
+
+
+def pair_id(prompt: str, responses: Mapping[str, str]) -> str:
+    """The id under which people are asked about two models' responses ({model: text}) to a prompt, by its id.
+
+    It is the prompt's id, a dash, and a hash of models and texts: so what people say about other responses than these,
+    of an earlier version of a model, can't be taken for a verdict on these.
+    """
+    return f"{prompt}-{sha256_json(dict(responses))[:8]}"
 
 
 class Judged(NamedTuple):
