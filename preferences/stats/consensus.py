@@ -214,10 +214,13 @@ def _propagate(told: Floats, k: int) -> Floats:
         middle = belief @ D
         width = np.maximum((belief * (D - middle[..., None]) ** 2).sum(axis=-1), 1e-4)
         target = np.maximum(1 / width - rest, 0.0)
-        moved = np.abs(target - precision).max(initial=0)
-        precision, shift = (precision + target) / 2, (shift + (rest + target) * middle - rest * centre) / 2
-        if moved < 1e-7:
+        aim = (rest + target) * middle - rest * centre
+        moved = np.maximum(np.abs(target - precision), np.abs(aim - shift)).max(axis=1, keepdims=True)
+        going = moved >= 1e-7  # by item: what else is in the array must not tell on it
+        if not going.any():
             break
+        precision = np.where(going, (precision + target) / 2, precision)
+        shift = np.where(going, (shift + aim) / 2, shift)
     return belief
 
 

@@ -186,6 +186,15 @@ def test_numbers_are_what_they_say(items: list[list[Said]]) -> None:
         assert 0 <= low <= rater.reliability <= high <= 1 and 0 < rater.ties < 1
 
 
+def test_an_item_says_the_same_alone_and_among_others() -> None:
+    lone, others = [Said("a", [1, 2, 3, 4])], [Said(name, [1, 1, 1, 1]) for name in "abc"]
+    found = fit([lone, others, others])
+    among, alone = found.items[0].preference, posterior(lone, found.raters, found.parameters).preference
+    assert (alone == among).all()
+    # What lies further apart in a ranking is surer, also of a single rater, whose answer narrows no difference.
+    assert 0.5 < alone[0, 1] < alone[0, 2] < alone[0, 3] and alone[1, 2] < alone[1, 3]
+
+
 def test_one_answer_is_neither_certain_nor_nothing() -> None:
     found = fit([[Said("a", FIRST)]])
     assert 0.7 < found.items[0].preference[0, 1] < 0.85 and 0.2 < found.items[0].weight < 0.5
