@@ -27,8 +27,8 @@ serve-demo: .venv/installed ## open the annotation pages on the demo's project
 test: .venv/installed browser ## run the tests that take seconds
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: .venv/installed browser ## run the slow tests, too
-	$(BIN)/python -m pytest -m ''
+test-all: .venv/installed browser ## run the slow tests, too, and new examples of the property tests
+	$(BIN)/python -m pytest -m '' --hypothesis-profile default
 
 check: .venv/installed ## lint, formatting, types, and the direction of imports
 	$(BIN)/ruff check .

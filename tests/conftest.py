@@ -5,11 +5,17 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+# Property tests draw the same examples each time, as Hypothesis has it in CI: a test that fails, fails because of a
+# change. `make test-all` draws new ones.
+settings.register_profile("the same", settings.get_profile("ci"))
+settings.load_profile("the same")
 
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
