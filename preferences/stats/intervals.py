@@ -1,0 +1,70 @@
+"""Intervals in closed form for a share of successes, and for any mean of values in [0, 1] whose error is known.
+
+Pure functions. All give [low, high] within [0, 1], and mirror when successes and failures are exchanged.
+"""
+
+import numpy as np
+from scipy.special import betaincinv, ndtri, stdtrit
+
+LEVEL = 0.95
+
+
+def wilson(successes: float, n: float, level: float = LEVEL) -> list[float]:
+    """Wilson's score interval (1927, JASA 22(158)) for the share behind `successes` in n trials.
+
+    The rates p with |p̂ - p| ≤ z √(p (1 - p) / n). Its coverage is `level` on average over p, and may fall below at
+    some p. Raises ValueError unless 0 ≤ successes ≤ n and n > 0.
+    """
+    _check(successes, n, level)
+    z = ndtri((1 + level) / 2)
+    share, more = successes / n, z * z / n
+    middle = (share + more / 2) / (1 + more)
+    half = z * np.sqrt(share * (1 - share) / n + more / (4 * n)) / (1 + more)
+    low = 0.0 if successes == 0 else float(middle - half)
+    high = 1.0 if successes == n else float(middle + half)
+    return [max(low, 0.0), min(high, 1.0)]
+
+
+def clopper_pearson(successes: float, n: float, level: float = LEVEL) -> list[float]:
+    """The exact interval of Clopper & Pearson (1934, Biometrika 26(4)): it covers with at least `level` at every rate.
+
+    Quantiles of Beta(k, n - k + 1) and Beta(k + 1, n - k); neither k nor n need be whole, as `exact_mean` wants it.
+    Raises ValueError unless 0 ≤ successes ≤ n and n > 0.
+    """
+    _check(successes, n, level)
+    tail = (1 - level) / 2
+    low = float(betaincinv(successes, n - successes + 1, tail)) if successes > 0 else 0.0
+    high = float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+    return [low, high]
+
+
+def exact_mean(
+    mean: float, standard_error: float, n: int, *, degrees: float | None = None, level: float = LEVEL
+) -> list[float]:
+    """Clopper & Pearson's interval at the effective number of trials, for the mean of n values in [0, 1].
+
+    The effective number of trials n* is the one at which a share of successes would have this error, made less by what
+    the error's own uncertainty costs (Korn & Graubard 1998, Survey Methodology 24(2), section 2):
+
+        n* = mean (1 - mean) / standard_error² · n / (n - 1) · (t_{n-1} / t_degrees)²
+
+    Ties make it more than n, clusters less. `degrees`: the degrees of freedom of `standard_error` (the usual one, with
+    n - 1 below): n - 1 by default, one less than the clusters where there are any. The factor n / (n - 1) is ours: wins
+    and losses alone then give n* = n, Clopper & Pearson's own interval. Raises ValueError for an error of 0 or less
+    (then see `winrate.equal_values_interval`), a mean outside (0, 1), n below 2.
+    """
+    if not (0 < mean < 1 and standard_error > 0 and n >= 2 and 0 < level < 1):
+        raise ValueError(
+            f"a mean of {mean:g} with error {standard_error:g} from {n} values at level {level:g} has no interval"
+        )
+    trials = mean * (1 - mean) / standard_error**2 * n / (n - 1)
+    if degrees is not None:
+        trials *= float(stdtrit(n - 1, (1 + level) / 2) / stdtrit(degrees, (1 + level) / 2)) ** 2
+    return clopper_pearson(mean * trials, trials, level)
+
+
+def _check(successes: float, n: float, level: float) -> None:
+    if not (n > 0 and 0 <= successes <= n and 0 < level < 1):
+        raise ValueError(
+            f"{successes:g} of {n:g} at level {level:g}: successes go from 0 to n, n is above 0, level in (0, 1)"
+        )
