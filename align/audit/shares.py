@@ -4,7 +4,8 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 Z = 1.959964  # of a 95% interval
 
@@ -109,3 +110,19 @@ def language(text: str) -> str | None:
     if letters < _LONG and not dense and len(_BREAKS.findall(text)) >= len(text.split()) / _WORDS_A_PART:
         return None
     return py3langid.classify(text)[0]
+
+
+_SURE = 0.9  # of py3langid's own probability; lists of names and titles stay below
+
+
+def sure_language(text: str) -> str | None:
+    """The same, and None too where py3langid gives the language a probability below 0.9."""
+    found = language(text)
+    return found if found and _identifier().classify(text[:600])[1] >= _SURE else None
+
+
+@cache
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

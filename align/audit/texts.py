@@ -28,10 +28,37 @@ _REFUSAL = re.compile(
             rf"\bi(?:['’]m| am) (?:unable|not able|not going|not willing) to (?:\w+ )?{_HELP}",
             r"\bi(?:['’]m| am) not comfortable\b|\bi don['’]t feel comfortable\b|\bi must (?:decline|refuse)\b",
             rf"\bas an? (?:ai|artificial|language)[\w ]{{0,20}}, i (?:{_CANT}|don['’]t|do not|am not)",
-            r"\btut mir leid, aber ich kann\b|\bich kann (?:dir|ihnen) (?:dabei |damit )?nicht helfen\b",
-            r"\bje (?:suis désolée?|regrette),? mais je ne peux pas\b|\bje ne peux pas vous aider\b",
-            r"\blo siento,? pero no puedo\b|\bno puedo ayudar",
-            r"(?:抱歉|对不起|對不起)[，,]?\s*(?:但)?我?(?:不能|无法|無法)|我(?:不能|无法|無法)(?:提供|回答|协助|帮助)",
+        )
+    ),
+    re.IGNORECASE,
+)
+_HINTS = (
+    " leid",
+    " nicht ",
+    "je ne ",
+    " siento",
+    "no puedo",
+    "不能",
+    "无法",
+    "無法",
+    "لا ",
+    "لن ",
+)  # of the other patterns
+_REFUSAL_ELSEWHERE = re.compile(
+    "|".join(
+        (
+            r"\btut mir leid, aber ich kann\b",
+            r"\btut mir (?:wirklich |sehr )?leid,? (?:aber |doch )?(?:dabei |damit |das )?"
+            r"(?:ich kann|kann ich) (?:\w+ ){0,3}?(?:nicht|keine?n?)\b",
+            r"\b(?:da|dabei|damit) kann ich (?:dir |ihnen |euch )?(?:leider )?nicht (?:weiter)?helfen\b",
+            r"\bich kann (?:dir |ihnen |euch )?(?:dabei |damit |hierbei )?(?:leider )?nicht (?:weiter)?helfen\b",
+            r"\bje (?:suis (?:vraiment )?désolée?|regrette),? (?:mais )?je ne (?:peux pas|suis pas en mesure)\b",
+            r"\bje ne (?:peux pas|suis pas en mesure de) (?:vous |t['’])?aider\b",
+            r"\blo siento,? (?:mucho,? )?(?:pero )?no (?:puedo|me es posible)\b",
+            r"\bno puedo (?:ayudar|proporcionar|cumplir)",
+            r"(?:抱歉|对不起|對不起)[，,]?\s*(?:但|但是)?我?(?:不能|无法|無法)|我(?:不能|无法|無法)(?:提供|回答|协助|協助|帮助|幫助)",
+            r"(?:آسفة?|عذر[اًﺍ]{1,2}|أعتذر|المعذرة)[،,.]? ?(?:و?لكن(?:ني|ي)? )?(?:لا (?:أستطيع|يمكنني|أقدر)|لن )",
+            r"(?:^|[\s،.])لا (?:أستطيع|يمكنني) (?:مساعدتك|المساعدة|تقديم|الإجابة|تلبية)",
         )
     ),
     re.IGNORECASE,
@@ -39,8 +66,16 @@ _REFUSAL = re.compile(
 
 
 def refuses(text: str) -> bool:
-    """Whether a response declines in its first words; English, and the usual phrases of four other languages."""
-    return _REFUSAL.search(text[:_BEGINNING]) is not None
+    """Whether a response declines in its first words, by its phrases.
+
+    English, and the usual phrases of Arabic, Chinese, French, German and Spanish. It is a rule: what is declined in
+    other words, or in other languages, is not found.
+    """
+    begins = text[:_BEGINNING]
+    if _REFUSAL.search(begins) is not None:
+        return True
+    lower = begins.lower()
+    return any(hint in lower for hint in _HINTS) and _REFUSAL_ELSEWHERE.search(begins) is not None
 
 
 # --- cut off ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from align.audit.audit import audit, check_names, refusal, summary
 from align.audit.rows import read_data
-from align.audit.shares import language
+from align.audit.shares import language, sure_language
 from align.audit.verdicts import LIMITS
 from preferences.errors import BadInput
 from tests.align.conftest import write_rows
@@ -118,6 +118,14 @@ def test_few_rows_and_lists_say_nothing_about_a_language(tmp_path):
     assert language("Spain, Sweden, Switzerland, Portugal, Norway, Italy, France") is None
     assert language("1. Spain\n2. Sweden\n3. Switzerland\n4. Denmark\n5. Portugal\n6. Norway") is None
     assert language(said) == "en" and language(german) == "de"
+
+
+def test_a_language_that_is_not_sure() -> None:
+    """Titles in English that py3langid takes for Welsh, with a probability of 0.08."""
+    titles = "The Godfather, The Godfather: Part II, The Godfather: Part III."
+    assert language(titles) == "cy" and sure_language(titles) is None
+    german = "Ein Komet ist ein kleiner Himmelskörper, der in der Nähe der Sonne eine Koma und einen Schweif bildet."
+    assert sure_language(german) == "de" and sure_language("Nein.") is None
 
 
 # --- who wins ---------------------------------------------------------------------------------------------------
