@@ -92,7 +92,7 @@ def rankings(
 def roc_auc(
     scores: ArrayLike, positive: ArrayLike, clusters: ArrayLike | None = None, *, level: float = LEVEL
 ) -> dict[str, Any] | None:
-    """The chance that a positive one scores above a negative one, ties as half: {"auc", "interval", "standard_error",
+    """The chance that a positive one scores above a negative one, ties as half: {"mean", "interval", "standard_error",
     "n", "positives"}; None where one of the two kinds is missing.
 
     scores: (n,); positive: (n,) of truth values. Without clusters the standard error is DeLong's (1988, Biometrics 44);
@@ -127,7 +127,7 @@ def roc_auc(
     elif error is not None:
         half = norm.ppf((1 + level) / 2) * error / (auc * (1 - auc))
         interval = [float(expit(logit(auc) - half)), float(expit(logit(auc) + half))]
-    return {"auc": auc, "interval": interval, "standard_error": error, "n": len(s), "positives": m}
+    return {"mean": auc, "interval": interval, "standard_error": error, "n": len(s), "positives": m}
 
 
 def _mean(values: Sequence[float], groups: Sequence[str] | None) -> dict[str, Any]:

@@ -72,13 +72,13 @@ def test_auc_is_scikit_learns() -> None:
     """The example of sklearn.metrics.roc_auc_score's page, and one with ties, by scikit-learn 1.9.1."""
     found = roc_auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
     assert found is not None
-    assert found["auc"] == 0.75
+    assert found["mean"] == 0.75
     # DeLong by hand: the positives are above ½ and all of the negatives, these below all and ½ of the positives; both
     # variances are 1/8, and 1/8 / 2 + 1/8 / 2 = 1/8
     assert found["standard_error"] == pytest.approx(math.sqrt(1 / 8))
     tied = roc_auc([3, 1, 2, 2, 2, 0, 5, 3, 1, 1], [1, 0, 1, 1, 0, 0, 1, 0, 1, 0])
     assert tied is not None
-    assert tied["auc"] == pytest.approx(0.74)
+    assert tied["mean"] == pytest.approx(0.74)
     assert roc_auc([1, 2], [True, True]) is None
 
 
@@ -93,12 +93,12 @@ def test_auc_and_its_standard_error_are_what_they_are_defined_as(rows: list[tupl
         return
     won = np.array([[(a > b) + 0.5 * (a == b) for b in miss] for a in hit])
     assert found is not None
-    assert found["auc"] == pytest.approx(won.mean())
+    assert found["mean"] == pytest.approx(won.mean())
     if min(won.shape) > 1:
         parts = [won.mean(axis=axis).var(ddof=1) / won.shape[1 - axis] for axis in (0, 1)]
         assert found["standard_error"] == pytest.approx(math.sqrt(sum(parts)), abs=1e-9)
     if found["interval"] is not None:
-        assert 0 <= found["interval"][0] <= found["auc"] <= found["interval"][1] <= 1
+        assert 0 <= found["interval"][0] <= found["mean"] <= found["interval"][1] <= 1
 
 
 def test_what_hangs_together_counts_once() -> None:
@@ -109,7 +109,7 @@ def test_what_hangs_together_counts_once() -> None:
     once, copied = roc_auc(s, y), roc_auc(np.tile(s, 4), np.tile(y, 4), np.tile(np.arange(60), 4))
     naive = roc_auc(np.tile(s, 4), np.tile(y, 4))
     assert once is not None and copied is not None and naive is not None
-    assert copied["auc"] == pytest.approx(once["auc"])
+    assert copied["mean"] == pytest.approx(once["mean"])
     assert copied["standard_error"] == pytest.approx(once["standard_error"])
     assert naive["standard_error"] < 0.6 * once["standard_error"]
 
@@ -130,5 +130,5 @@ def test_the_interval_covers_when_prompts_differ() -> None:
 def test_a_perfect_order_has_no_interval_of_no_width() -> None:
     found = roc_auc([3, 4, 1, 2], [1, 1, 0, 0])
     assert found is not None
-    assert found["auc"] == 1
+    assert found["mean"] == 1
     assert found["interval"] == pytest.approx([math.sqrt(0.025), 1])  # Clopper-Pearson of 2 in 2
