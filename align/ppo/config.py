@@ -71,6 +71,7 @@ class PPOConfig(RewardArguments):
 
     # While it runs
     save_steps: int = 50  # updates between checkpoints
+    save_total_limit: int | None = 1  # the last ones that stay, besides the best; null: all, for `frontier` of evaluate
     eval_steps: int | None = None  # updates between looks at held-out prompts; then the best policy is what is kept
     eval_prompts: int = 64  # held-out prompts at most
     kl_budget: float | None = None  # nats a response: the best policy is the best within it
@@ -124,6 +125,7 @@ _AT_LEAST = {
     "warmup_steps": 0,
     "kl_horizon": 1,
     "save_steps": 1,
+    "save_total_limit": 1,
     "eval_steps": 1,
     "eval_prompts": 1,
     "patience": 1,

@@ -12,6 +12,7 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -129,10 +130,11 @@ class PPOTrainer:
 
     def save_model(self, folder: str | None = None) -> None:
         """Write the policy and its tokenizer as a model or adapter folder."""
-        from pathlib import Path
+        self._write_policy(Path(folder or self.args.output_dir))
 
-        self.roles.save_policy(Path(folder or self.args.output_dir))
-        self.tokenizer.save_pretrained(folder or self.args.output_dir)
+    def _write_policy(self, folder: Path) -> None:
+        self.roles.save_policy(folder)
+        self.tokenizer.save_pretrained(str(folder))
 
     def _loop(self, run: Run) -> Record:
         """The algorithm."""
@@ -246,12 +248,14 @@ class PPOTrainer:
         return stop
 
     def _save(self, run: Run, update: int, record: Record) -> None:
-        """Write a whole checkpoint, and keep the best one beside it."""
+        """Write a whole checkpoint, which is a model folder, too, and keep the best one beside it."""
         if self.accelerator.is_main_process:
             state: dict[str, Any] = {"kl_coef": self.kl_coef, "best": self.best, "warnings": record.told}
             state["looks_since_best"] = self.looks_since_best
             keep = [int(self.best["step"])] if self.best else []
-            save_checkpoint(run.folder, update, dict(self.learner.parameters), self.learner.optimizer, state, keep)
+            parameters, limit = dict(self.learner.parameters), self.args.save_total_limit
+            optimizer, write = self.learner.optimizer, self._write_policy
+            save_checkpoint(run.folder, update, parameters, optimizer, state, keep, limit, write)
             record.draw(self.best)
         self._event("on_save")
 

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,13 @@ def save_checkpoint(
     optimizer: "torch.optim.Optimizer",
     state: dict[str, Any],
     keep: Collection[int] = (),
+    limit: int | None = 1,
+    write_model: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write `checkpoint-STEP` with the trained parameters, the optimiser's state and the loop's own `state`, and drop
-    older ones but for the steps to `keep`.
+    """Write `checkpoint-STEP` with the trained parameters, the optimiser's state and the loop's own `state`. Of all
+    checkpoints the last `limit` stay (None: every one), and the steps to `keep`.
+
+    `write_model` puts the model that is being trained into the folder, so that it can be loaded as one.
     """
     import torch
     from safetensors.torch import save_file
@@ -37,9 +41,13 @@ def save_checkpoint(
         save_file({name: p.detach().contiguous() for name, p in parameters.items()}, folder / "parameters.safetensors")
         save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "optimizer.safetensors")
         (folder / "state.json").write_text(json.dumps({"format": 1, **state}, indent=1) + "\n", encoding="utf-8")
-    for old_step, path in _checkpoints(run_folder):
-        if old_step < step and old_step not in keep:
-            shutil.rmtree(path)
+        if write_model is not None:
+            write_model(folder)
+    if limit is not None:
+        older = sorted(found for found in checkpoints(run_folder) if found[0] < step)
+        for old_step, path in older[: max(0, len(older) + 1 - limit)]:
+            if old_step not in keep:
+                shutil.rmtree(path)
 
 
 def load_checkpoint(
@@ -48,7 +56,7 @@ def load_checkpoint(
     """Put the last whole checkpoint into `parameters` and `optimizer`; its step and the loop's state, or (0, {})."""
     from safetensors.torch import load_file
 
-    found = _checkpoints(run_folder)
+    found = checkpoints(run_folder)
     if not found:
         return 0, {}
     step, folder = max(found)
@@ -75,6 +83,7 @@ def load_parameters(run_folder: Path, step: int, parameters: "dict[str, torch.Te
         parameters[name].data.copy_(value)
 
 
-def _checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
+def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of each `checkpoint-STEP` of a run, in no order."""
     matches = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in run_folder.glob("checkpoint-*"))
     return [(int(match.group(1)), path) for match, path in matches if match]

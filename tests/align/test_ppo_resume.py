@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 import align.ppo.learn as learn
 import align.ppo.record as record
 import align.ppo.trainer as loop
+from align.models.load import find_model, load_causal_lm, load_tokenizer
+from align.run.checkpoint import checkpoints
 from preferences.errors import BadInput
 from tests.align.conftest import ppo_trainer
 from tests.align.test_ppo import manifest, metrics
@@ -95,6 +98,39 @@ def test_a_huge_learning_rate_is_one_sentence(tiny: Path, tmp_path: Path) -> Non
     trainer = ppo_trainer(tiny, says_o, tmp_path / "run", total_episodes=15, learning_rate=1e30)
     with pytest.raises(BadInput, match=r"update [23], epoch 1, mini-batch 1 .* is not finite; .* lower learning_rate"):
         trainer.train()
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["lora", "whole"])
+def test_every_checkpoint_is_kept_when_asked_and_is_a_model(
+    whole: bool, tiny: Path, reward_run: Path, whole_reward_run: Path, tmp_path: Path
+) -> None:
+    """Each says what the policy said when it was written: its own parameters, whatever else lies in the folder."""
+    keys: dict[str, Any] = {"total_episodes": 15, "save_steps": 1, "save_total_limit": None, "learning_rate": 1e-2}
+    reward = whole_reward_run if whole else reward_run
+    trainer = ppo_trainer(tiny, reward, tmp_path / "run", whole=whole, eval_steps=1, **keys)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    said: dict[int, torch.Tensor] = {}
+
+    def remember(*_: Any, **__: Any) -> None:  # on_save comes as soon as a checkpoint is written
+        with torch.no_grad(), trainer.roles.acting("policy") as model:
+            said[trainer.state.global_step] = model(input_ids=ids).logits
+
+    class Remember(TrainerCallback):
+        on_save = remember
+
+    trainer.callbacks.append(Remember())
+    trainer.train()
+    found = checkpoints(tmp_path / "run")
+    assert sorted(step for step, _ in found) == sorted(said)
+    assert len(said) >= 3
+    assert len({float(logits.sum()) for logits in said.values()}) == len(said), "nothing was learnt"
+    for step, folder in found:
+        source = find_model(str(folder))
+        assert (source.adapter is None) == whole
+        with torch.no_grad():
+            logits = load_causal_lm(source).eval()(input_ids=ids).logits
+        torch.testing.assert_close(logits, said[step], rtol=1e-5, atol=1e-5)
+        assert load_tokenizer(source).chat_template == trainer.tokenizer.chat_template
 
 
 # --- Killed and resumed ---

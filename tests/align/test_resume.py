@@ -359,6 +359,17 @@ def test_the_best_checkpoint_stays_beside_the_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("limit", "kept"), [(1, [20, 110]), (2, [20, 100, 110]), (9, [10, 20, 100, 110]), (None, [10, 20, 100, 110])]
+)
+def test_the_last_checkpoints_stay_as_many_as_asked(limit: int | None, kept: list[int], tmp_path: Path) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.AdamW([parameter])
+    for step in (10, 20, 100, 110):
+        save_checkpoint(tmp_path, step, {"p": parameter}, optimizer, {}, keep=[20], limit=limit)
+    assert kept_of(tmp_path) == kept
+
+
+@pytest.mark.parametrize(
     "others",
     [{"a": torch.ones(3)}, {"b": torch.ones(2)}, {}, {"a": torch.ones(2), "b": torch.ones(2)}],
     ids=["shape", "name", "none", "one more"],
