@@ -41,7 +41,7 @@ def permutation_test(
     """
     values = _numbers(differences, "differences")
     if clusters is None:
-        sums = values
+        sums: NDArray[Any] = values
     else:
         _, index = np.unique(np.asarray(clusters), return_inverse=True)
         if index.shape != values.shape:
