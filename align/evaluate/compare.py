@@ -1,58 +1,31 @@
-"""`align evaluate`: every model answers the same held-out prompts; judges score; models are compared with the base.
+"""`align evaluate`: every model answers the same prompts; judges judge; the models are compared with the base.
 
-What is said here is said per prompt, and every number carries an interval over prompts.
+It reads as its steps. Each step is one function of another file; docs/evaluation.md says what comes of them.
 """
 
 import json
-import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from align.config import parse
-from align.data.lengths import check_prompts, context_length
-from align.data.load import as_turns, data_facts, load_pairs, load_prompts
-from align.evaluate.judges import Scorer, function_judge, reward_judge
-from align.models.load import ModelSource, find_model, load_causal_lm, load_config, load_tokenizer, model_facts
-from align.models.sampling import sample, seed_of
+from align.data.load import data_facts
+from align.evaluate.config import EvaluateConfig, read_evaluation
+from align.evaluate.evidence import MAIN, Evidence, Said
+from align.evaluate.held_out import open_held_out, reward_model
+from align.evaluate.judges import open_judges
+from align.evaluate.kl import kl_to_base
+from align.evaluate.prompts import load_evaluation_prompts
+from align.evaluate.responses import Candidate, answers, open_models, sampling
+from align.evaluate.verdicts import many_models, pairs, verdict_by
+from align.models.load import find_model, model_facts
+from align.run.cache import Cache
 from align.run.manifest import Run, check_output_folder, is_run, start_run
 from align.run.metrics import curves, held_out_looks
 from align.run.progress import say
 from preferences.errors import BadInput
-from preferences.files import read_json, read_jsonl, write_jsonl, write_text
-from preferences.stats.winrate import accuracy, mean_interval, win_rate
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-
-@dataclass
-class EvaluateConfig:
-    """The keys of an evaluation recipe."""
-
-    output_dir: str
-    models: dict[str, str]  # name: model; what is compared
-    dataset_name: str  # its prompts, and its pairs for the reward model's accuracy
-    base: str = "base"  # the name of the model that the others are compared with
-    dataset_config: str | None = None
-    dataset_split: str = "test"
-    num_prompts: int | None = None  # the first ones; all by default
-    reward_model_path: str | None = None  # a reward run, as a judge
-    truth: str | None = None  # file.py:function, where the truth is known, as with simulated raters
-    title: str | None = None
-    max_new_tokens: int = 256
-    temperature: float = 0.7
-    batch_size: int = 16
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        for key in ("num_prompts", "max_new_tokens", "batch_size"):
-            if getattr(self, key) is not None and getattr(self, key) < 1:
-                raise ValueError(f"key `{key}`: {getattr(self, key)} is less than 1")
-        if self.temperature <= 0:
-            raise ValueError(f"key `temperature`: {self.temperature} is not above 0")
+from preferences.files import read_json, write_jsonl, write_text
+from preferences.stats.winrate import mean_interval
 
 
 class Comparison(NamedTuple):
@@ -64,237 +37,165 @@ class Comparison(NamedTuple):
 
 
 def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> Comparison:
-    """Sample, judge and compare. Each model's responses are kept as soon as they are whole, for --resume.
+    """Sample, judge and compare. Responses are kept as they come, for --resume; verdicts in the cache.
 
     Raises BadInput before anything is written.
     """
-    (args,) = parse(recipe, (EvaluateConfig,), where)
-    if args.base not in args.models:
-        raise BadInput(
-            f"{where}: key `base`: there is no model {args.base!r} among the models {', '.join(args.models)}"
-        )
-    for name in args.models:
-        if not re.fullmatch(r"[\w .+-]+", name) or name.startswith("."):
-            raise BadInput(f"{where}: key `models`: {name!r} is not a plain name; it becomes part of a file's name")
-    if args.reward_model_path is None and args.truth is None:
-        raise BadInput(f"{where}: no judge; add `reward_model_path: runs/reward`")
+    # 1. Everything is checked: keys, files, models, judges, and that the prompts fit them.
+    args = read_evaluation(recipe, where)
+    if not args.judges:
+        raise BadInput(f"{where}: no judge; add `judges: {{reward: runs/reward}}`")
     check_output_folder(args.output_dir, "evaluate", resume, overwrite)
-    prompts = load_prompts(args.dataset_name, args.dataset_split, args.dataset_config)[: args.num_prompts]
-    sources = {name: find_model(path) for name, path in args.models.items()}
-    for source in sources.values():
-        context = context_length(load_config(source))
-        check_prompts(load_tokenizer(source), prompts, args.max_new_tokens, context, args.dataset_name)
-    judges: dict[str, Scorer] = {}
-    kinds: dict[str, dict[str, str]] = {}
-    if args.truth:
-        judges["truth"] = function_judge(args.truth)
-        kinds["truth"] = {"kind": "known truth", "source": args.truth}
-    if args.reward_model_path:
-        judges["reward"] = reward_judge(args.reward_model_path, prompts, args.max_new_tokens, args.batch_size)
-        kinds["reward"] = {"kind": "reward model", "source": args.reward_model_path}
-    held_out = _held_out(args, judges) if "reward" in judges else None
+    cache = Cache(args.cache_dir)
+    prompts = load_evaluation_prompts(args)
+    models = open_models(args, prompts, where)
+    judges = open_judges(args, prompts, where)
+    held_out = open_held_out(args, judges)
+    # FRONTIER: check_frontier(args, where)
+    # WORSE: check_harness(args, where)
 
-    paths = [*args.models.values(), args.reward_model_path or "", args.dataset_name]
-    run = start_run(
-        "evaluate",
-        recipe,
-        inputs={
-            "dataset": data_facts(args.dataset_name),
-            **{f"model {name}": model_facts(source) for name, source in sources.items()},
-            **({"reward model": model_facts(find_model(args.reward_model_path))} if args.reward_model_path else {}),
-        },
-        parents=list(dict.fromkeys(path for path in paths if path and is_run(path))),
-        seed=args.seed,
-        resume=resume,
-    )
-    responses = {name: _responses(name, source, prompts, args, run) for name, source in sources.items()}
-    kl = _kl_to_base(responses, sources, args)
+    # 2. The run is opened.
+    run = start_run("evaluate", recipe, inputs=_inputs(args), parents=_parents(args), seed=args.seed, resume=resume)
 
-    say("judging")
-    names = list(args.models)
-    scores: dict[str, dict[str, list[float]]] = {
-        judge: {name: scorer([(p, r["text"]) for p, r in zip(prompts, responses[name], strict=True)]) for name in names}
-        for judge, scorer in judges.items()
-    }
-    models = {}
-    for name in names:
-        texts = [response["text"] for response in responses[name]]
-        models[name] = {
-            "judges": {
-                judge: {"candidate": name, "baseline": args.base, **win_rate(_preferences(by[name], by[args.base]))}
-                for judge, by in scores.items()
-                if name != args.base
-            },
-            "kl": mean_interval(kl[name]) if name in kl else None,
-            "length": mean_interval([len(text) for text in texts]),
-            "tokens": mean_interval([len(response["ids"]) for response in responses[name]]),
-            "finished": sum(response["ended"] for response in responses[name]) / len(prompts),
-            "tags": {},
-        }
-        if "truth" in scores:
-            models[name]["truth"] = mean_interval(scores["truth"][name])
+    # 3. Every model answers every prompt, one model after the other.
+    responses = {name: answers(model, prompts, args, run.folder, cache) for name, model in models.items()}
+    kl = kl_to_base(models, prompts, responses, args, cache)
+
+    # 4. The judges judge, one after the other.
+    judged = {name: judge.judge(args.base, prompts, responses, cache) for name, judge in judges.items()}
+    evidence = Evidence(args.base, prompts, responses, judged)
+
+    # 5. What was said becomes numbers: pure functions of the evidence.
+    say("computing")
     metrics: dict[str, Any] = {
         "format": 1,
         "title": args.title or "Does the aligned model beat the base?",
         "simulated": _is_simulated(args.dataset_name),
         "base": args.base,
-        "prompts": len(prompts),
-        "models": models,
-        "judges": kinds,
-        "reward_model": _reward_model(args, held_out, scores) if held_out else None,
-        "curves": {Path(path).name: found for path in dict.fromkeys(paths) if path and (found := curves(Path(path)))},
-        "held_out_looks": {
-            Path(path).name: found for path in dict.fromkeys(paths) if path and (found := held_out_looks(Path(path)))
-        },
-        "provenance": _provenance(run, args, sources),
-        "seconds": round(time.monotonic() - run.started, 1),
+        "prompts": sum(prompt.set == MAIN for prompt in prompts),
+        "verdict_by": verdict_by(evidence),
+        "sampling": sampling(models, args),
+        "judges": {name: dict(one.facts) for name, one in judged.items()},
+        "models": {name: _model(evidence, model, kl[name]) for name, model in models.items()},
+        "many_models": many_models(evidence),
     }
-    samples = [
-        {
-            "prompt": prompt,
-            "responses": {name: responses[name][number]["text"] for name in names},
-            "scores": {judge: {name: by[name][number] for name in names} for judge, by in scores.items()},
-            "tokens": {name: len(responses[name][number]["ids"]) for name in names},
-        }
-        for number, prompt in enumerate(prompts)
-    ]
+    # WORSE: measures(evidence, …) into metrics["models"][name]["measures"]; by_tag(evidence) into ["tags"];
+    #        metrics["challenge_sets"] = challenge_sets(evidence); metrics["fairness"] = gaps(evidence)
+    # JUDGES: metrics["judge_agreement"] = agreement(evidence)
+    metrics["reward_model"] = None if held_out is None else reward_model(held_out, judges, evidence, cache)
+
+    # 6. How far a run and best of n went, and what they won by it.
+    # FRONTIER: metrics["frontier"] = frontier(args, …)
+
+    # 7. Tasks of lm-evaluation-harness.
+    # WORSE: metrics["harness"] = …
+
+    # 8. Where it all comes from.
+    runs = list(dict.fromkeys(map(str, _parents(args))))
+    metrics["curves"] = {Path(path).name: found for path in runs if (found := curves(Path(path)))}
+    metrics["held_out_looks"] = {Path(path).name: found for path in runs if (found := held_out_looks(Path(path)))}
+    metrics["provenance"] = _provenance(run, args, models)
+    metrics["seconds"] = round(time.monotonic() - run.started, 1)
+    samples = _samples(evidence)
     write_text(run.folder / "metrics.json", json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False) + "\n")
     write_jsonl(run.folder / "samples.jsonl", samples)
     return Comparison(run, metrics, samples)
 
 
-def _responses(
-    name: str, source: ModelSource, prompts: list[Any], args: EvaluateConfig, run: Run
-) -> list[dict[str, Any]]:
-    """One response to each prompt, with its tokens and its log-probability under its own model; kept in the run."""
-
-    kept = run.folder / f"responses-{name}.jsonl"
-    if kept.is_file():
-        say(f"{name}: responses are there already")
-        return [row for _, row in read_jsonl(kept)]
-    tokenizer, model = load_tokenizer(source), _ready(load_causal_lm(source))
-    rows: list[dict[str, Any]] = []
-    for start in range(0, len(prompts), args.batch_size):
-        batch = prompts[start : start + args.batch_size]
-        # each model meets a prompt with the same draws
-        seeds = [seed_of(args.seed, number) for number in range(start, start + len(batch))]
-        said = sample(model, tokenizer, batch, seeds, max_new_tokens=args.max_new_tokens, temperature=args.temperature)
-        totals = _total_logprobs(model, said.prompts, said.responses, args.temperature)
-        for prompt, ids, ended, text, total in zip(
-            said.prompts, said.responses, said.ended, said.texts, totals, strict=True
-        ):
-            rows.append({"text": text.strip(), "ended": ended, "prompt_ids": prompt, "ids": ids, "logprob": total})
-        say(f"{name}: {len(rows)} of {len(prompts)} prompts")
-    write_jsonl(kept, rows)
-    return rows
-
-
-def _kl_to_base(
-    responses: dict[str, list[dict[str, Any]]], sources: dict[str, ModelSource], args: EvaluateConfig
-) -> dict[str, list[float]]:
-    """Per response, log pi(y) - log pi_base(y) in nats on what the model itself sampled: its mean over prompts is an
-    unbiased estimate of the KL divergence at the sampling temperature. Left out are the base itself, and models with
-    another vocabulary, whose tokens mean nothing to the base.
-    """
-    base = sources[args.base]
-    model, tokenizer = _ready(load_causal_lm(base)), load_tokenizer(base)
-    result = {}
-    for name, rows in responses.items():
-        if name == args.base or load_tokenizer(sources[name]).get_vocab() != tokenizer.get_vocab():
-            continue
-        values: list[float] = []
-        for start in range(0, len(rows), args.batch_size):
-            batch = rows[start : start + args.batch_size]
-            prompts, said = [row["prompt_ids"] for row in batch], [row["ids"] for row in batch]
-            totals = _total_logprobs(model, prompts, said, args.temperature)
-            values += [row["logprob"] - total for row, total in zip(batch, totals, strict=True)]
-        result[name] = values
-    return result
-
-
-def _total_logprobs(
-    model: Any, prompts: list[list[int]], responses: list[list[int]], temperature: float
-) -> list[float]:
-    """Summed log-probability of each response (token ids) after its prompt."""
-    import torch
-
-    from align.models.logprobs import last_states, response_logprobs, to_rows
-
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    rows = to_rows(prompts, responses, model.device)
-    with torch.no_grad():
-        logprobs, _ = response_logprobs(inner, last_states(inner, rows.ids), rows, temperature)
-    return [float(total) for total in logprobs.sum(-1)]
-
-
-def _preferences(candidate: Sequence[float], baseline: Sequence[float]) -> list[float]:
-    """1 where the candidate scores higher, 0 where the baseline does, 0.5 where they are equal."""
-    return [0.5 + 0.5 * ((c > b) - (c < b)) for c, b in zip(candidate, baseline, strict=True)]
-
-
-class HeldOut(NamedTuple):
-    """Held-out pairs as (chosen, rejected) scores, by each judge and by length; `groups` are None where not said."""
-
-    groups: list[str] | None
-    scores: dict[str, tuple[list[float], list[float]]]
-
-
-def _held_out(args: EvaluateConfig, judges: dict[str, Scorer]) -> HeldOut:
-    pairs = _ranked(load_pairs(args.dataset_name, args.dataset_split, args.dataset_config), args.dataset_name)
-    say(f"scoring {len(pairs)} held-out pairs with the reward model")
-    chosen, rejected = (
-        [(as_turns(row["prompt"]), as_turns(row[side])[-1]["content"]) for row in pairs]
-        for side in ("chosen", "rejected")
-    )
-    scores = {judge: (scorer(chosen), scorer(rejected)) for judge, scorer in judges.items()}
-    if "truth" in scores and scores["truth"][0] == scores["truth"][1]:
-        raise BadInput(f"{args.truth}: gives both sides of every held-out pair the same score; it tells nothing apart")
-    scores["length"] = ([float(len(text)) for _, text in chosen], [float(len(text)) for _, text in rejected])
-    return HeldOut(list(pairs["group"]) if "group" in pairs.column_names else None, scores)
-
-
-def _ranked(pairs: "Dataset", name: str) -> "Dataset":
-    """The pairs that raters ranked: what one of them wrote over a response is no verdict of the raters."""
-    if "source" not in pairs.column_names:
-        return pairs
-    ranked = [number for number, source in enumerate(pairs["source"]) if source != "edited"]
-    if not ranked:
-        raise BadInput(f"{name}: all held-out pairs are rewritten responses over their originals; rank more items")
-    return pairs.select(ranked)
-
-
-def _reward_model(args: EvaluateConfig, held_out: HeldOut, scores: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    """How often the reward model agrees with held-out preferences, beside two things that know less than it should:
-    "the longer one wins", and, where the truth is known, the raters themselves.
-    """
-    groups = held_out.groups
-    right = {judge: _preferences(*sides) for judge, sides in held_out.scores.items()}
-    result: dict[str, Any] = {
-        "source": args.reward_model_path,
-        "test": accuracy(right["reward"], groups),
-        "longer_wins": accuracy(right["length"], groups),
+def _model(evidence: Evidence, model: Candidate, kl: dict[str, Any] | None) -> dict[str, Any]:
+    """What metrics.json says of one model, on the main prompts."""
+    main = [number for number, prompt in enumerate(evidence.prompts) if prompt.set == MAIN]
+    said = [evidence.responses[model.name][number] for number in main]
+    found: dict[str, Any] = {
+        "kind": model.kind,
+        "source": model.where,
+        "judges": pairs(evidence, model.name) if model.name != evidence.base else {},
+        "scores": {},
+        "kl": kl,
+        "length": mean_interval([len(one.text) for one in said]),
+        "tokens": _mean([None if one.ids is None else len(one.ids) for one in said]),
+        "finished": _share([one.ended for one in said]),
+        "tags": {},
     }
-    if "truth" in right:
-        from scipy.stats import spearmanr
+    for name, judged in evidence.judged.items():
+        if judged.scores is not None and (mean := _mean([judged.scores[model.name][number] for number in main])):
+            found["scores"][name] = mean
+            if judged.facts["kind"] == "known truth":
+                found.setdefault("truth", mean)
+    return found
 
-        decided = [number for number, value in enumerate(right["truth"]) if value != 0.5]
-        kept_groups = [groups[number] for number in decided] if groups else None
-        by_reward = [right["reward"][n] if right["truth"][n] == 1.0 else 1.0 - right["reward"][n] for n in decided]
-        points = [
-            [t, r] for name in args.models for t, r in zip(scores["truth"][name], scores["reward"][name], strict=True)
-        ]
-        correlation = spearmanr(points).statistic if len(points) > 2 else float("nan")
-        result["truth"] = {
-            "pairs": accuracy(by_reward, kept_groups),
-            "raters": accuracy([right["truth"][n] for n in decided], kept_groups),
-            "correlation": None if correlation != correlation else float(correlation),
-            "points": points,
+
+def _samples(evidence: Evidence) -> list[dict[str, Any]]:
+    """One record a prompt: what everybody said, and what every judge said of it."""
+    return [
+        {
+            "id": prompt.id,
+            "set": prompt.set,
+            "tags": list(prompt.tags),
+            "prompt": prompt.turns,
+            "responses": {name: said[number].text for name, said in evidence.responses.items()},
+            "scores": {
+                name: {model: scores[number] for model, scores in judged.scores.items()}
+                for name, judged in evidence.judged.items()
+                if judged.scores is not None
+            },
+            "preferences": {
+                name: {model: values[number] for model, values in judged.preferences.items() if model != evidence.base}
+                for name, judged in evidence.judged.items()
+            },
+            "tokens": {name: _length(said[number]) for name, said in evidence.responses.items()},
         }
-    return result
+        for number, prompt in enumerate(evidence.prompts)
+    ]
 
 
-def _provenance(run: Run, args: EvaluateConfig, sources: dict[str, ModelSource]) -> dict[str, str]:
-    facts = {f"model {name}": source.name for name, source in sources.items()}
+def _length(said: Said) -> int | None:
+    return None if said.ids is None else len(said.ids)
+
+
+def _mean(values: Sequence[float | None]) -> dict[str, Any] | None:
+    known = [value for value in values if value is not None]
+    return mean_interval(known) if known else None
+
+
+def _share(values: Sequence[bool | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _inputs(args: EvaluateConfig) -> dict[str, dict[str, Any]]:
+    """What the manifest says of data, models and judges, with hashes."""
+    found = {"dataset": data_facts(args.dataset_name)}
+    found |= {f"challenge set {name}": data_facts(source) for name, source in (args.challenge_sets or {}).items()}
+    for name, model in args.models.items():
+        if model.endpoint is not None:
+            found[f"model {name}"] = {"name": model.model, "endpoint": model.endpoint, "sha256": {}}
+        else:
+            found[f"model {name}"] = model_facts(find_model(model.model))
+        if model.reward_model is not None:
+            found[f"reward model of {name}"] = model_facts(find_model(model.reward_model))
+    for name, judge in args.judges.items():
+        if judge.reward_model is not None or (judge.language_model is not None and judge.endpoint is None):
+            found[f"judge {name}"] = model_facts(find_model(judge.source))
+        elif judge.endpoint is not None:
+            found[f"judge {name}"] = {"name": judge.source, "endpoint": judge.endpoint, "sha256": {}}
+        else:
+            found[f"judge {name}"] = {**data_facts(judge.source.rpartition(".py:")[0] or judge.source)}
+    return found
+
+
+def _parents(args: EvaluateConfig) -> list[str | Path]:
+    """The runs that the evaluation builds on, each once: a checkpoint's is the folder around it."""
+    named = [model.model for model in args.models.values() if model.endpoint is None]
+    named += [model.reward_model for model in args.models.values() if model.reward_model]
+    named += [judge.source for judge in args.judges.values() if judge.endpoint is None]
+    named += [args.dataset_name, *((args.frontier.run,) if args.frontier else ())]
+    runs = [path if is_run(path) else Path(path).parent for path in named if Path(path).exists()]
+    return list(dict.fromkeys(str(path) for path in runs if is_run(path)))
+
+
+def _provenance(run: Run, args: EvaluateConfig, models: Mapping[str, Candidate]) -> dict[str, str]:
+    facts = {f"model {name}": model.where for name, model in models.items()}
     facts |= {f"{folder} sha256 of {file}": digest for folder, file, digest in _digests(run)}
     facts |= {"data": args.dataset_name, "seed": str(args.seed), "temperature": str(args.temperature)}
     facts |= {"new tokens at most": str(args.max_new_tokens), "started": run.manifest["started_at"]}
@@ -318,9 +219,3 @@ def _digests(run: Run) -> list[tuple[str, str, str]]:
 def _is_simulated(dataset_name: str) -> bool:
     manifest = Path(dataset_name) / "manifest.json"
     return manifest.is_file() and bool(read_json(manifest).get("simulated"))
-
-
-def _ready(model: Any) -> Any:
-    import torch
-
-    return (model.to("cuda") if torch.cuda.is_available() else model).eval()

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from align.run.manifest import digest
 from preferences.errors import BadInput
 from preferences.files import read_json
 
@@ -23,6 +24,8 @@ PLAIN_TEMPLATE = (
 
 # Tokens that models carry for padding, or never use otherwise; the first one present that is not the end token wins.
 _PAD_TOKENS = ("<|finetune_right_pad_id|>", "<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<unk>")
+
+_CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")  # what else decides what a model says
 
 
 class ModelSource(NamedTuple):
@@ -46,7 +49,10 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
         if (folder / "manifest.json").is_file():
             status = read_json(folder / "manifest.json").get("status", "finished")
             if status != "finished":
-                raise BadInput(f"{name}: holds a run that is not finished ({status}); go on with it by --resume")
+                raise BadInput(
+                    f"{name}: holds a run that is not finished ({status}); go on with it by --resume, or"
+                    " name one of its checkpoints"
+                )
         if (folder / "adapter_config.json").is_file():
             if not (folder / "adapter_model.safetensors").is_file():
                 raise BadInput(
@@ -258,6 +264,34 @@ def model_facts(source: ModelSource) -> dict[str, Any]:
     facts: dict[str, Any] = {"name": source.name, "base": source.base, "revision": source.revision}
     facts["sha256"] = {str(folder): hash_weights(folder) for folder in source.folders}
     return facts
+
+
+def weights_of(source: ModelSource) -> dict[str, Any]:
+    """What a model computes, by content and not by name: equal for equal weights, wherever they lie.
+
+    Of local folders the hashes of weights and configurations, of a hub model its commit; and what else its numbers
+    depend on: their type, the kind of device, and the libraries' versions.
+    """
+    import importlib.metadata
+
+    parts: list[Any] = []
+    for name in (source.adapter, source.base):
+        if name and Path(name).is_dir():
+            folder = Path(name)
+            files = [*folder.glob("*.safetensors"), *(folder / file for file in _CONFIGS)]
+            parts.append({path.name: digest(path) for path in sorted(files) if path.is_file()})
+        elif name:
+            parts.append({"hub": name, "commit": _commit(name, source.revision)})
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    return {"parts": parts, "dtype": str(weight_dtype()), "device": device().type, **versions}
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    """The commit of a hub model's configuration, which load_config has fetched. None where it is not to be told."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 def device() -> "torch.device":

@@ -83,6 +83,17 @@ def response_logprobs(
     return logprobs, spread(torch.cat([part[1] for part in parts]), rows) if entropy else None
 
 
+def total_logprobs(
+    model: Any, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], temperature: float
+) -> list[float]:
+    """log p(response | prompt) of each row, in nats. `model` may be wrapped by PEFT; its active adapter counts."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    rows = to_rows(prompts, responses, model.device)
+    with torch.no_grad():
+        logprobs, _ = response_logprobs(inner, last_states(inner, rows.ids), rows, temperature)
+    return [float(total) for total in logprobs.sum(-1)]
+
+
 class Head(NamedTuple):
     """A vocabulary head as the model's own forward applies it: softcap(scale * layer(state))."""
 

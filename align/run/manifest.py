@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,18 @@ def _parent(folder: Path) -> dict[str, Any]:
 
 def hash_weights(folder: str | Path) -> dict[str, str]:
     """Hex SHA-256 of each file of weights in a model or adapter folder."""
-    return {path.name: sha256_file(path) for path in sorted(Path(folder).glob("*.safetensors"))}
+    return {path.name: digest(path) for path in sorted(Path(folder).glob("*.safetensors"))}
+
+
+def digest(path: Path) -> str:
+    """Hex SHA-256 of a file, read once as long as it does not change: several parts of a run ask for the same one."""
+    facts = path.stat()
+    return _digest(path, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _digest(path: Path, *_: int) -> str:
+    return sha256_file(path)
 
 
 def _versions() -> dict[str, str]:

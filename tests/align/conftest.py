@@ -335,7 +335,8 @@ def evaluate_recipe(tiny: Path, pairs_file: Path, reward_run: Path, tmp_path: Pa
     def make(**keys: Any) -> Path:
         (tmp_path / "home").mkdir(exist_ok=True)
         right = {"models": {"base": str(tiny), "copy": str(tiny)}, "dataset_name": str(pairs_file)}
-        right |= {"reward_model_path": str(reward_run), "output_dir": str(tmp_path / "home/out")}
+        right |= {"judges": {"reward": str(reward_run)}, "output_dir": str(tmp_path / "home/out")}
+        right["cache_dir"] = None
         return write_recipe(tmp_path / "evaluate.yaml", **{**right, "max_new_tokens": 4, "num_prompts": 3, **keys})
 
     return make

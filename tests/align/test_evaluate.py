@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from align.data.packs import PairRow, pack_pairs
-from align.evaluate.compare import EvaluateConfig, HeldOut, _preferences, _reward_model
+from align.evaluate.held_out import HeldOut, agreement
+from align.evaluate.verdicts import prefer
 from align.models.load import find_model, load_causal_lm, load_tokenizer
 from tests.align.conftest import TRAIN, done, write_recipe
 
@@ -17,7 +18,14 @@ TEMPERATURE = 0.8
 
 
 def test_preferences_from_scores() -> None:
-    assert _preferences([2.0, 1.0, 0.5, -1.0], [1.0, 2.0, 0.5, -2.0]) == [1.0, 0.0, 0.5, 1.0]
+    assert prefer([2.0, 1.0, 0.5, -1.0, None, 1.0], [1.0, 2.0, 0.5, -2.0, 1.0, None]) == [
+        1.0,
+        0.0,
+        0.5,
+        1.0,
+        None,
+        None,
+    ]
 
 
 def test_reward_model_against_the_truth_by_hand() -> None:
@@ -27,16 +35,14 @@ def test_reward_model_against_the_truth_by_hand() -> None:
     model sides with the raters in all three, so by the truth it is right in the first and third only.
     """
     held_out = HeldOut(
-        None,
+        *("reward", "runs/reward", [], [], None),
         {
             "reward": ([2.0, 2.0, 2.0, 0.0], [1.0, 1.0, 1.0, 1.0]),
             "truth": ([1.0, 0.0, 5.0, 3.0], [0.0, 1.0, 4.0, 3.0]),
             "length": ([9.0, 5.0, 5.0, 1.0], [3.0, 5.0, 7.0, 8.0]),
         },
     )
-    args = EvaluateConfig(output_dir="x", models={"base": "b"}, dataset_name="d", reward_model_path="r")
-    scores = {"truth": {"base": [1.0, 2.0, 3.0]}, "reward": {"base": [0.1, 0.3, 0.2]}}
-    result = _reward_model(args, held_out, scores)
+    result = agreement(held_out, [[1.0, 0.1], [2.0, 0.3], [3.0, 0.2]])
     assert result["test"]["accuracy"] == 0.75
     assert result["longer_wins"]["accuracy"] == pytest.approx((1 + 0.5 + 0 + 0) / 4)
     assert result["truth"]["pairs"]["accuracy"] == pytest.approx(2 / 3)
@@ -53,7 +59,8 @@ def evaluation(tiny: Path, pairs_file: Path, reward_run: Path, tmp_path_factory:
     recipe = write_recipe(
         home / "evaluate.yaml",
         models={"base": str(tiny), "copy": str(tiny), "dpo": str(home / "dpo")},
-        reward_model_path=str(reward_run),
+        judges={"reward": str(reward_run)},
+        cache_dir=None,
         dataset_name=str(pairs_file),
         output_dir=str(home / "run"),
         max_new_tokens=8,
@@ -70,7 +77,7 @@ def metrics_of(evaluation: Path) -> dict[str, Any]:
     return metrics
 
 
-def responses(evaluation: Path, name: str) -> list[dict[str, Any]]:
+def responses_of(evaluation: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (evaluation / "run" / f"responses-{name}.jsonl").read_text().splitlines()]
 
 
@@ -89,7 +96,7 @@ def test_kl_to_the_base(evaluation: Path, tiny: Path) -> None:
     base = load_causal_lm(find_model(str(tiny))).eval()
     dpo = load_causal_lm(find_model(str(evaluation / "dpo"))).eval()
     values = []
-    for row in responses(evaluation, "dpo"):
+    for row in responses_of(evaluation, "dpo"):
         own = logprob(dpo, row["prompt_ids"], row["ids"])
         assert row["logprob"] == pytest.approx(own, abs=1e-3)
         values.append(own - logprob(base, row["prompt_ids"], row["ids"]))
@@ -98,7 +105,7 @@ def test_kl_to_the_base(evaluation: Path, tiny: Path) -> None:
 
 
 def test_the_copy_says_what_the_base_says(evaluation: Path) -> None:
-    assert responses(evaluation, "copy") == responses(evaluation, "base")
+    assert responses_of(evaluation, "copy") == responses_of(evaluation, "base")
     models = metrics_of(evaluation)["models"]
     assert models["copy"]["judges"]["reward"]["win_rate"] == 0.5
     assert models["copy"]["length"] == models["base"]["length"]
@@ -106,7 +113,7 @@ def test_the_copy_says_what_the_base_says(evaluation: Path) -> None:
 
 def test_a_response_is_its_tokens_less_the_special_ones(evaluation: Path, tiny: Path) -> None:
     tokenizer = load_tokenizer(find_model(str(tiny)))
-    for row in responses(evaluation, "dpo"):
+    for row in responses_of(evaluation, "dpo"):
         assert tokenizer.decode(row["ids"], skip_special_tokens=True).strip() == row["text"]
         assert row["ended"] == (row["ids"][-1] == tokenizer.eos_token_id)
         assert tokenizer.eos_token_id not in row["ids"][:-1]
@@ -127,7 +134,8 @@ def test_a_model_with_another_vocabulary_has_no_kl(
     recipe = write_recipe(
         tmp_path / "e.yaml",
         models={"base": str(tiny), "other": str(other)},
-        reward_model_path=str(reward_run),
+        judges={"reward": str(reward_run)},
+        cache_dir=None,
         dataset_name=str(pairs_file),
         output_dir=str(tmp_path / "run"),
         max_new_tokens=4,

@@ -1,0 +1,51 @@
+"""Best of n: sample n responses and take the one that a reward model likes best. The honest rival of any training.
+
+It needs no training, and costs n times the sampling. A policy that is trained against the same reward model has to beat
+it, or at least to come near for a n-th of the cost.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from align.models.load import find_model, weights_of
+from align.models.scores import RewardModel
+from align.run.cache import Cache
+
+
+def kl_bound(n: int) -> float:
+    """log n - (n - 1) / n, in nats: no less than the KL divergence of best of n from the model that draws.
+
+    Stiennon et al. 2020 (arXiv 2009.01325, appendix G.3) give it as the value; it is an upper bound, and the value
+    where no two draws are the same (Beirami et al. 2024, arXiv 2401.01879, theorem 1).
+    """
+    return math.log(n) - (n - 1) / n
+
+
+class Picker:
+    """Picks by a reward run, which is loaded when the first score is not in the cache."""
+
+    def __init__(self, reward_model: str, cache: Cache, batch_size: int) -> None:
+        self.name = reward_model
+        self.cache = cache
+        self.batch_size = batch_size
+        self.key = {"what": "reward", "model": weights_of(find_model(reward_model))}
+        self.model: RewardModel | None = None
+
+    def __call__(self, prompts: Sequence[Any], drawn: Sequence[Sequence[str]]) -> list[int]:
+        """Which of the n draws is the best for each of the b prompts: drawn (n, b) -> (b,). The first of equal ones."""
+        scores = [self.scores(prompts, texts) for texts in drawn]
+        return [max(range(len(scores)), key=lambda n: (scores[n][place], -n)) for place in range(len(prompts))]
+
+    def scores(self, prompts: Sequence[Any], texts: Sequence[str]) -> list[float]:
+        """The reward run's score of each text as a response to its prompt."""
+        from align.models.rewards import load_as_trained
+
+        keys = [{**self.key, "prompt": p, "response": text} for p, text in zip(prompts, texts, strict=True)]
+        known: list[Any] = [self.cache.get(key) for key in keys]
+        if any(value is None for value in known):
+            self.model = self.model or load_as_trained(self.name)
+            known = self.model.scores(prompts, texts, self.batch_size)
+            for key, value in zip(keys, known, strict=True):
+                self.cache.put(key, value)
+        return [float(value) for value in known]

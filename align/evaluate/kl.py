@@ -1,0 +1,78 @@
+"""How far a model has gone from the base: the KL divergence, on what the model itself samples."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from align.evaluate.best_of import kl_bound
+from align.evaluate.config import EvaluateConfig
+from align.evaluate.evidence import MAIN, Prompt, Said
+from align.evaluate.responses import Candidate
+from align.models.load import device, load_causal_lm, load_tokenizer, weights_of
+from align.run.cache import Cache
+from align.run.progress import say
+from preferences.stats.winrate import mean_interval
+
+
+def kl_to_base(
+    candidates: Mapping[str, Candidate],
+    prompts: Sequence[Prompt],
+    responses: Mapping[str, Sequence[Said]],
+    args: EvaluateConfig,
+    cache: Cache,
+) -> dict[str, dict[str, Any] | None]:
+    """By model: the mean over the main prompts of log pi(y) - log pi_base(y), in nats, with its interval, or None.
+
+    It is an unbiased estimate of the KL divergence at the sampling temperatures. None have the base itself, models
+    behind an endpoint, and those with another vocabulary, whose tokens mean nothing to the base. Best of n of the base
+    has the known upper bound instead, and "bound": true.
+    """
+    base = candidates[args.base]
+    found: dict[str, dict[str, Any] | None] = {}
+    own = [number for number, prompt in enumerate(prompts) if prompt.set == MAIN]
+    scorer = _BaseLogprobs(base, args.batch_size, cache) if base.source else None
+    for name, candidate in candidates.items():
+        found[name] = None
+        if candidate.keys.best_of is not None:
+            same = ("model", "endpoint", "temperature")
+            if all(getattr(candidate.keys, key) == getattr(base.keys, key) for key in same):
+                bound = kl_bound(candidate.keys.best_of)
+                found[name] = {"mean": bound, "interval": None, "n": len(own), "standard_error": None, "bound": True}
+        elif name != args.base and scorer is not None and candidate.source is not None:
+            vocabulary = load_tokenizer(candidate.source).get_vocab()
+            if vocabulary == scorer.tokenizer.get_vocab():
+                said = [responses[name][number] for number in own]
+                totals = scorer(said)
+                found[name] = mean_interval([(one.logprob or 0) - t for one, t in zip(said, totals, strict=True)])
+    return found
+
+
+class _BaseLogprobs:
+    """The base's log-probability of what others said; it is loaded when the first of them is not in the cache."""
+
+    def __init__(self, base: Candidate, batch_size: int, cache: Cache) -> None:
+        assert base.source is not None
+        self.source, self.temperature = base.source, base.temperature
+        self.batch_size = batch_size
+        self.cache = cache
+        self.tokenizer = load_tokenizer(base.source)
+        self.key = {"what": "logprob", "model": weights_of(base.source), "temperature": base.temperature}
+        self.model: Any = None
+
+    def __call__(self, said: Sequence[Said]) -> list[float]:
+        values: list[float] = []
+        for start in range(0, len(said), self.batch_size):
+            batch = said[start : start + self.batch_size]
+            keys = [{**self.key, "prompt": one.prompt_ids, "response": one.ids} for one in batch]
+            known: list[Any] = [self.cache.get(key) for key in keys]
+            if any(value is None for value in known):
+                from align.models.logprobs import total_logprobs
+
+                if self.model is None:
+                    say("measuring the distance to the base")
+                    self.model = load_causal_lm(self.source).to(device()).eval()
+                prompts, texts = [list(one.prompt_ids or []) for one in batch], [list(one.ids or []) for one in batch]
+                known = total_logprobs(self.model, prompts, texts, self.temperature)
+                for key, value in zip(keys, known, strict=True):
+                    self.cache.put(key, value)
+            values += known
+        return values

@@ -1,0 +1,227 @@
+"""Every model answers every prompt: models on this machine, best of n of them, and models behind an endpoint.
+
+Responses go into the run's folder and into the cache batch by batch, as they come. A batch is made anew unless all of
+it is in the cache, so that an evaluation which was killed and goes on says what the unbroken one would have said, to
+the last bit: what a row comes to depends, in the last bits, on the rows beside it.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from align.data.lengths import check_prompts, context_length, token_ids
+from align.evaluate.best_of import Picker
+from align.evaluate.config import EvaluateConfig, ModelKeys
+from align.evaluate.endpoint import at_once, check_endpoint, reply
+from align.evaluate.evidence import Prompt, Said
+from align.models.load import ModelSource, device, find_model, load_causal_lm, load_config, load_tokenizer, weights_of
+from align.models.sampling import sample, seed_of
+from align.run.cache import Cache
+from align.run.progress import Progress
+from preferences.files import dump_json, sha256_json
+
+Rows = list[Said]
+
+
+@dataclass
+class Candidate:
+    """A model that is compared, found but not loaded, and how it samples."""
+
+    name: str
+    keys: ModelKeys
+    kind: Literal["local", "endpoint", "best of n"]
+    source: ModelSource | None  # None behind an endpoint
+    temperature: float
+    max_new_tokens: int
+    seed: int
+
+    @property
+    def where(self) -> str:
+        """What the model is, in words: for people and for metrics.json."""
+        place = self.keys.model if self.keys.endpoint is None else f"{self.keys.model} at {self.keys.endpoint}"
+        return place if self.keys.best_of is None else f"best of {self.keys.best_of} of {place}"
+
+
+def open_models(args: EvaluateConfig, prompts: Sequence[Prompt], where: str) -> dict[str, Candidate]:
+    """Find the models, by name; nothing is loaded. Raises BadInput: for a prompt that doesn't fit one of them, too."""
+    found = {}
+    for name, keys in args.models.items():
+        new_tokens = keys.max_new_tokens or args.max_new_tokens
+        source = None
+        if keys.endpoint is not None:
+            check_endpoint(keys.endpoint, keys.model, keys.api_key_env, f"{where}, model {name}")
+        else:
+            source = find_model(keys.model)
+            context = context_length(load_config(source))
+            check_prompts(
+                load_tokenizer(source), [p.turns for p in prompts], new_tokens, context, f"{keys.model}, prompts"
+            )
+        found[name] = Candidate(
+            name,
+            keys,
+            "best of n" if keys.best_of is not None else "local" if source else "endpoint",
+            source,
+            keys.temperature or args.temperature,
+            new_tokens,
+            args.seed if keys.seed is None else keys.seed,
+        )
+    return found
+
+
+def answers(candidate: Candidate, prompts: Sequence[Prompt], args: EvaluateConfig, folder: Path, cache: Cache) -> Rows:
+    """The model's response to each prompt, kept in `responses-NAME.jsonl` of the run's folder as they come."""
+    kept = folder / f"responses-{candidate.name}.jsonl"
+    rows = _kept(kept, prompts, args.batch_size)
+    progress = Progress(candidate.name, len(prompts), "prompts", done=len(rows))
+    pick = Picker(candidate.keys.reward_model, cache, args.batch_size) if candidate.keys.reward_model else None
+    source = _Source(candidate, cache)
+    with open(kept, "ab") as stream:
+        for start in range(len(rows), len(prompts), args.batch_size):
+            batch = prompts[start : start + args.batch_size]
+            if pick is None:
+                said, cached = source.say(batch, [seed_of(candidate.seed, prompt.id) for prompt in batch])
+            else:
+                said, cached = _best(source, pick, batch)
+            rows += said
+            stream.write(b"".join(_line(prompt, one) for prompt, one in zip(batch, said, strict=True)))
+            stream.flush()
+            progress.tell(len(batch), cached=cached)
+    progress.end()
+    return rows
+
+
+def sampling(candidates: dict[str, Candidate], args: EvaluateConfig) -> dict[str, Any]:
+    """The settings that all models share, and what of them is different with whom."""
+    settings = {"temperature": args.temperature, "max_new_tokens": args.max_new_tokens, "seed": args.seed}
+    differs = {}
+    for name, candidate in candidates.items():
+        own = {key: getattr(candidate, key) for key in settings}
+        if changed := {key: value for key, value in own.items() if value != settings[key]}:
+            differs[name] = changed
+    return {"settings": settings, "differs": differs}
+
+
+def _best(source: "_Source", pick: Picker, batch: Sequence[Prompt]) -> tuple[Rows, int]:
+    """The best of n responses to each prompt. They are drawn apart from the model's own single response."""
+    assert source.candidate.keys.best_of is not None
+    drawn, cached = [], len(batch)
+    for number in range(source.candidate.keys.best_of):
+        said, known = source.say(batch, [seed_of(source.candidate.seed, p.id, "best of", number) for p in batch])
+        drawn.append(said)
+        cached = min(cached, known)
+    best = pick([prompt.turns for prompt in batch], [[one.text for one in said] for said in drawn])
+    # its log-probability as a draw is not that of a pick
+    return [drawn[which][place]._replace(logprob=None) for place, which in enumerate(best)], cached
+
+
+class _Source:
+    """What a candidate's single draws come from: the cache, or the model, loaded when it is first needed."""
+
+    def __init__(self, candidate: Candidate, cache: Cache) -> None:
+        self.candidate = candidate
+        self.cache = cache
+        self.key: dict[str, Any] = {"what": "response", "temperature": candidate.temperature}
+        self.key["max_new_tokens"] = candidate.max_new_tokens
+        if candidate.source is None:
+            self.key |= {"endpoint": candidate.keys.endpoint, "model": candidate.keys.model}
+        else:
+            self.tokenizer = load_tokenizer(candidate.source)
+            self.key |= {"model": weights_of(candidate.source), "tokenizer": _tokenizer_hash(self.tokenizer)}
+        self.sampler: Callable[[Sequence[Prompt], Sequence[int]], Rows] | None = None
+
+    def say(self, batch: Sequence[Prompt], seeds: Sequence[int]) -> tuple[Rows, int]:
+        """(a response to each prompt, how many of them come from the cache: all or none)."""
+        keys = [{**self.key, "prompt": self._prompt(p), "seed": s} for p, s in zip(batch, seeds, strict=True)]
+        known = [self.cache.get(key) for key in keys]
+        if all(value is not None for value in known):
+            return [Said(**value) for value in known if value is not None], len(batch)
+        said = (self.sampler or self._load())(batch, seeds)
+        for key, value, one in zip(keys, known, said, strict=True):
+            if value is None:
+                self.cache.put(key, one._asdict())
+        return said, 0
+
+    def _prompt(self, prompt: Prompt) -> Any:
+        """What the model reads: tokens under its template, which may write the day's date, say; else the turns."""
+        if self.candidate.source is None:
+            return prompt.turns
+        return token_ids(self.tokenizer, prompt.turns, generation=True)
+
+    def _load(self) -> Callable[[Sequence[Prompt], Sequence[int]], Rows]:
+        self.sampler = self._endpoint if self.candidate.source is None else self._local(self.candidate.source)
+        return self.sampler
+
+    def _endpoint(self, batch: Sequence[Prompt], seeds: Sequence[int]) -> Rows:
+        keys = self.candidate.keys
+        assert keys.endpoint is not None
+        url = keys.endpoint
+
+        def one(task: tuple[Prompt, int]) -> Said:
+            prompt, seed = task
+            said = reply(
+                url,
+                keys.model,
+                prompt.turns,
+                api_key_env=keys.api_key_env,
+                max_tokens=self.candidate.max_new_tokens,
+                temperature=self.candidate.temperature,
+                seed=seed,
+            )
+            return Said(said.text.strip(), said.ended)
+
+        return at_once(one, list(zip(batch, seeds, strict=True)))
+
+    def _local(self, source: ModelSource) -> Callable[[Sequence[Prompt], Sequence[int]], Rows]:
+        from align.models.logprobs import total_logprobs
+
+        model = load_causal_lm(source).to(device()).eval()
+
+        def draw(batch: Sequence[Prompt], seeds: Sequence[int]) -> Rows:
+            temperature = self.candidate.temperature
+            said = sample(
+                model,
+                self.tokenizer,
+                [prompt.turns for prompt in batch],
+                seeds,
+                max_new_tokens=self.candidate.max_new_tokens,
+                temperature=temperature,
+            )
+            totals = total_logprobs(model, said.prompts, said.responses, temperature)
+            rows = zip(said.texts, said.ended, said.prompts, said.responses, totals, strict=True)
+            return [Said(text.strip(), ended, read, ids, total) for text, ended, read, ids, total in rows]
+
+        return draw
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    """Of what turns text into tokens and back; the chat template shows in the prompt's tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    whole = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    return sha256_json([whole, tokenizer.eos_token_id])
+
+
+def _line(prompt: Prompt, said: Said) -> bytes:
+    return (dump_json({"id": prompt.id, "set": prompt.set, **said._asdict()}) + "\n").encode()
+
+
+def _kept(path: Path, prompts: Sequence[Prompt], batch_size: int) -> Rows:
+    """The whole batches of an interrupted run, and the file cut behind them."""
+    if not path.is_file():
+        return []
+    data = path.read_bytes()
+    lines = data.splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    whole = len(lines) if len(lines) == len(prompts) else math.floor(len(lines) / batch_size) * batch_size
+    rows = []
+    for line in lines[:whole]:
+        row = json.loads(line)
+        rows.append(Said(**{key: row[key] for key in Said._fields}))
+    size = sum(map(len, lines[:whole]))
+    if size < len(data):
+        with open(path, "r+b") as stream:
+            stream.truncate(size)
+    return rows
