@@ -1,14 +1,13 @@
 """The `annotate` command: one sub-command a verb; what is heavy to import is imported inside the verb."""
 
 import errno
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from annotate.commands import people, project, report, serve, storage
-from annotate.commands.common import database_option, json_option, progress, read_text, say, use_database
+from annotate.commands import judgements, people, project, report, serve, storage
+from annotate.commands.common import database_option, json_option, progress, read_token, say, use_database
 from preferences.errors import BadInput, exit_on_bad_input
 from preferences.formats import check_name, list_of_formats
 
@@ -79,17 +78,17 @@ def import_(project: str, file: str, name: str | None, database: str | None, as_
 
 
 @cli.command(epilog=list_of_formats(), short_help="Write what the answers say as a preferences folder.")
-@click.argument("projects", nargs=-1, required=True, metavar="PROJECT...")
-@click.argument("folder", type=click.Path())
+@click.argument("words", nargs=-1, required=True, metavar="PROJECT... [FOLDER]")
+@click.option("--judgements", "file", metavar="FILE", help="Write what raters said of models to FILE, and no folder.")
 @click.option("--format", "name", metavar="NAME", help="Write another tool's shape.")
-@click.option("--overwrite", is_flag=True, help="Replace FOLDER if it is an earlier export.")
+@click.option("--overwrite", is_flag=True, help="Replace FOLDER if it is an earlier export, or FILE.")
 @click.option("--server", metavar="URL", help="Ask the server at URL instead of a database on this machine.")
 @click.option("--token-file", type=click.Path(), metavar="FILE|-", help="Your token of it.  [env var: ANNOTATE_TOKEN]")
 @database_option
 @json_option
 def export(
-    projects: tuple[str, ...],
-    folder: str,
+    words: tuple[str, ...],
+    file: str | None,
     name: str | None,
     overwrite: bool,
     server: str | None,
@@ -107,10 +106,23 @@ def export(
 
     With --format it is the same in another tool's shape: a file a split in FOLDER, or one file if FOLDER is named
     like one (.json, .jsonl, .jsonl.gz) and the shape is a single file. What has no place in it is counted.
+
+    With --judgements there is no FOLDER: every rater's answer becomes a line of FILE for each two responses whose
+    models are known, as `align winrate` and the judges of `align evaluate` read it.
     """
     from preferences.contract import is_preferences_folder
 
-    path = Path(folder)
+    if file is not None:
+        if name is not None:
+            raise BadInput("--judgements is a shape of its own; leave --format out")
+        judgements.export_judgements(words, Path(file), overwrite, server, token_file, database, as_json)
+        return
+    if len(words) < 2:
+        raise BadInput(
+            f"name the projects, then the folder to write to, as in: annotate export {words[0]} my-preferences"
+        )
+    *names, folder = words
+    projects, path = tuple(names), Path(folder)
     if name is not None:
         _export_as(name, path, overwrite, server, token_file, database, projects, as_json)
         return
@@ -125,14 +137,14 @@ def export(
             raise BadInput(f"{folder} is not a preferences folder, so --overwrite leaves it alone; name another folder")
     manifest = _export(server, token_file, database, projects, path)
     counts = manifest["counts"]
-    words = {
+    said_of = {
         "train": "training pairs",
         "validation": "validation pairs",
         "test": "test pairs",
         "ties": "ties",
         "rankings": "rankings",
     }
-    text = f"{folder}: " + ", ".join(f"{counts[name]} {word}" for name, word in words.items())
+    text = f"{folder}: " + ", ".join(f"{counts[name]} {word}" for name, word in said_of.items())
     out, said = _stays_out(manifest)
     facts = {"project": manifest["project"], "projects": list(projects), "folder": folder, "counts": counts}
     say({**facts, **out}, as_json, text + said)
@@ -205,12 +217,9 @@ def _export_from_database(database: str | None, projects: tuple[str, ...], folde
 
 
 def _export_from_server(server: str, token_file: str | None, projects: tuple[str, ...], folder: Path) -> dict[str, Any]:
-    given = read_text(token_file, "--token-file") if token_file else os.environ.get("ANNOTATE_TOKEN", "")
-    if not given.strip():
-        raise BadInput("--server needs a token; make one with `annotate token create`, and set ANNOTATE_TOKEN to it")
     from annotate.api.client import Client
 
-    with Client(server, given.strip()) as client:
+    with Client(server, read_token(token_file)) as client:
         return client.export([client.project(name).id for name in projects], folder)
 
 

@@ -5,6 +5,7 @@
         client.import_items(project.id, "items.jsonl")
         print(client.report(project.id)["agreement"])
         client.export([project.id], "my-preferences")
+        client.export_judgements([project.id], "people.jsonl")
 
 What the server refuses is raised as `ProblemError`, whose `rule` a program can go by. What can be sent again without
 harm, submitting an answer included, is sent again when the connection or the server fails.
@@ -24,13 +25,14 @@ import httpx
 from pydantic import BaseModel
 
 from annotate.api.account import Me
-from annotate.api.items import AnswerOut, AnswerPage, ImportedOut, ItemOut, ItemPage
+from annotate.api.items import COUNTS, AnswerOut, AnswerPage, ImportedOut, ItemOut, ItemPage
 from annotate.api.projects import GuidelinesOut, ProjectOut, ProjectPage
 from annotate.api.steer import ContestedOut, ContestedPage, DecisionOut, ExportPreview, PreviewOut
 from annotate.api.tasks import DraftOut, Task
 from annotate.api.work import NextOut, OwnAnswer, OwnAnswers, SubmittedOut
 from preferences.errors import BadInput
 from preferences.files import read_json, whole_folder
+from preferences.judgements import Judgement, write_judgements
 
 M = TypeVar("M", bound=BaseModel)
 TRIES = 6
@@ -189,6 +191,15 @@ class Client:
             with whole_folder(folder) as path:
                 archive.extractall(path)
         return read_json(Path(folder) / "manifest.json")
+
+    def export_judgements(self, projects: Collection[int], path: str | Path) -> dict[str, Any]:
+        """Write what raters said of models to a judgements file. Returns how much is in it, and left out."""
+        body = {"projects": list(projects)}
+        answer = self._checked(self._send(lambda: self.http.post("/api/v1/exports/judgements", json=body)))
+        lines = (json.loads(line) for line in answer.text.split("\n") if line)
+        write_judgements(path, [Judgement(**line) for line in lines])
+        counts: dict[str, Any] = json.loads(answer.headers[COUNTS])
+        return counts
 
     # --- rating ---
 

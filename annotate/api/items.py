@@ -19,6 +19,7 @@ from annotate.services import items as service
 from annotate.services.exchange import import_items
 from annotate.services.export import export_preferences, settle_splits
 from annotate.services.items import Counted, ItemChange
+from annotate.services.judgements import judgements, note_judgements
 from annotate.services.masks import mask_names
 from annotate.services.refit import refit
 from annotate.services.refusals import Refused
@@ -27,9 +28,12 @@ from annotate.store.database import DatabaseFailed
 from annotate.store.tables import Project
 from preferences.contract import Item, write_preferences
 from preferences.errors import BadInput
+from preferences.files import dump_json
 from preferences.formats import FORMATS, read_as
+from preferences.judgements import write_judgements
 
 router = APIRouter(prefix="/api/v1", tags=["items"], responses=PROBLEMS)
+COUNTS = "Concord-Counts"  # a header
 FormatName = Annotated[str | None, Field(max_length=100, description="the other tool's format that the items are in")]
 
 
@@ -256,6 +260,35 @@ def export(body: ExportIn, asker: AnyAsker) -> Response:
                 archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes(), zipfile.ZIP_DEFLATED)
     headers = {"Content-Disposition": 'attachment; filename="preferences.zip"'}
     return Response(packed.getvalue(), media_type="application/zip", headers=headers)
+
+
+@router.post(
+    "/exports/judgements",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"application/x-ndjson": {}},
+            "description": "a judgements file",
+            "headers": {COUNTS: {"description": "JSON: what is in it, and left out", "schema": {"type": "string"}}},
+        }
+    },
+)
+def export_judgements(body: ExportIn, asker: AnyAsker) -> Response:
+    """What the raters of one or several projects said of models: a line for each answer and each two responses whose
+    models are known, as `align winrate` reads it. The same answers give the same bytes."""
+    with asker.reads(body.projects[0], Right.EXPORT) as (session, _):
+        found = judgements(session, *_exported(session, asker, body.projects))
+    with asker.writes(body.projects[0], Right.EXPORT) as (session, _):
+        note_judgements(session, *_exported(session, asker, body.projects), person=asker.person_id)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "judgements.jsonl"
+        write_judgements(path, found.rows)
+        written = path.read_bytes()
+    headers = {
+        "Content-Disposition": 'attachment; filename="judgements.jsonl"',
+        COUNTS: dump_json(found.counts()),
+    }
+    return Response(written, media_type="application/x-ndjson", headers=headers)
 
 
 def _exported(session: Session, asker: Asker, numbers: list[int]) -> list[Project]:

@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that `annotate --help` answers at once.
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,14 @@ def read_text(path: str, option: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadInput(f"{option}: {path} is not UTF-8 text; save it as UTF-8") from None
+
+
+def read_token(path: str | None) -> str:
+    """The token for --server, from the file of --token-file or from ANNOTATE_TOKEN. Raises BadInput without one."""
+    given = read_text(path, "--token-file") if path else os.environ.get("ANNOTATE_TOKEN", "")
+    if not given.strip():
+        raise BadInput("--server needs a token; make one with `annotate token create`, and set ANNOTATE_TOKEN to it")
+    return given.strip()
 
 
 @contextlib.contextmanager

@@ -53,6 +53,7 @@ def all_get(status: int) -> Row:
 
 
 CONSENT = {"agreed": True, "consent_hash": hashlib.sha256(b"Agree?").hexdigest()}
+RESPONSES = [{"text": "one", "model": "a"}, {"text": "two", "model": "b"}]
 HOOK = {"url": "https://a.example/", "events": ["answer.stored"]}
 P = "/api/v1/projects/{project_id}"
 ROWS: dict[str, tuple[Row, Any]] = {  # method and path: (statuses, JSON body)
@@ -89,6 +90,7 @@ ROWS: dict[str, tuple[Row, Any]] = {  # method and path: (statuses, JSON body)
     f"GET {P}/answers": (reviews(), None),
     f"GET {P}/exports/preview": (owns(), None),
     "POST /api/v1/exports": (owns(), {"projects": [1]}),
+    "POST /api/v1/exports/judgements": (owns(), {"projects": [1]}),
     f"GET {P}/mine": (rates(), None),
     f"POST {P}/questions": (rates(201), {"assignment": "{assignment_id}", "text": "How is this meant?"}),
     f"GET {P}/questions/mine": (rates(), None),
@@ -204,7 +206,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
         ben = add_person(session, project, "ben", role="rater", name="Ben", password="long enough")
         people["other"] = add_person(session, elsewhere, "otto", role="owner", name=None, password="long enough")
         records = [
-            Item.model_validate({"id": f"i{n}", "prompt": f"Number {n}?", "responses": ["one", "two"]})
+            Item.model_validate({"id": f"i{n}", "prompt": f"Number {n}?", "responses": RESPONSES})
             for n in range(4)
         ]
         import_items(session, project, records, "items")
