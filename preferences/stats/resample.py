@@ -24,10 +24,10 @@ def ratio_interval(
 ) -> tuple[list[float], str]:
     """Interval of Σ sums / Σ sizes by drawing clusters (G,), and its name: BCa, or percentile where BCa has none.
 
-    BCa (Efron 1987, section 4; as `scipy.stats.bootstrap`): the bias z0 is the normal quantile of the share of resamples
-    below the estimate, those equal to it counting half, and the acceleration a comes of the jackknife: Σ d³ / 6 (Σ d²)^1.5
-    with d the mean of the leave-one-out ratios (S - s_g) / (N - n_g) minus each. The ends are the quantiles
-    Φ(z0 + (z0 + z) / (1 - a (z0 + z))) of the resamples. It is undefined for a few degenerate samples.
+    BCa (Efron 1987, section 4; as `scipy.stats.bootstrap`): the bias z0 is the normal quantile of the share of
+    resamples below the estimate, those equal to it counting half, and the acceleration a comes of the jackknife,
+    Σ d³ / 6 (Σ d²)^1.5 with d the mean of the leave-one-out ratios (S - s_g) / (N - n_g) minus each. The ends are the
+    quantiles Φ(z0 + (z0 + z) / (1 - a (z0 + z))) of the resamples. It is undefined for a few degenerate samples.
     """
     drawn = resampled(np.stack([sums, sizes], axis=1), resamples, seed)
     ratios = drawn[:, 0] / drawn[:, 1]

@@ -5,11 +5,13 @@ or groups of them. BCa rather than percentile, since near the ends of [0, 1] and
 better (64 values, mean 0.9, skewed: percentile covers 0.90, BCa 0.94 of the time).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from preferences.stats.crossed import over_prompts_and_raters
 from preferences.stats.resample import NORMAL, ratio_interval
 
 Floats = NDArray[np.float64]
@@ -19,25 +21,41 @@ DETECTABLE = NORMAL.inv_cdf(0.975) + NORMAL.inv_cdf(0.80)  # two-sided 5% test, 
 
 
 def win_rate(
-    preferences: ArrayLike, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+    preferences: ArrayLike,
+    cells: Sequence[tuple[int, str, float]] | None = None,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """How often the candidate beats the baseline: preferences (n,) in [0, 1], one a prompt, 1 = candidate better.
 
     The win rate is their mean, so a tie counts half; `ties` counts values of exactly 0.5. When all values are equal
     the bootstrap would give an interval of no width; then it is the exact bound of `equal_values_interval`, and
     `method` says so. `smallest_detectable` is that function's. Raises ValueError for no values, or outside [0, 1].
+
+    Where people judged, `cells` are (prompt number, rater, preference) of each rater on each prompt, whose mean a
+    prompt's preference is; `raters` counts these people. From three raters on, standard error and interval are about
+    other prompts and other raters (`crossed.over_prompts_and_raters`); fewer say too little of other people, and then
+    they are about these raters on other prompts. `method` says which.
     """
     values = _values(preferences, 0, 1)
-    interval, method = _interval(values, np.ones_like(values), "prompts", True, level, resamples, seed)
+    crossed = None if cells is None else over_prompts_and_raters(cells, len(values), level)
+    if crossed is None:
+        interval, method = _interval(values, np.ones_like(values), "prompts", True, level, resamples, seed)
+        error = _standard_error(values, np.ones_like(values))
+    else:
+        error, interval, method = crossed
     return {
         "n": len(values),
         "ties": int((values == 0.5).sum()),
         "win_rate": float(values.mean()),
-        "standard_error": _standard_error(values, np.ones_like(values)),
+        "standard_error": error,
         "level": level,
         "method": method,
         "interval": interval,
         "smallest_detectable": smallest_detectable(values),
+        **({} if cells is None else {"raters": len({rater for _, rater, _ in cells})}),
     }
 
 
