@@ -49,7 +49,7 @@ def permutation_test(
         sums = np.bincount(index, weights=values)
     sums = sums[sums != 0]  # turning these round changes nothing
     seen = abs(sums.sum()) - 1e-12 * np.abs(sums).sum()  # an equal sum, added up in another order, is as far
-    if 2.0 ** len(sums) <= draws:
+    if 2 ** len(sums) <= draws:
         flips = 1.0 - 2 * ((np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))) & 1)
         return float((np.abs(flips @ sums) >= seen).mean())
     rng, beyond = np.random.default_rng(seed), 0
