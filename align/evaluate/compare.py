@@ -13,6 +13,7 @@ from align.data.load import data_facts
 from align.evaluate.config import EvaluateConfig, read_evaluation
 from align.evaluate.evidence import MAIN, Evidence, Said
 from align.evaluate.held_out import open_held_out, reward_model
+from align.evaluate.judge_agreement import agreement, judge_facts
 from align.evaluate.judges import open_judges
 from align.evaluate.kl import kl_to_base
 from align.evaluate.prompts import load_evaluation_prompts
@@ -75,13 +76,13 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         "prompts": sum(prompt.set == MAIN for prompt in prompts),
         "verdict_by": verdict_by(evidence),
         "sampling": sampling(models, args),
-        "judges": {name: dict(one.facts) for name, one in judged.items()},
+        "judges": judge_facts(evidence),
         "models": {name: _model(evidence, model, kl[name]) for name, model in models.items()},
         "many_models": many_models(evidence),
+        "judge_agreement": agreement(evidence),
     }
     # WORSE: measures(evidence, …) into metrics["models"][name]["measures"]; by_tag(evidence) into ["tags"];
     #        metrics["challenge_sets"] = challenge_sets(evidence); metrics["fairness"] = gaps(evidence)
-    # JUDGES: metrics["judge_agreement"] = agreement(evidence)
     metrics["reward_model"] = None if held_out is None else reward_model(held_out, judges, evidence, cache)
 
     # 6. How far a run and best of n went, and what they won by it.

@@ -33,10 +33,10 @@ def agreement(evidence: Evidence) -> list[dict[str, Any]]:
     for one, other in combinations(sorted(items, key=lambda judge: not _is_human(evidence.judged[judge])), 2):
         both = [item for item in items[one] if item in items[other]]
         if both:
-            sides = [np.sign([items[judge][item] - 0.5 for item in both]).astype(int) for judge in (one, other)]
+            a, b = ([int(np.sign(items[judge][item] - 0.5)) for item in both] for judge in (one, other))
             prompts = [evidence.prompts[number].id for number, _ in both]
             human = _is_human(evidence.judged[one]) or _is_human(evidence.judged[other])
-            rows.append({"a": one, "b": other, **agreement_of(*sides, prompts), "human": human})
+            rows.append({"a": one, "b": other, **agreement_of(a, b, prompts), "human": human})
     return rows
 
 

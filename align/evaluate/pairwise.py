@@ -132,9 +132,17 @@ def in_both_orders(
                 values[number] = 0.5
             elif len(both) == 2:
                 values[number] = sum(both) / 2
-                about = {"prompt": prompt.id, "candidate": model, "baseline": base, "judge": judge}
-                lengths = {"candidate_length": len(ours), "baseline_length": len(theirs)}
                 judgements += [
-                    Judgement(**about, **lengths, preference=value, order=order) for order, value in enumerate(both)
+                    Judgement(
+                        prompt=prompt.id,
+                        candidate=model,
+                        baseline=base,
+                        preference=value,
+                        candidate_length=len(ours),
+                        baseline_length=len(theirs),
+                        judge=judge,
+                        order=order,  # type: ignore[arg-type]  # 0 or 1
+                    )
+                    for order, value in enumerate(both)
                 ]
     return preferences, judgements
