@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from align.data.lengths import context_length
 from align.data.load import as_turns, load_pairs
 from align.evaluate.config import EvaluateConfig
 from align.evaluate.evidence import MAIN, Evidence
 from align.evaluate.verdicts import better
+from align.models.load import find_model, load_config, load_tokenizer
+from align.models.scores import fitting_ids
 from align.run.cache import Cache
 from align.run.progress import say
 from preferences.errors import BadInput
@@ -31,7 +34,8 @@ class HeldOut(NamedTuple):
 
 def open_held_out(args: EvaluateConfig, judges: Mapping[str, Any]) -> HeldOut | None:
     """The pairs that raters ranked, of the same data and split as the prompts. None where the data are prompts only, or
-    no reward model judges. Raises BadInput for a truth that tells nothing apart.
+    no reward model judges. Raises BadInput for a pair that doesn't fit the reward model, and for a truth that tells
+    nothing apart.
     """
     judge = _judge(args)
     if judge is None:
@@ -46,6 +50,10 @@ def open_held_out(args: EvaluateConfig, judges: Mapping[str, Any]) -> HeldOut | 
         [(as_turns(row["prompt"]), as_turns(row[side])[-1]["content"]) for row in pairs]
         for side in ("chosen", "rejected")
     )
+    source = find_model(args.judges[judge].source)
+    tokenizer, context = load_tokenizer(source), context_length(load_config(source))
+    for side in (chosen, rejected):
+        fitting_ids(source.name, tokenizer, context, [prompt for prompt, _ in side], [text for _, text in side])
     scores = {"length": ([float(len(text)) for _, text in chosen], [float(len(text)) for _, text in rejected])}
     truth = next((name for name, keys in args.judges.items() if keys.truth is not None), None)
     if truth is not None:

@@ -23,6 +23,20 @@ def conversation_ids(tokenizer: "PreTrainedTokenizerBase", prompt: Any, response
     return token_ids(tokenizer, [*prompt, {"role": "assistant", "content": response}])
 
 
+def fitting_ids(
+    name: str, tokenizer: "PreTrainedTokenizerBase", context: int | None, prompts: Sequence[Any], texts: Sequence[str]
+) -> list[tuple[int, ...]]:
+    """The tokens of each (prompt, response) pair. Raises BadInput for one that doesn't fit the reward model `name`."""
+    rows = [tuple(conversation_ids(tokenizer, p, text)) for p, text in zip(prompts, texts, strict=True)]
+    for row, text in zip(rows, texts, strict=True):
+        if context is not None and len(row) > context:
+            raise BadInput(
+                f"{name}: a prompt with its response has {len(row)} tokens, and the reward model's context is"
+                f" {context}; take the row out, or take another reward model ({text[:40]!r})"
+            )
+    return rows
+
+
 class RewardModel:
     """A reward run's score of a conversation, whoever computes the hidden states: the run's own model, loaded alone,
     or a base that it shares with other roles.
@@ -46,13 +60,7 @@ class RewardModel:
 
         Raises BadInput for a conversation that doesn't fit the reward model's context.
         """
-        rows = [tuple(conversation_ids(self.tokenizer, p, text)) for p, text in zip(prompts, texts, strict=True)]
-        for row, text in zip(rows, texts, strict=True):
-            if self.context is not None and len(row) > self.context:
-                raise BadInput(
-                    f"{self.name}: a prompt with its response has {len(row)} tokens, and the reward model's context is"
-                    f" {self.context}; take the row out, or take another reward model ({text[:40]!r})"
-                )
+        rows = fitting_ids(self.name, self.tokenizer, self.context, prompts, texts)
         return self.scores_of_ids(rows, batch_size)
 
     def scores_of_ids(self, rows: Sequence[tuple[int, ...]], batch_size: int) -> list[float]:

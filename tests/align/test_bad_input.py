@@ -191,7 +191,7 @@ def test_a_reward_model_is_not_a_policy_and_a_policy_no_reward_model(
 ) -> None:
     assert "is a reward model" in refused("dpo", recipe(model_name_or_path=str(reward_run)))
     assert "not a reward model" in refused("ppo", ppo_recipe(reward_model_path=str(tiny)))
-    assert "not a reward model" in refused("evaluate", evaluate_recipe(reward_model_path=str(tiny)))
+    assert "not a reward model" in refused("evaluate", evaluate_recipe(judges={"reward": str(tiny)}))
     assert "is a reward model" in refused("chat", reward_run)
 
 
@@ -357,10 +357,46 @@ def test_a_template_that_refuses_a_turn(tiny: Path, recipe: Callable[..., Path],
     ("keys", "said"),
     [
         ({"base": "nobody"}, "no model 'nobody' among the models base, copy"),
-        ({"reward_model_path": None}, "no judge"),
+        ({"judges": {}}, "no judge; add `judges: {reward: runs/reward}`"),
+        ({"judges": "runs/reward"}, "key `judges`: give each a name, as in `judges: {reward: runs/reward}`"),
+        ({"judges": {"a": {"gold": True}}}, "key `judges.a`: no judge: give one of `reward_model`, `function`"),
+        ({"judges": {"a": {"truth": "t.py:f", "function": "t.py:f"}}}, "key `judges.a`: function and truth: give one"),
+        ({"judges": {"a": {"function": "t.py:f", "gold": True}}}, "key `judges.a.gold`: is for a `reward_model`"),
+        ({"judges": {"a": {"rewardmodel": "r"}}}, "unknown key `judges.a.rewardmodel`; the nearest known one is `rew"),
+        (
+            {"reward_model_path": "runs/reward"},
+            "unknown key `reward_model_path`; write `judges: {reward: runs/reward}`",
+        ),
+        ({"truth": "t.py:f"}, "unknown key `truth`; write `judges: {truth: {truth: t.py:f}}`"),
+        ({"models": {"base": 3}}, "key `models.base`: 3 is not a mapping"),
+        ({"models": {"base": {}}}, "the key `models.base.model` is missing"),
+        (
+            {"models": {"base": {"model": "x", "endpont": "y"}}},
+            "`models.base.endpont`; the nearest known one is `endpo",
+        ),
+        ({"models": {"base": {"model": "x", "temperature": 0}}}, "key `models.base.temperature`: 0.0 is not above 0"),
+        (
+            {"models": {"base": {"model": "x", "temperature": "hot"}}},
+            "key `models.base.temperature`: 'hot' is not a num",
+        ),
+        (
+            {"models": {"base": {"model": "x", "api_key_env": "K"}}},
+            "key `models.base.api_key_env`: is for an `endpoint`",
+        ),
+        ({"models": {"base": {"model": "x", "endpoint": "h"}}}, "key `models.base.endpoint`: 'h' is no address"),
+        ({"models": {"base": "x", "b": {"model": "x", "best_of": 4}}}, "key `models.b.reward_model`: missing"),
+        ({"models": {"base": "x", "b": {"model": "x", "reward_model": "r"}}}, "key `models.b.best_of`: missing"),
+        ({"models": {"base": "x", "b": {"model": "x", "best_of": 1}}}, "key `models.b.best_of`: 1 is less than 2"),
+        ({"models": {"base": {"model": "x", "best_of": 2, "reward_model": "r"}}}, "'base' is a best of n"),
+        ({"challenge_sets": {"../up": "x.jsonl"}}, "key `challenge_sets`: '../up' is not a plain name"),
+        (
+            {"frontier": {"run": "x", "gold": "g"}},
+            "key `frontier.gold`: there is no judge 'g' among the judges (reward)",
+        ),
+        ({"frontier": {"run": "x", "gold": "reward", "best_of": 1}}, "key `frontier.best_of`: 1 is less than 2"),
         ({"temperature": 0}, "not above 0"),
         ({"num_prompts": 0}, "less than 1"),
-        ({"truth": "nowhere.py:utility"}, "no such file"),
+        ({"judges": {"truth": {"truth": "nowhere.py:utility"}}}, "no such file"),
         ({"dataset_name": "./nowhere"}, "no such file or folder"),
     ],
 )
@@ -382,9 +418,12 @@ def test_names_that_would_leave_the_folder(tiny: Path, evaluate_recipe: Callable
         ("def utility(prompt, text): return 1.0", "tells nothing apart"),
     ],
 )
-def test_truths_that_are_none(code: str, said: str, evaluate_recipe: Callable[..., Path], tmp_path: Path) -> None:
+def test_truths_that_are_none(
+    code: str, said: str, evaluate_recipe: Callable[..., Path], reward_run: Path, tmp_path: Path
+) -> None:
     (tmp_path / "truth.py").write_text(code)
-    assert said in refused("evaluate", evaluate_recipe(truth=f"{tmp_path / 'truth.py'}:utility"))
+    judges = {"reward": str(reward_run), "truth": {"truth": f"{tmp_path / 'truth.py'}:utility"}}
+    assert said in refused("evaluate", evaluate_recipe(judges=judges))
 
 
 def test_held_out_pairs_longer_than_the_reward_model_reads(

@@ -113,8 +113,8 @@ def test_evaluate_with_a_reward_model_and_the_truth(
     recipe = write_recipe(
         tmp_path / "evaluate.yaml",
         models={"base": str(tiny), "dpo": str(runs["dpo"]), "ppo": str(runs["ppo"])},
-        reward_model_path=str(runs["reward"]),
-        truth=f"{truth}:shorter",
+        judges={"reward": str(runs["reward"]), "truth": {"truth": f"{truth}:shorter"}},
+        cache_dir=None,
         dataset_name=str(preferences),
         output_dir=str(tmp_path / "evaluation"),
         max_new_tokens=8,
@@ -180,7 +180,8 @@ def test_full_parameter_training(tiny: Path, preferences: Path, verb: str, tmp_p
     evaluate = write_recipe(
         tmp_path / "e.yaml",
         models=models,
-        reward_model_path=str(tmp_path / verb),
+        judges={"reward": str(tmp_path / verb)},
+        cache_dir=None,
         dataset_name=str(preferences),
         output_dir=str(tmp_path / "evaluation"),
         max_new_tokens=4,
@@ -212,7 +213,8 @@ def test_plain_texts_train_and_are_compared(tiny: Path, tmp_path: Path) -> None:
     evaluate = write_recipe(
         tmp_path / "e.yaml",
         models={"base": str(tiny), "ppo": str(tmp_path / "ppo")},
-        reward_model_path=str(tmp_path / "reward"),
+        judges={"reward": str(tmp_path / "reward")},
+        cache_dir=None,
         dataset_name=str(data),
         output_dir=str(tmp_path / "evaluation"),
         max_new_tokens=4,

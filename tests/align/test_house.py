@@ -53,7 +53,7 @@ def test_help_comes_at_once(command: str) -> None:
 def schemas_of(verb: str) -> tuple[type, ...]:
     from trl import DPOConfig, GRPOConfig, KTOConfig, ModelConfig, RewardConfig, RLOOConfig, SFTConfig
 
-    from align.evaluate.compare import EvaluateConfig
+    from align.evaluate.config import EvaluateConfig
     from align.evaluate.sample import SampleConfig
     from align.ppo.config import PPOConfig
     from align.train.common import DataArguments
@@ -77,14 +77,18 @@ def schemas_of(verb: str) -> tuple[type, ...]:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_recipe_is_what_its_verb_takes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """recipes/MODEL/VERB/*.yaml and demo/VERB.yaml, whatever machine they are for; each opens with its launch line."""
+    from align.evaluate.config import read_evaluation
     from align.train.common import with_machine_defaults
 
     verb = path.stem if path.parent.name == "demo" else path.parent.name
     recipe: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if verb == "evaluate":
+        assert read_evaluation({"output_dir": "runs/here", **recipe}, str(path)).judges
     names = [field.name for schema in schemas_of(verb) for field in dataclasses.fields(schema)]
     assert not set(recipe) - set(names)
     here = {key: value for key, value in recipe.items() if key not in ("bf16", "fp16", "tf32")}
     here = here if verb in ("evaluate", "sample", "ppo") else with_machine_defaults(here)
-    parse({"output_dir": "runs/here", **here} if verb != "sample" else here, schemas_of(verb), str(path))
+    if verb != "evaluate":
+        parse({"output_dir": "runs/here", **here} if verb != "sample" else here, schemas_of(verb), str(path))
     opening = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     assert any(f"align {verb} " in line for line in opening)

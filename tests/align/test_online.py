@@ -223,7 +223,8 @@ def test_going_on_with_an_adapter_and_whole_models(recipe: Any, tiny: Path, pref
 
     (tmp_path / "truth.py").write_text("def shorter(prompt, text):\n    return -float(len(text.split()))\n")
     models = {"base": str(tiny), "rloo": str(tmp_path / "first"), "grpo": str(folder), "whole": str(tmp_path / "whole")}
-    more = {"truth": f"{tmp_path / 'truth.py'}:shorter", "dataset_name": str(preferences), "max_new_tokens": 8}
+    more = {"judges": {"truth": {"truth": f"{tmp_path / 'truth.py'}:shorter"}}, "cache_dir": None}
+    more |= {"dataset_name": str(preferences), "max_new_tokens": 8}
     done("evaluate", write_recipe(tmp_path / "e.yaml", models=models, output_dir=str(tmp_path / "e"), **more))
     manifest = json.loads((tmp_path / "e" / "manifest.json").read_text())
     assert [parent["verb"] for parent in manifest["parents"]] == ["rloo", "grpo", "rloo"]

@@ -107,8 +107,8 @@ def test_evaluation_goes_on_with_the_responses_it_has(
     tiny: Path, reward_run: Path, pairs_file: Path, tmp_path: Path
 ) -> None:
     keys: dict[str, Any] = {"models": {"base": str(tiny), "copy": str(tiny)}, "dataset_name": str(pairs_file)}
-    keys |= {"reward_model_path": str(reward_run), "output_dir": str(tmp_path / "run"), "max_new_tokens": 4}
-    recipe = write_recipe(tmp_path / "e.yaml", **keys)
+    keys |= {"judges": {"reward": str(reward_run)}, "output_dir": str(tmp_path / "run"), "max_new_tokens": 4}
+    recipe = write_recipe(tmp_path / "e.yaml", **keys, cache_dir=None)
     done("evaluate", recipe)
     metrics_before = (tmp_path / "run" / "metrics.json").read_text()
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
@@ -116,8 +116,8 @@ def test_evaluation_goes_on_with_the_responses_it_has(
     (tmp_path / "run" / "metrics.json").unlink()
     (tmp_path / "run" / "responses-copy.jsonl").unlink()
     said = done("evaluate", recipe, "--resume")
-    assert "base: responses are there already" in said.err
-    assert "copy: responses are there already" not in said.err
+    assert "base: 12 of 12 prompts are there already" in said.err
+    assert "copy: 12 of 12 prompts are there already" not in said.err
     before, after = json.loads(metrics_before), json.loads((tmp_path / "run" / "metrics.json").read_text())
     for made in (before, after):
         for key in ("seconds", "provenance"):
