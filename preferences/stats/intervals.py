@@ -4,8 +4,7 @@ Pure functions. All give [low, high] within [0, 1], and mirror when successes an
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv, ndtri, stdtrit
+from scipy.special import betaincinv, ndtri
 
 LEVEL = 0.95
 ADDED = 2  # trials that `exact_mean` adds
@@ -44,7 +43,7 @@ def exact_mean(mean: float, standard_error: float, n: int, level: float = LEVEL)
     """Clopper & Pearson's interval at the effective number of trials: for the mean of values in [0, 1].
 
     `n` counts what was drawn independently (prompts, or groups of them); `standard_error` is the usual one, with n - 1,
-    cluster-robust or `crossed_error` where there are clusters. The effective number of trials is that of wins and
+    or cluster-robust where there are clusters. The effective number of trials is that of wins and
     losses whose share would have this error (Korn & Graubard 1998, Survey Methodology 24(2), section 2): more than n
     with ties, fewer with raters. So that a few values apart from many equal ones are not taken for all there is, two
     trials more are counted as if they were wins and losses with this mean:
@@ -60,44 +59,6 @@ def exact_mean(mean: float, standard_error: float, n: int, level: float = LEVEL)
     ratio = (n - 1) * standard_error**2 / variance if variance > 0 else 1.0
     trials = n * (n + ADDED) / (n * ratio + ADDED)
     return clopper_pearson(min(mean * trials, trials), trials, level)
-
-
-def crossed_error(values: ArrayLike, prompts: ArrayLike, raters: ArrayLike, level: float = LEVEL) -> float:
-    """Standard error for `exact_mean` where people judged: values (m,), each of one rater on one prompt.
-
-    The mean it belongs to is over prompts of the means over each prompt's raters. Both are samples: other prompts, and
-    other people, would have said something else. With w the weight of a value in that mean and e = w (value - mean),
-
-        V_prompts = P / (P - 1) Σ_prompts (Σ e)²,   V_raters = R / (R - 1) Σ_raters (Σ e)²,   V_both = Σ e²
-
-    the variance is V_prompts + V_raters - V_both (Cameron, Gelbach & Miller 2011, J. Business & Economic Statistics
-    29(2), equation 2.11). V_raters is known from few people, so each part is taken with its own t quantile (Banerjee
-    1960, Sankhya 22, whose interval never covers less than it says), and the sum given in units of the prompts' own:
-
-        √(max(V_prompts - V_both, 0) + V_raters (t_{R-1} / t_{P-1})²), and at least √V_prompts
-
-    With one rater nothing is known of others, and this is √V_prompts. Raises ValueError for fewer than two prompts.
-    """
-    x, prompt, rater = np.asarray(values, dtype=np.float64), _numbered(prompts), _numbered(raters)
-    if x.ndim != 1 or not x.shape == prompt.shape == rater.shape:
-        raise ValueError("values, prompts and raters are lists of one length")
-    count, people = int(prompt.max(initial=-1)) + 1, int(rater.max(initial=-1)) + 1
-    if count < 2:
-        raise ValueError(f"{count} prompt; the error between prompts needs two")
-    weights = 1 / (np.bincount(prompt)[prompt] * count)
-    parts = weights * (x - weights @ x)
-    by_prompt = count / (count - 1) * (np.bincount(prompt, parts) ** 2).sum()
-    if people < 2:
-        return float(np.sqrt(by_prompt))
-    by_rater = people / (people - 1) * (np.bincount(rater, parts) ** 2).sum()
-    tail = (1 + level) / 2
-    by_rater *= float(stdtrit(people - 1, tail) / stdtrit(count - 1, tail)) ** 2
-    both = (parts**2).sum()
-    return float(np.sqrt(max(by_prompt, max(by_prompt - both, 0.0) + by_rater)))
-
-
-def _numbered(names: ArrayLike) -> NDArray[np.int64]:
-    return np.unique(np.asarray(names), return_inverse=True)[1].reshape(-1)
 
 
 def _check(successes: float, n: float, level: float) -> None:

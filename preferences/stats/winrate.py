@@ -1,8 +1,11 @@
 """Win rates, accuracies and means with their error bars. Pure functions on arrays; nothing here knows models or files.
 
-Intervals are bootstrap intervals (BCa: Efron 1987, JASA 82(397)) over what was sampled independently: prompts, pairs,
-or groups of them. BCa rather than percentile, since near the ends of [0, 1] and with few values it holds its level
-better (64 values, mean 0.9, skewed: percentile covers 0.90, BCa 0.94 of the time).
+Intervals are about what was sampled independently: prompts, pairs, or groups of them. That of a win rate is
+`intervals.exact_mean`, which covers as often as it says with few prompts and many ties, too; the bootstrap, given
+beside it, does not (0.90 of the time with 50 prompts of which nine in ten are ties: benchmarks/results/coverage.md).
+The others are bootstrap intervals (BCa: Efron 1987, JASA 82(397)), rather than percentile, since near the ends of [0,
+1] and with few values they hold their level better (64 values, mean 0.9, skewed: percentile covers 0.90, BCa 0.94 of
+the time).
 """
 
 from collections.abc import Sequence
@@ -12,11 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preferences.stats.crossed import over_prompts_and_raters
+from preferences.stats.intervals import exact_mean
 from preferences.stats.resample import NORMAL, ratio_interval
 
 Floats = NDArray[np.float64]
 
 LEVEL, RESAMPLES = 0.95, 10_000
+EQUAL = "exact bound, since all {} have the same value (Clopper-Pearson)"
 DETECTABLE = NORMAL.inv_cdf(0.975) + NORMAL.inv_cdf(0.80)  # two-sided 5% test, 80% power: 1.960 + 0.842
 
 
@@ -30,9 +35,11 @@ def win_rate(
 ) -> dict[str, Any]:
     """How often the candidate beats the baseline: preferences (n,) in [0, 1], one a prompt, 1 = candidate better.
 
-    The win rate is their mean, so a tie counts half; `ties` counts values of exactly 0.5. When all values are equal
-    the bootstrap would give an interval of no width; then it is the exact bound of `equal_values_interval`, and
-    `method` says so. `smallest_detectable` is that function's. Raises ValueError for no values, or outside [0, 1].
+    The win rate is their mean, so a tie counts half; `ties` counts values of exactly 0.5. `interval` is that of
+    `intervals.exact_mean`, without ties Clopper & Pearson's; when all values are equal it is the exact bound of
+    `equal_values_interval`, and `method` says so. `bootstrap_interval` is BCa over prompts, None where all values are
+    equal and where `interval` is about raters, too. `smallest_detectable` is that function's. Raises ValueError for no
+    values, or outside [0, 1].
 
     Where people judged, `cells` are (prompt number, rater, preference) of each rater on each prompt, whose mean a
     prompt's preference is; `raters` counts these people. From three raters on, standard error and interval are about
@@ -41,11 +48,16 @@ def win_rate(
     """
     values = _values(preferences, 0, 1)
     crossed = None if cells is None else over_prompts_and_raters(cells, len(values), level)
-    if crossed is None:
-        interval, method = _interval(values, np.ones_like(values), "prompts", True, level, resamples, seed)
-        error = _standard_error(values, np.ones_like(values))
-    else:
+    drawn: list[float] | None = None
+    error = _standard_error(values, np.ones_like(values))
+    if crossed is not None:
         error, interval, method = crossed
+    elif _all_equal(values):
+        interval, method = equal_values_interval(float(values[0]), len(values), level), EQUAL.format("prompts")
+    else:
+        interval = exact_mean(float(values.mean()), error or 0.0, len(values), level)
+        method = "exact over prompts (Clopper-Pearson at the effective number of prompts)"
+        drawn, _ = ratio_interval(values, np.ones_like(values), level, resamples, seed)
     return {
         "n": len(values),
         "ties": int((values == 0.5).sum()),
@@ -54,6 +66,7 @@ def win_rate(
         "level": level,
         "method": method,
         "interval": interval,
+        "bootstrap_interval": drawn,
         "smallest_detectable": smallest_detectable(values),
         **({} if cells is None else {"raters": len({rater for _, rater, _ in cells})}),
     }
@@ -178,17 +191,21 @@ def _standard_error(sums: Floats, sizes: Floats) -> float | None:
     return float(np.sqrt(count / (count - 1) * (residuals**2).sum()) / sizes.sum())
 
 
+def _all_equal(values: Floats) -> bool:
+    return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
+
+
 def _interval(
     sums: Floats, sizes: Floats, unit: str, bounded: bool, level: float, resamples: int, seed: int
 ) -> tuple[list[float] | None, str]:
     """Interval of Σ sums / Σ sizes by drawing clusters, and the words for how; `bounded` values lie in [0, 1]."""
     count = len(sums)
     means = sums / sizes
-    if np.ptp(means) <= 1e-12 * max(1.0, float(np.abs(means).max())):
+    if _all_equal(means):
         mean = float(sums.sum() / sizes.sum())
         if bounded:
             interval = equal_values_interval(min(max(mean, 0.0), 1.0), count, level)
-            return interval, f"exact bound, since all {unit} have the same value (Clopper-Pearson)"
+            return interval, EQUAL.format(unit)
         return ([mean, mean] if count > 1 else None), "all equal"
     interval, method = ratio_interval(sums, sizes, level, resamples, seed)
     return interval, f"bootstrap over {unit} ({method})"

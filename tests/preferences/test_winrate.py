@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm, sem
 
+from preferences.stats.intervals import exact_mean
 from preferences.stats.winrate import accuracy, mean_interval, paired_difference, smallest_detectable, win_rate
 
 
@@ -18,10 +19,11 @@ def test_fields_by_hand():
     assert (result["n"], result["ties"], result["level"]) == (64, 9, 0.95)
     assert result["win_rate"] == 49.5 / 64
     assert result["standard_error"] == pytest.approx(sem(values))
-    assert result["method"] == "bootstrap over prompts (BCa)"
-    low, high = result["interval"]
-    # A bootstrap of a mean of 64 lies near the normal interval, 0.773 ± 1.96 * 0.0477 = [0.680, 0.867].
-    assert low == pytest.approx(0.680, abs=0.02) and high == pytest.approx(0.867, abs=0.02)
+    assert result["method"] == "exact over prompts (Clopper-Pearson at the effective number of prompts)"
+    assert result["interval"] == pytest.approx(exact_mean(49.5 / 64, sem(values), 64))
+    # Both lie near the normal interval, 0.773 ± 1.96 * 0.0477 = [0.680, 0.867].
+    for low, high in (result["interval"], result["bootstrap_interval"]):
+        assert low == pytest.approx(0.680, abs=0.02) and high == pytest.approx(0.867, abs=0.02)
     expected = 0.5 + (norm.ppf(0.975) + norm.ppf(0.8)) * np.sqrt(14 / 65) / 8
     assert result["smallest_detectable"] == pytest.approx(expected)
 
