@@ -4,22 +4,12 @@ It needs no training, and costs n times the sampling. A policy that is trained a
 it, or at least to come near for a n-th of the cost.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from align.models.load import find_model, weights_of
 from align.models.scores import RewardModel
 from align.run.cache import Cache
-
-
-def kl_bound(n: int) -> float:
-    """log n - (n - 1) / n, in nats: no less than the KL divergence of best of n from the model that draws.
-
-    Stiennon et al. 2020 (arXiv 2009.01325, appendix G.3) give it as the value; it is an upper bound, and the value
-    where no two draws are the same (Beirami et al. 2024, arXiv 2401.01879, theorem 1).
-    """
-    return math.log(n) - (n - 1) / n
 
 
 class Picker:

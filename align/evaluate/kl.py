@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from align.evaluate.best_of import kl_bound
 from align.evaluate.config import EvaluateConfig
 from align.evaluate.evidence import MAIN, Prompt, Said
 from align.evaluate.responses import Candidate
 from align.models.load import device, load_causal_lm, load_tokenizer, weights_of
 from align.run.cache import Cache
 from align.run.progress import say
+from preferences.stats.overoptimisation import best_of_kl
 from preferences.stats.winrate import mean_interval
 
 
@@ -29,24 +29,23 @@ def kl_to_base(
     base = candidates[args.base]
     found: dict[str, dict[str, Any] | None] = {}
     own = [number for number, prompt in enumerate(prompts) if prompt.set == MAIN]
-    scorer = _BaseLogprobs(base, args.batch_size, cache) if base.source else None
+    scorer = BaseLogprobs(base, args.batch_size, cache) if base.source else None
     for name, candidate in candidates.items():
         found[name] = None
         if candidate.keys.best_of is not None:
             same = ("model", "endpoint", "temperature")
             if all(getattr(candidate.keys, key) == getattr(base.keys, key) for key in same):
-                bound = kl_bound(candidate.keys.best_of)
+                bound = best_of_kl(candidate.keys.best_of)
                 found[name] = {"mean": bound, "interval": None, "n": len(own), "standard_error": None, "bound": True}
         elif name != args.base and scorer is not None and candidate.source is not None:
             vocabulary = load_tokenizer(candidate.source).get_vocab()
             if vocabulary == scorer.tokenizer.get_vocab():
                 said = [responses[name][number] for number in own]
-                totals = scorer(said)
-                found[name] = mean_interval([(one.logprob or 0) - t for one, t in zip(said, totals, strict=True)])
+                found[name] = mean_interval(scorer.log_ratios(said))
     return found
 
 
-class _BaseLogprobs:
+class BaseLogprobs:
     """The base's log-probability of what others said; it is loaded when the first of them is not in the cache."""
 
     def __init__(self, base: Candidate, batch_size: int, cache: Cache) -> None:
@@ -57,6 +56,10 @@ class _BaseLogprobs:
         self.tokenizer = load_tokenizer(base.source)
         self.key = {"what": "logprob", "model": weights_of(base.source), "temperature": base.temperature}
         self.model: Any = None
+
+    def log_ratios(self, said: Sequence[Said]) -> list[float]:
+        """log pi(y) - log pi_base(y) in nats of each, where pi is who said it; its mean estimates the KL divergence."""
+        return [(one.logprob or 0) - total for one, total in zip(said, self(said), strict=True)]
 
     def __call__(self, said: Sequence[Said]) -> list[float]:
         values: list[float] = []

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,24 +74,50 @@ def open_models(args: EvaluateConfig, prompts: Sequence[Prompt], where: str) -> 
 
 def answers(candidate: Candidate, prompts: Sequence[Prompt], args: EvaluateConfig, folder: Path, cache: Cache) -> Rows:
     """The model's response to each prompt, kept in `responses-NAME.jsonl` of the run's folder as they come."""
-    kept = folder / f"responses-{candidate.name}.jsonl"
-    rows = _kept(kept, prompts, args.batch_size)
-    progress = Progress(candidate.name, len(prompts), "prompts", done=len(rows))
     pick = Picker(candidate.keys.reward_model, cache, args.batch_size) if candidate.keys.reward_model else None
     source = _Source(candidate, cache)
+
+    def say(batch: Sequence[Prompt]) -> tuple[Rows, int]:
+        if pick is not None:
+            return _best(source, pick, batch)
+        return source.say(batch, [seed_of(candidate.seed, prompt.id) for prompt in batch])
+
+    return _in_batches(say, candidate.name, prompts, args.batch_size, folder / f"responses-{candidate.name}.jsonl")
+
+
+def draws(
+    candidate: Candidate, prompts: Sequence[Prompt], n: int, args: EvaluateConfig, folder: Path, cache: Cache
+) -> list[Rows]:
+    """n responses to each prompt, those that best of n picks from, kept in `responses-NAME-NUMBER.jsonl` each."""
+    source = _Source(candidate, cache)
+    found = []
+    for number in range(n):
+        kept, words = folder / f"responses-{candidate.name}-{number}.jsonl", f"{candidate.name}, draw {number + 1}"
+        found.append(_in_batches(partial(_draw, source, number), words, prompts, args.batch_size, kept))
+    return found
+
+
+def _in_batches(
+    say: Callable[[Sequence[Prompt]], tuple[Rows, int]], words: str, prompts: Sequence[Prompt], size: int, kept: Path
+) -> Rows:
+    """What `say` says to each batch (and how much of it is from the cache), in the file `kept` as it comes."""
+    rows = _kept(kept, prompts, size)
+    progress = Progress(words, len(prompts), "prompts", done=len(rows))
     with open(kept, "ab") as stream:
-        for start in range(len(rows), len(prompts), args.batch_size):
-            batch = prompts[start : start + args.batch_size]
-            if pick is None:
-                said, cached = source.say(batch, [seed_of(candidate.seed, prompt.id) for prompt in batch])
-            else:
-                said, cached = _best(source, pick, batch)
+        for start in range(len(rows), len(prompts), size):
+            batch = prompts[start : start + size]
+            said, cached = say(batch)
             rows += said
             stream.write(b"".join(_line(prompt, one) for prompt, one in zip(batch, said, strict=True)))
             stream.flush()
             progress.tell(len(batch), cached=cached)
     progress.end()
     return rows
+
+
+def _draw(source: "_Source", number: int, batch: Sequence[Prompt]) -> tuple[Rows, int]:
+    """One of the draws of best of n, which are apart from the model's own single response."""
+    return source.say(batch, [seed_of(source.candidate.seed, prompt.id, "best of", number) for prompt in batch])
 
 
 def sampling(candidates: dict[str, Candidate], args: EvaluateConfig) -> dict[str, Any]:
@@ -105,11 +132,11 @@ def sampling(candidates: dict[str, Candidate], args: EvaluateConfig) -> dict[str
 
 
 def _best(source: "_Source", pick: Picker, batch: Sequence[Prompt]) -> tuple[Rows, int]:
-    """The best of n responses to each prompt. They are drawn apart from the model's own single response."""
+    """The best of n responses to each prompt."""
     assert source.candidate.keys.best_of is not None
     drawn, cached = [], len(batch)
     for number in range(source.candidate.keys.best_of):
-        said, known = source.say(batch, [seed_of(source.candidate.seed, p.id, "best of", number) for p in batch])
+        said, known = _draw(source, number, batch)
         drawn.append(said)
         cached = min(cached, known)
     best = pick([prompt.turns for prompt in batch], [[one.text for one in said] for said in drawn])

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from align.run.checkpoint import STATE_FILES
 from align.run.manifest import digest
 from preferences.errors import BadInput
 from preferences.files import read_json
@@ -278,7 +279,8 @@ def weights_of(source: ModelSource) -> dict[str, Any]:
     for name in (source.adapter, source.base):
         if name and Path(name).is_dir():
             folder = Path(name)
-            files = [*folder.glob("*.safetensors"), *(folder / file for file in _CONFIGS)]
+            weights = [path for path in folder.glob("*.safetensors") if path.name not in STATE_FILES]
+            files = [*weights, *(folder / file for file in _CONFIGS)]
             parts.append({path.name: digest(path) for path in sorted(files) if path.is_file()})
         elif name:
             parts.append({"hub": name, "commit": _commit(name, source.revision)})

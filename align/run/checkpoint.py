@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import torch
 
 
+STATE_FILES = ("parameters.safetensors", "optimizer.safetensors")  # what only --resume reads
+
+
 def save_checkpoint(
     run_folder: Path,
     step: int,
