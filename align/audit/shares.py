@@ -92,9 +92,11 @@ def evenly(count: int, most: int) -> list[int]:
     return list(range(count)) if count <= most else [number * count // most for number in range(most)]
 
 
+_READ = 600  # characters of a text that are looked at
 _LETTERS = 40  # fewer letters are no evidence of a language
 _LONG = 200  # letters, from which lists tell, too
 _WORDS_A_PART = 3  # of a list: names and single words tell little
+_SURE = 0.9  # of py3langid's own probability; lists of names and titles stay below
 _BREAKS = re.compile(r"[,;\n](?=\s*\S)")
 
 
@@ -102,23 +104,23 @@ def language(text: str) -> str | None:
     """The likeliest language of a text (ISO 639), by py3langid; None where too few letters tell, or a short list."""
     import py3langid
 
-    text = text[:600]
-    letters = sum(letter.isalpha() for letter in text)
-    dense = sum(letter >= "\u2e80" for letter in text)  # Chinese, Japanese, Korean: one says more than a letter
-    if letters + 4 * dense < _LETTERS or letters < 0.6 * len(text):
-        return None
-    if letters < _LONG and not dense and len(_BREAKS.findall(text)) >= len(text.split()) / _WORDS_A_PART:
-        return None
-    return py3langid.classify(text)[0]
-
-
-_SURE = 0.9  # of py3langid's own probability; lists of names and titles stay below
+    return py3langid.classify(text[:_READ])[0] if _tells(text[:_READ]) else None
 
 
 def sure_language(text: str) -> str | None:
     """The same, and None too where py3langid gives the language a probability below 0.9."""
-    found = language(text)
-    return found if found and _identifier().classify(text[:600])[1] >= _SURE else None
+    if not _tells(text[:_READ]):
+        return None
+    found, probability = _identifier().classify(text[:_READ])
+    return found if probability >= _SURE else None
+
+
+def _tells(text: str) -> bool:
+    letters = sum(letter.isalpha() for letter in text)
+    dense = sum(letter >= "\u2e80" for letter in text)  # Chinese, Japanese, Korean: one says more than a letter
+    if letters + 4 * dense < _LETTERS or letters < 0.6 * len(text):
+        return False
+    return letters >= _LONG or dense > 0 or len(_BREAKS.findall(text)) < len(text.split()) / _WORDS_A_PART
 
 
 @cache

@@ -16,6 +16,8 @@ from align.evaluate.held_out import open_held_out, reward_model
 from align.evaluate.judge_agreement import agreement, judge_facts
 from align.evaluate.judges import open_judges
 from align.evaluate.kl import kl_to_base
+from align.evaluate.measures import measures
+from align.evaluate.perplexity import open_texts, perplexity
 from align.evaluate.prompts import load_evaluation_prompts
 from align.evaluate.responses import Candidate, answers, open_models, sampling
 from align.evaluate.verdicts import many_models, pairs, verdict_by
@@ -54,6 +56,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     held_out = open_held_out(args, judges)
     # FRONTIER: check_frontier(args, where)
     # WORSE: check_harness(args, where)
+    texts = open_texts(args, models)
 
     # 2. The run is opened.
     run = start_run("evaluate", recipe, inputs=_inputs(args), parents=_parents(args), seed=args.seed, resume=resume)
@@ -61,6 +64,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     # 3. Every model answers every prompt, one model after the other.
     responses = {name: answers(model, prompts, args, run.folder, cache) for name, model in models.items()}
     kl = kl_to_base(models, prompts, responses, args, cache)
+    nats = perplexity(models, texts, args.batch_size, cache)
 
     # 4. The judges judge, one after the other.
     judged = {name: judge.judge(args.base, prompts, responses, cache) for name, judge in judges.items()}
@@ -81,7 +85,9 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         "many_models": many_models(evidence),
         "judge_agreement": agreement(evidence),
     }
-    # WORSE: measures(evidence, …) into metrics["models"][name]["measures"]; by_tag(evidence) into ["tags"];
+    for name, found in measures(evidence, nats).items():
+        metrics["models"][name]["measures"] = found
+    # WORSE: by_tag(evidence) into ["tags"];
     #        metrics["challenge_sets"] = challenge_sets(evidence); metrics["fairness"] = gaps(evidence)
     metrics["reward_model"] = None if held_out is None else reward_model(held_out, judges, evidence, cache)
 
@@ -167,6 +173,8 @@ def _share(values: Sequence[bool | None]) -> float | None:
 def _inputs(args: EvaluateConfig) -> dict[str, dict[str, Any]]:
     """What the manifest says of data, models and judges, with hashes."""
     found = {"dataset": data_facts(args.dataset_name)}
+    if args.perplexity_on is not None:
+        found["perplexity"] = data_facts(args.perplexity_on)
     found |= {f"challenge set {name}": data_facts(source) for name, source in (args.challenge_sets or {}).items()}
     for name, model in args.models.items():
         if model.endpoint is not None:
