@@ -121,12 +121,12 @@ def _table(
     model: str,
     seconds: float,
 ) -> str:
-    from align.evaluate.judges import reward_judge
+    from align.evaluate.judges import RewardJudge
 
     test = {ranking.group for ranking in read_rows(out / "preferences", "rankings.jsonl") if ranking.split == "test"}
     held_out = [row for row in items.values() if row["title"] in test and row["gold"] in ("a1", "a2")]
     texts = list({(_prompt(row), row[side]) for row in held_out for side in ("a1", "a2")})
-    score = reward_judge(str(out / "reward"), [], 0, 16)
+    score = RewardJudge("reward", str(out / "reward"), False, 16).score
     scores = dict(zip(texts, score([([{"role": "user", "content": p}], text) for p, text in texts]), strict=True))
 
     def right(first: float, second: float, gold: str) -> float:

@@ -234,7 +234,7 @@ def fast(data: Data, model: str, options: argparse.Namespace) -> None:
 
 
 def full(data: Data, model: str, options: argparse.Namespace) -> None:
-    from align.evaluate.judges import reward_judge
+    from align.evaluate.judges import RewardJudge
 
     out = Path(options.out or tempfile.mkdtemp(prefix="what-raters-said-"))
     debates = np.unique(data.debate)
@@ -251,7 +251,7 @@ def full(data: Data, model: str, options: argparse.Namespace) -> None:
                 (folder / "reward.yaml").write_text(yaml.safe_dump(keys, sort_keys=False))
                 subprocess.run([str(BIN / "align"), "reward", str(folder / "reward.yaml"), "--overwrite"], check=True)
             used = np.unique(data.ends[test])
-            score = reward_judge(str(folder / "run"), [], 0, 16)
+            score = RewardJudge("reward", str(folder / "run"), False, 16).score
             asked = [([{"role": "user", "content": data.texts[n][0]}], data.texts[n][1]) for n in used]
             scores = dict(zip(used.tolist(), score(asked), strict=True))
             difference = np.full(len(data.rows), np.nan)

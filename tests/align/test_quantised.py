@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from align.evaluate.judges import reward_judge
+from align.evaluate.judges import RewardJudge
 from align.evaluate.score import score_items
 from align.models.load import find_model, load_causal_lm, load_reward_model, load_tokenizer
 from align.models.logprobs import to_rows
@@ -115,7 +115,7 @@ def test_items_are_scored_on_the_quantised_base(runs: dict[str, Path], bits: int
 
 
 def test_a_judge_is_loaded_as_it_was_trained(runs: dict[str, Path], bits: int) -> None:
-    score = reward_judge(str(runs["reward"]), PROMPTS, 8, 2)
+    score = RewardJudge("reward", str(runs["reward"]), False, 2).score
     judged = score(list(zip(PROMPTS, TEXTS, strict=True)))
     expected, plain = (
         load_scorer(str(runs["reward"]), "cpu", how).scores(PROMPTS, TEXTS, 2) for how in (model_args(bits), None)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from align.evaluate.judges import reward_judge
+from align.evaluate.judges import RewardJudge
 from align.evaluate.score import Scored, import_lines, items_of, score_items, unsure_pairs
 from align.models.rewards import score_moments
 from align.models.scores import load_scorer
@@ -123,7 +123,7 @@ def test_a_run_whose_base_has_changed_says_nothing(tiny: Path, pairs_file: Path,
     assert says in refused("score", items, "--reward-model", run)
     assert says in refused("inspect", run, pairs_file)
     with pytest.raises(BadInput, match="have changed since it was trained"):
-        reward_judge(str(run), [], 8, 2)
+        RewardJudge("reward", str(run), False, 2).check([], 8)
 
 
 def test_what_can_be_mended_is_one_sentence(runs: list[str], tiny: Path, tmp_path: Path) -> None:
