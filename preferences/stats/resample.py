@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 NORMAL = NormalDist()
-CELLS = 200_000  # numbers that are worked on at a time: what a core's cache holds
+CELLS = 100_000  # numbers that are worked on at a time: what a core's cache holds
 DISTINCT = 16  # drawing how often one of the distinct values comes takes as long as drawing this many places
 
 
@@ -29,8 +29,11 @@ def ratio_interval(
     Σ d³ / 6 (Σ d²)^1.5 with d the mean of the leave-one-out ratios (S - s_g) / (N - n_g) minus each. The ends are the
     quantiles Φ(z0 + (z0 + z) / (1 - a (z0 + z))) of the resamples. It is undefined for a few degenerate samples.
     """
-    drawn = resampled(np.stack([sums, sizes], axis=1), resamples, seed)
-    ratios = drawn[:, 0] / drawn[:, 1]
+    if (sizes == sizes[0]).all():  # then only the sums differ between resamples
+        ratios = resampled(sums[:, None], resamples, seed)[:, 0] / sizes.sum()
+    else:
+        drawn = resampled(np.stack([sums, sizes], axis=1), resamples, seed)
+        ratios = drawn[:, 0] / drawn[:, 1]
     ends = ((1 - level) / 2, (1 + level) / 2)
     shares = _bca_shares(ratios, sums, sizes, ends)
     return np.quantile(ratios, shares or ends).tolist(), "BCa" if shares else "percentile"
