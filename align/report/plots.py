@@ -13,6 +13,11 @@ SHAPES = {
     "circle": Markup('<circle r="6"/>'),
     "square": Markup('<rect x="-5.5" y="-5.5" width="11" height="11" rx="1"/>'),
     "diamond": Markup('<path d="M0-7.5 7.5 0 0 7.5-7.5 0Z"/>'),
+    "triangle": Markup('<path d="M0-7 7 5.5-7 5.5Z"/>'),
+    "cross": Markup('<path d="M-2.4-7H2.4V-2.4H7V2.4H2.4V7H-2.4V2.4H-7V-2.4H-2.4Z"/>'),
+    "ring": Markup(
+        '<path d="M0-6.5A6.5 6.5 0 1 0 0 6.5 6.5 6.5 0 1 0 0-6.5ZM0-2.5A2.5 2.5 0 1 1 0 2.5 2.5 2.5 0 1 1 0-2.5Z"/>'
+    ),
 }
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 190, 46, 10, 10, 26  # of a chart, in SVG units
 
@@ -39,6 +44,12 @@ def number(value: float) -> str:
         text = f"{value:.{max(0, digits)}f}"
         text = text.rstrip("0").rstrip(".") if "." in text else text
     return text.replace("-", "−")
+
+
+def signed_points(share: float) -> str:
+    """A difference of shares in percentage points, with its sign: +6, −17, 0."""
+    text = f"{100 * share:+.0f}".replace("-", "−")
+    return "0" if text[1:] == "0" else text
 
 
 def padded(low: float, high: float, share: float = 0.08) -> tuple[float, float]:
@@ -81,13 +92,13 @@ def track(
     )
 
 
-def axis(span: tuple[float, float] = (0.0, 1.0), percent: bool = True) -> Markup:
-    """The numbers under a forest plot."""
+def axis(span: tuple[float, float] = (0.0, 1.0), percent: bool = True, points: bool = False) -> Markup:
+    """The numbers under a forest plot: per cent, plain numbers, or shares as percentage points with their sign."""
     parts = []
     for tick in [0.0, 0.25, 0.5, 0.75, 1.0] if percent else ticks(*span):
         place = 100 * (tick - span[0]) / (span[1] - span[0])
         anchor = "start" if place < 4 else "end" if place > 96 else "middle"
-        text = f"{tick:.0%}" if percent else number(tick)
+        text = f"{tick:.0%}" if percent else signed_points(tick) if points else number(tick)
         parts.append(Markup('<text x="{:.2f}%" y="14" text-anchor="{}">{}</text>').format(place, anchor, text))
     return Markup('<svg class="axis" height="20" aria-hidden="true">{}</svg>').format(Markup("").join(parts))
 

@@ -1,17 +1,10 @@
-"""The report's sentences: verdicts, evidence, doubts and warnings, for a reader who is no statistician. Pure functions.
-
-`fields` are those of `preferences.stats.winrate.win_rate`.
-"""
+"""Numbers and names in words, for a reader who is no statistician; and what is said of training. Pure functions."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from align.report.plots import number
-
-LENGTH_CHANGE = 0.25  # a change of the mean length that deserves a sentence
-FINISHED_CHANGE = 0.15  # the same for the share of responses that ended by themselves
-LARGE_KL = 30.0  # nats per response: a rule of thumb; see Gao et al. 2023, arXiv 2210.10760, for what happens beyond
 
 
 def percent(rate: float) -> str:
@@ -44,100 +37,15 @@ def minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
+def capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
 def joined(words: Sequence[str]) -> str:
+    """one; one and two; one, two and three; nothing for none."""
+    if not words:
+        return ""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def outcome(fields: Mapping[str, Any]) -> str:
-    """ "win" or "loss" where the interval of the win rate excludes 50%, else "unclear"."""
-    low, high = fields["interval"]
-    return "win" if low > 0.5 else "loss" if high < 0.5 else "unclear"
-
-
-def evidence(fields: Mapping[str, Any], judge: str) -> str:
-    """The numbers behind a verdict, in one sentence."""
-    ties = f", {fields['ties']} of them ties, which count half" if fields.get("ties") else ""
-    return (
-        f"It wins {percent(fields['win_rate'])} of {fields['n']} held-out prompts{ties} "
-        f"({fields.get('level', 0.95):.0%} interval {spread(fields['interval'])}), judged by {judge}."
-    )
-
-
-def limit(fields: Mapping[str, Any]) -> str:
-    """What the sample could have shown at all."""
-    smallest = fields.get("smallest_detectable")
-    if smallest is None:
-        return "This sample is too small to show any difference reliably."
-    return f"This sample could only have shown a true win rate of at least {percent(smallest)} (found 4 times in 5)."
-
-
-def verdict(model: str, base: str, outcome: str) -> str:
-    """The verdict on one model as the head of its card."""
-    if outcome == "win":
-        return f"{name_of(model)} beats {base}"
-    if outcome == "loss":
-        return f"{name_of(model)} loses to {base}"
-    return (
-        f"{name_of(model)}: no difference could be shown" if outcome == "unclear" else f"{name_of(model)}: not judged"
-    )
-
-
-def headline(outcomes: Mapping[str, str], base: str) -> list[str]:
-    """All verdicts in one to three short sentences: the page's first words."""
-    models = {
-        kind: [name_of(model) for model, value in outcomes.items() if value == kind]
-        for kind in ("win", "loss", "unclear")
-    }
-    parts = []
-    for kind, one, many in (("win", "beats", "beat"), ("loss", "loses to", "lose to")):
-        if models[kind]:
-            parts.append(f"{joined(models[kind])} {one if len(models[kind]) == 1 else many} {base}.")
-    if models["unclear"]:
-        parts.append(f"For {joined(models['unclear'])} no difference to {base} could be shown.")
-    return parts or [f"No model was compared with {base}."]
-
-
-def second_opinion(fields: Mapping[str, Any], judge: str, kind: str, main: str, first: str) -> str:
-    """What a further judge says beside the main one, `main`, whose outcome is `first`."""
-    here = outcome(fields)
-    rate = f"{percent(fields['win_rate'])}, 95% interval {spread(fields['interval'])}"
-    judge = judge[0].upper() + judge[1:]
-    if here == first:
-        return f"{judge} agrees: {rate}."
-    seen = {"win": "sees a win", "loss": "sees a loss", "unclear": "shows no difference"}[here]
-    text = f"The judges differ. {judge} {seen}: {rate}."
-    if kind == "reward model" and here == "win":
-        text += (
-            f" {main[0].upper()}{main[1:]} does not confirm it: the model may have learned to please the reward model."
-        )
-    return text
-
-
-def warnings(model: str, facts: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
-    """Sentences on what changed so much that it may explain a win, or spoil it."""
-    found = []
-    before, after = base.get("length"), facts.get("length")
-    if before and after and before["mean"] > 0:
-        change = after["mean"] / before["mean"] - 1
-        if abs(change) >= LENGTH_CHANGE:
-            found.append(
-                f"{name_of(model)}'s responses are {abs(change):.0%} {'longer' if change > 0 else 'shorter'} than the "
-                f"base's ({after['mean']:.0f} against {before['mean']:.0f} characters on average). If the judge likes "
-                f"{'long' if change > 0 else 'short'} responses, a part of the win rate may be length alone."
-            )
-    if facts.get("kl") and facts["kl"]["mean"] > LARGE_KL:
-        found.append(
-            f"{name_of(model)} has moved far from the base: KL {number(facts['kl']['mean'])} nats per response, "
-            f"beyond our rule of thumb of {LARGE_KL:.0f}. Models that far off often please their judge in ways that "
-            "people don't like: read the examples."
-        )
-    ended, ended_before = facts.get("finished"), base.get("finished")
-    if ended is not None and ended_before is not None and abs(ended - ended_before) >= FINISHED_CHANGE:
-        found.append(
-            f"{name_of(model)} ends {percent(ended)} of its responses by itself, the base {percent(ended_before)}; "
-            "the others were cut off at the length limit."
-        )
-    return found
 
 
 def reward_words(
