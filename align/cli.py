@@ -1,15 +1,13 @@
 """The `align` command. Heavy imports happen inside the verb, so that `align --help` answers at once."""
 
-import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from align import verbs
 from preferences.errors import BadInput, exit_on_bad_input
-from preferences.formats import list_of_formats
 
 
 def main() -> None:
@@ -41,9 +39,14 @@ def align() -> None:
 
 
 def recipe_verb(
-    name: str, help_text: str, short_help: str | None = None, *, distributed: bool = True
+    name: str,
+    help_text: str,
+    short_help: str | None = None,
+    *,
+    distributed: bool = True,
+    options: Sequence[click.Option] = (),
 ) -> Callable[[Callable[..., None]], click.Command]:
-    """A verb that runs a recipe: RECIPE, its keys as options, and what every such verb has.
+    """A verb that runs a recipe: RECIPE, its keys as options, what every such verb has, and `options` of its own.
 
     short_help: for the list of verbs, where `help_text` is too long for it.
     """
@@ -79,6 +82,7 @@ def recipe_verb(
                 click.Argument(["overrides"], nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]..."),
                 click.Option(["--resume"], is_flag=True, help="Go on with an interrupted run in output_dir."),
                 click.Option(["--overwrite"], is_flag=True, help="Replace the run in output_dir."),
+                *options,
             ],
         )
         if distributed:
@@ -158,14 +162,26 @@ def grpo(recipe: dict[str, Any], where: str, **options: Any) -> None:
     run_online("grpo", recipe, where, **options)
 
 
-@recipe_verb("evaluate", "Compare models on held-out prompts, and write a report.", distributed=False)
-def evaluate(recipe: dict[str, Any], where: str, **options: Any) -> None:
+@recipe_verb(
+    "evaluate",
+    "Compare models on held-out prompts, and write a report. With --to-annotate, write pairs of their responses for"
+    " people to judge blind, whose verdicts an evaluation with `judges: {people: people.jsonl}` reads.",
+    "Compare models on held-out prompts, and write a report.",
+    distributed=False,
+    options=verbs.ask_people,
+)
+def evaluate(recipe: dict[str, Any], where: str, *, resume: bool, overwrite: bool, **asked: Any) -> None:
+    if verbs.asks_people(recipe, where, **asked):
+        return
     from align.evaluate.compare import compare
+    from align.report.card import write_cards
     from align.report.html import write_report
+    from align.run.manifest import hash_results
 
-    run, metrics, samples = compare(recipe, where, **options)
+    run, metrics, samples = compare(recipe, where, resume=resume, overwrite=overwrite)
     report = write_report(run.folder, metrics, samples)
-    run.finish()
+    write_cards(run.folder, metrics)
+    run.finish(results_sha256=hash_results(run.folder))
     print(report)
 
 
@@ -347,29 +363,7 @@ def serve(models: tuple[str, ...], host: str, port: int, api_key_env: str | None
     run_serve(models, host, port, api_key_env)
 
 
-@align.command(epilog=list_of_formats(), short_help="Convert one tool's preference data into another's.")
-@click.argument("source", metavar="FROM", type=click.Path())
-@click.argument("target", metavar="TO", type=click.Path())
-@click.option("--from", "read_as", metavar="NAME", help="What FROM is.")
-@click.option("--to", "write_as", metavar="NAME", help="What TO becomes.")
-@click.option("--overwrite", is_flag=True, help="Replace TO if it is there.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def convert(
-    source: str, target: str, read_as: str | None, write_as: str | None, overwrite: bool, as_json: bool
-) -> None:
-    """Convert preference data of one tool, FROM, into another's, TO.
-
-    Without --from, FROM is a preferences folder, or a file for `annotate import`; without --to, TO becomes such a file.
-    TO is a file (.json, .jsonl, also .gz) or else a folder. What has no place in TO's shape is counted.
-    """
-    from preferences.formats import convert as convert_files
-
-    lost = convert_files(source, target, read_as, write_as, overwrite=overwrite)
-    facts = {"format": 1, "from": source, "to": target, "lost": lost}
-    print(json.dumps(facts, ensure_ascii=False) if as_json else "\n  ".join([target, *lost]))
-
-
-for command in (verbs.gate,):
+for command in (verbs.convert, verbs.gate):
     align.add_command(command)
 
 

@@ -1,8 +1,41 @@
-"""Verbs of `align` that need no recipe: about what is there already. Heavy imports happen inside the verb."""
+"""Verbs of `align` that need no recipe, about what is there already, and asking people by `align evaluate`.
 
+Heavy imports happen inside the verb.
+"""
+
+import json
 import sys
+from typing import Any
 
 import click
+
+from preferences.errors import BadInput
+from preferences.formats import list_of_formats
+
+ask_people = [
+    click.Option(
+        ["--to-annotate"], metavar="FILE", help="Write pairs that `annotate import` takes, and evaluate nothing."
+    ),
+    click.Option(
+        ["--detect"], type=float, metavar="RATE", help="So many pairs that this win rate shows.  [default: 0.6]"
+    ),
+    click.Option(["--power"], type=float, metavar="P", help="With how great a probability it does.  [default: 0.8]"),
+    click.Option(["--overlap"], type=click.IntRange(1, 1000), metavar="N", help="How many raters see each pair."),
+    click.Option(["--gold"], metavar="FILE", help="Your own gold items to mix in, instead of made ones."),
+]
+
+
+def asks_people(recipe: dict[str, Any], where: str, to_annotate: str | None, **asked: Any) -> bool:
+    """Write the pairs where --to-annotate says so; whether it did. Raises BadInput."""
+    given = {name: value for name, value in asked.items() if value is not None}
+    if to_annotate is None:
+        if given:
+            raise BadInput(f"--{next(iter(given))} is about what people are asked; say --to-annotate FILE, too")
+        return False
+    from align.evaluate.to_annotate import to_annotate as write
+
+    write(recipe, where, to_annotate, **given)
+    return True
 
 
 @click.command(short_help="Fail when the numbers of an evaluation break a rule.")
@@ -35,3 +68,25 @@ def gate(report: str, rules: tuple[str, ...], files: tuple[str, ...], as_json: b
     print(dump_json(facts) if as_json else gate.in_words(results))
     if not passed:
         sys.exit(1)
+
+
+@click.command(epilog=list_of_formats(), short_help="Convert one tool's preference data into another's.")
+@click.argument("source", metavar="FROM", type=click.Path())
+@click.argument("target", metavar="TO", type=click.Path())
+@click.option("--from", "read_as", metavar="NAME", help="What FROM is.")
+@click.option("--to", "write_as", metavar="NAME", help="What TO becomes.")
+@click.option("--overwrite", is_flag=True, help="Replace TO if it is there.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def convert(
+    source: str, target: str, read_as: str | None, write_as: str | None, overwrite: bool, as_json: bool
+) -> None:
+    """Convert preference data of one tool, FROM, into another's, TO.
+
+    Without --from, FROM is a preferences folder, or a file for `annotate import`; without --to, TO becomes such a file.
+    TO is a file (.json, .jsonl, also .gz) or else a folder. What has no place in TO's shape is counted.
+    """
+    from preferences.formats import convert as convert_files
+
+    lost = convert_files(source, target, read_as, write_as, overwrite=overwrite)
+    facts = {"format": 1, "from": source, "to": target, "lost": lost}
+    print(json.dumps(facts, ensure_ascii=False) if as_json else "\n  ".join([target, *lost]))

@@ -196,6 +196,12 @@ def _digest(path: Path, *_: int) -> str:
     return sha256_file(path)
 
 
+def hash_results(folder: str | Path) -> dict[str, str]:
+    """Hex SHA-256 of each file that an evaluation leaves to be decided from."""
+    names = ("metrics.json", "samples.jsonl", "report.html")
+    return {name: sha256_file(Path(folder) / name) for name in names if (Path(folder) / name).is_file()}
+
+
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
