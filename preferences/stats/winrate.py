@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from preferences.stats.intervals import crossed_error, exact_mean
+from preferences.stats.crossed import over_prompts_and_raters
 from preferences.stats.intervals import exact_mean
 from preferences.stats.resample import NORMAL, ratio_interval
 
 Floats = NDArray[np.float64]
 
 LEVEL, RESAMPLES = 0.95, 10_000
-ENOUGH_RATERS = 3  # two say next to nothing of all others: Student's t with one degree of freedom is 12.7
 EQUAL = "exact bound, since all {} have the same value (Clopper-Pearson)"
 DETECTABLE = NORMAL.inv_cdf(0.975) + NORMAL.inv_cdf(0.80)  # two-sided 5% test, 80% power: 1.960 + 0.842
 
@@ -69,7 +68,7 @@ def win_rate(
         "interval": interval,
         "bootstrap_interval": drawn,
         "smallest_detectable": smallest_detectable(values),
-        **({} if cells is None else {"raters": people}),
+        **({} if cells is None else {"raters": len({rater for _, rater, _ in cells})}),
     }
 
 

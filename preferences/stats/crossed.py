@@ -1,0 +1,50 @@
+"""How sure a win rate is where people judged: about other prompts and other raters at once. Pure functions.
+
+Prompts and raters are crossed: a rater judges several prompts, and a prompt may have several raters. An interval over
+prompts alone says what these same raters would say of other prompts; where raters differ in taste it covers the truth
+of all raters far too rarely (benchmarks/coverage.py).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import stdtrit
+
+from preferences.stats.intervals import exact_mean
+
+ENOUGH = 3  # raters: two say next to nothing of all others (Student's t with one degree of freedom is 12.7)
+
+
+def over_prompts_and_raters(
+    cells: Sequence[tuple[int, str, float]], prompts: int, level: float = 0.95
+) -> tuple[float, list[float], str] | None:
+    """Standard error, interval and its name, of the mean over prompts of the mean over each prompt's raters.
+
+    `cells` are (prompt number, rater, preference in [0, 1]), one for each rater on each prompt; every one of the P
+    prompts has one or more, and R raters gave them. With u = w (x - mean), w being a cell's weight in the mean,
+
+        A = P/(P-1) Σ_prompts (Σ u)²    B = R/(R-1) Σ_raters (Σ u)²    C = Σ_cells u²
+
+    the variance is A + B - C (Cameron, Gelbach & Miller 2011, J. Business & Economic Statistics 29(2), equation 2.11).
+    B is known from few people, so each part is taken with its own t quantile (Banerjee 1960, Sankhya 22, whose interval
+    never covers less than it says), and the sum given in units of the prompts' own, as an error for `exact_mean`:
+
+        √(max(A - C, 0) + B (t_{R-1} / t_{P-1})²), and at least √A
+
+    None where there are fewer than three raters, or where all prompts have the same mean.
+    """
+    prompt = np.array([cell[0] for cell in cells], dtype=np.int64)
+    names, rater = np.unique(np.array([cell[1] for cell in cells]), return_inverse=True)
+    x = np.array([cell[2] for cell in cells], dtype=np.float64)
+    weights = 1 / (prompts * np.bincount(prompt, minlength=prompts)[prompt])
+    mean = float(weights @ x)
+    u = weights * (x - mean)
+    by_prompt, by_rater = np.bincount(prompt, u, prompts), np.bincount(rater, u, len(names))
+    if len(names) < ENOUGH or prompts < 2 or np.ptp(by_prompt) * prompts <= 1e-12:
+        return None
+    a, b = (len(one) / (len(one) - 1) * float((one**2).sum()) for one in (by_prompt, by_rater))
+    t_raters, t_prompts = (float(stdtrit(count - 1, (1 + level) / 2)) for count in (len(names), prompts))
+    variance = max(a, max(a - float((u**2).sum()), 0.0) + b * (t_raters / t_prompts) ** 2)
+    error = float(np.sqrt(variance))
+    interval = exact_mean(mean, error, prompts, level)
+    return error, interval, "over prompts and raters (two-way cluster-robust, exact at that error)"
