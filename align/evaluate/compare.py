@@ -99,8 +99,8 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
 
     # 8. Where it all comes from.
     runs = list(dict.fromkeys(map(str, _parents(args))))
-    metrics["curves"] = {Path(path).name: found for path in runs if (found := curves(Path(path)))}
-    metrics["held_out_looks"] = {Path(path).name: found for path in runs if (found := held_out_looks(Path(path)))}
+    metrics["curves"] = {Path(path).name: drawn for path in runs if (drawn := curves(Path(path)))}
+    metrics["held_out_looks"] = {Path(path).name: looks for path in runs if (looks := held_out_looks(Path(path)))}
     metrics["provenance"] = _provenance(run, args, models)
     metrics["seconds"] = round(time.monotonic() - run.started, 1)
     samples = _samples(evidence)
