@@ -30,7 +30,6 @@ from preferences.errors import BadInput
 from preferences.files import sha256_json
 
 REPLY_TOKENS = 1024  # of a judge that says why
-REFUSALS = 20  # of questions in a row without one reply: then it is not the questions
 
 Hear = Callable[[int, str | None], None]  # (number of a question, the reply, or None where there can't be one)
 
@@ -131,6 +130,8 @@ class LanguageJudge:
 
         self.model.ask([different[number] for number in asked], hear)
         progress.end()
+        if self.model.refusal and all(reply is None for reply in replies.values()):  # it is not the questions
+            raise BadInput(f"judge {self.name}: {self.model.refusal}")
         return [replies[text] for text in questions]
 
     def _facts(self) -> dict[str, Any]:
@@ -148,13 +149,12 @@ class Endpoint:
         self.api_key_env = api_key_env
         self.source = f"{model} at {endpoint}"
         self.key = {"endpoint": endpoint, "model": model, "max_tokens": REPLY_TOKENS}
+        self.refusal = ""  # of a question, in the server's words
 
     def ask(self, questions: Sequence[str], hear: Hear) -> None:
-        """A question that the server won't take (too long, say) has no reply. Raises BadInput where it takes none."""
-        refused, taken = 0, False
+        """A question that the server won't take (too long, say) has no reply. Raises BadInput for other trouble."""
 
         def one(number: int) -> None:
-            nonlocal refused, taken
             reply = None
             try:
                 reply = ask(
@@ -166,11 +166,8 @@ class Endpoint:
                     temperature=0.0,
                     seed=0,
                 )
-                taken = True
-            except Refused:
-                refused += 1
-                if not taken and refused >= min(REFUSALS, len(questions)):
-                    raise
+            except Refused as error:
+                self.refusal = str(error)
             hear(number, reply)
 
         at_once(one, range(len(questions)))
@@ -185,6 +182,7 @@ class Local:
         self.source = name
         self.batch_size = batch_size
         self.key = {"weights": weights_of(self.found)}
+        self.refusal = ""  # it takes what fits
 
     def check(self, template: Template, prompts: Sequence[Messages], new_tokens: int, where: str) -> None:
         """Raises BadInput for a prompt that leaves no room for two responses of so many tokens."""

@@ -1,4 +1,4 @@
-"""An endpoint whose verdicts the test knows: it reads the question as the template below asks it, and replies by a rule."""
+"""An endpoint whose verdicts the test knows: it reads the question as the template asks it, and replies by a rule."""
 
 import json
 import re

@@ -30,7 +30,7 @@ FAKE = [
 
 
 def taken_apart(question: str) -> tuple[str, str, str]:
-    """What stands between the marks, by the mark of the first line; there must be just four lines that begin with it."""
+    """What stands between the marks, by the first line's; just four lines must begin with it."""
     mark = question[: len("#### ") + 12]
     assert re.fullmatch(r"#### [0-9a-f]{12}", mark) and question.count(mark) == 4
     rest = question.removeprefix(f"{mark} Q\n")
@@ -118,7 +118,7 @@ def test_templates(tmp_path: Path) -> None:
     assert "has {criteria}, which nothing fills" in refused(b"{prompt} {first} {second} {criteria}")
     assert "is not UTF-8" in refused(b"\xff{prompt} {first} {second}")
     assert "100000 are the most" in refused(b"{prompt} {first} {second}" * 10_000)
-    with pytest.raises(BadInput, match="cannot read none.txt .* one of harmless, helpful"):
+    with pytest.raises(BadInput, match=r"cannot read none.txt .* one of harmless, helpful"):
         read_template("none.txt", "r.yaml")
 
 
