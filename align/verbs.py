@@ -90,3 +90,20 @@ def convert(
     lost = convert_files(source, target, read_as, write_as, overwrite=overwrite)
     facts = {"format": 1, "from": source, "to": target, "lost": lost}
     print(json.dumps(facts, ensure_ascii=False) if as_json else "\n  ".join([target, *lost]))
+
+
+@click.command(short_help="Say how often one model beats another, of anyone's judgements.")
+@click.argument("file", metavar="FILE", type=click.Path())
+@click.option("--baseline", metavar="NAME", help="Only the pairs with this model, as the baseline.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def winrate(file: str, baseline: str | None, as_json: bool) -> None:
+    """Say how often one model beats another, how sure that is, and what is left of it at equal length.
+
+    FILE holds judgements, one JSON object a line or one array, gzipped or not: `prompt`, `candidate`, `baseline` and
+    `preference` (1 = the candidate is better, 0.5 = a tie), and what else is known: lengths, judge, rater, order,
+    sample, tags, difficulty. docs/evaluation.md says what is computed of them.
+    """
+    from align.evaluate.winrate import in_words, winrates
+
+    found = winrates(file, baseline)
+    print(json.dumps(found, ensure_ascii=False, allow_nan=False) if as_json else in_words(found))
