@@ -12,6 +12,7 @@ from scipy.special import bdtr
 Floats = NDArray[np.float64]
 
 CELLS = 2_000_000  # numbers that are drawn at a time
+DISTINCT = 16  # drawing how many of a distinct value are dealt takes as long as dealing this many values
 
 
 def sign_test(preferences: ArrayLike) -> dict[str, Any]:
@@ -75,6 +76,10 @@ def two_sample_permutation(a: ArrayLike, b: ArrayLike, *, draws: int = 10_000, s
         sums = np.array([values[list(chosen)].sum() for chosen in combinations(range(len(values)), size)])
         return float((np.abs(sums) >= seen).mean())
     rng, beyond = np.random.default_rng(seed), 0
+    distinct, times = np.unique(values, return_counts=True)
+    if DISTINCT * len(distinct) <= len(values):  # wins, ties, losses: it is enough to draw how many of each are dealt
+        dealt = rng.multivariate_hypergeometric(times, size, size=draws, method="marginals") @ distinct
+        return (1 + int((np.abs(dealt) >= seen).sum())) / (1 + draws)
     for begin in range(0, draws, step := max(1, CELLS // len(values))):
         dealt = rng.permuted(np.broadcast_to(values, (min(step, draws - begin), len(values))), axis=1)
         beyond += int((np.abs(dealt[:, :size].sum(axis=1)) >= seen).sum())
@@ -100,7 +105,7 @@ def benjamini_hochberg(p: Sequence[float]) -> list[float]:
     """
     values = _p_values(p)
     order = np.argsort(values, kind="stable")
-    raised = values[order] * len(values) / np.arange(1, len(values) + 1)
+    raised = values[order] * (len(values) / np.arange(1, len(values) + 1))
     steps = np.minimum.accumulate(raised[::-1])[::-1]
     return _in_order(np.minimum(steps, 1), order)
 

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtri
+from scipy.stats import hypergeom
 
 from preferences.stats.rates import rate, rate_difference, tango
+from preferences.stats.significance import two_sample_permutation
 
 COUNTS = st.integers(0, 12)
 
@@ -62,3 +64,13 @@ def test_a_rare_thing_is_no_difference() -> None:
         rate_difference([1.0], [1.0, 0.0])
     with pytest.raises(ValueError, match="there can't be more"):
         tango(3, 3, 5)
+
+
+def test_dealing_out_wins_and_losses_is_fishers_exact_test() -> None:
+    """18 of 30 against 60 of 150. Two-sided by the difference of means, the sum over all tables at least as far."""
+    one, rest = [1.0] * 18 + [0.0] * 12, [1.0] * 60 + [0.0] * 90
+    wins = np.arange(31)
+    chances = hypergeom(180, 78, 30).pmf(wins)
+    p = chances[np.abs(wins - 13) >= 5].sum()
+    assert two_sample_permutation(one, rest) == pytest.approx(p, abs=4 * np.sqrt(p / 10_000))
+    assert two_sample_permutation(rest, one) == pytest.approx(p, abs=4 * np.sqrt(p / 10_000))
