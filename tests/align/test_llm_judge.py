@@ -1,8 +1,8 @@
 """A language model as judge: an endpoint with known verdicts, `align serve` in a process of its own, the tiny model."""
 
-import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from scipy.stats import binomtest
 
 from align.evaluate.config import JudgeKeys
+from align.evaluate.endpoint import AT_ONCE
 from align.evaluate.evidence import Evidence, Judged, Prompt, Said
 from align.evaluate.judge_agreement import agreement, judge_facts
 from align.evaluate.llm_judge import LanguageJudge, open_language_judge
@@ -198,27 +199,33 @@ judge_at(sys.argv[1], folder).judge("base", prompts_of(30), responses, Cache(fol
 
 
 def test_killed_it_goes_on_and_asks_nothing_that_was_answered_twice(tmp_path: Path) -> None:
-    """kill -9 in the middle; then only what has no whole reply in the cache is asked again."""
+    """kill -9 when 24 questions have their reply and each of the client's threads waits for one more."""
+    whole, going = 24 + AT_ONCE, threading.Event()
+
+    def rule(*texts: str) -> str:
+        if len(server.asked) > 24:
+            going.wait(60)
+        return by_goodness(*texts)
+
     responses = {"base": said(*["a"] * 30), "new": said(*["b!"] * 30)}
-    with judging(lambda *texts: time.sleep(0.02) or by_goodness(*texts)) as server:
-        judge_at(server, tmp_path)
+    with judging(rule) as server:
         command = [sys.executable, "-c", KILLED, server.url, str(tmp_path)]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
-        while len(server.asked) < 20 and process.poll() is None:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+        while len(server.asked) < whole and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
         process.wait()
+        going.set()
         before = [body["messages"][0]["content"] for body in server.asked]
-        cache = Cache(tmp_path / "cache")
-        judge = judge_at(server, tmp_path)
+        cache, judge = Cache(tmp_path / "cache"), judge_at(server, tmp_path)
         key = {"what": "verdict", **judge.model.key}
         known = {text for text in before if cache.get({**key, "question": text}) is not None}
-        assert 10 <= len(known) < 60, "it was killed too early or too late to show anything"
+        assert (len(before), len(known)) == (whole, 24)
         server.asked.clear()
         judged = judge.judge("base", prompts_of(30), responses, cache)
         after = [body["messages"][0]["content"] for body in server.asked]
     assert judged.preferences == {"new": [1.0] * 30}
-    assert not known & set(after) and len(known) + len(after) == 60 == len(known | set(after))
+    assert not known & set(after) and len(after) == 60 - 24
 
 
 def test_align_serve_as_the_judge(tiny: Path, tmp_path: Path) -> None:
