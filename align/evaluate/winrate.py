@@ -12,6 +12,8 @@ from preferences.stats.significance import holm
 
 Fields = dict[str, Any]
 
+MANY = 20  # times as many prompts are more than anybody will ask
+
 
 def winrates(path: str, baseline: str | None = None) -> Fields:
     """What `align winrate --json` prints: docs/evaluation.md, "Win rates". With `baseline`, pairs with that model only.
@@ -45,9 +47,9 @@ def fields_of(prompts: Prompts, chosen: Sequence[int] | None = None) -> Fields:
     """The fields of a pair, of all its prompts or of those `chosen` by number."""
     kept = range(len(prompts.prompts)) if chosen is None else chosen
     place = {number: index for index, number in enumerate(kept)}
-    cells = prompts.cells and [
-        cell._replace(prompt=place[cell.prompt]) for cell in prompts.cells if cell.prompt in place
-    ]
+    cells = None
+    if prompts.cells is not None:
+        cells = [cell._replace(prompt=place[cell.prompt]) for cell in prompts.cells if cell.prompt in place]
     lengths = [prompts.candidate_length, prompts.baseline_length, prompts.difficulty]
     candidate, other, difficulty = (None if one is None else one[list(kept)] for one in lengths)
     return pair_fields(
@@ -122,7 +124,9 @@ def sentence(pair: Fields) -> str:
         text = f"{baseline} is preferred to {candidate}, which is preferred in {seen}."
     else:
         text = f"No difference between {candidate} and {baseline} is shown: {seen}."
-        if pair["more_prompts"]:
+        if pair["more_prompts"] and pair["more_prompts"] > MANY * pair["n"]:
+            text += f" If there is one, it takes more than {MANY} times as many prompts to show it."
+        elif pair["more_prompts"]:
             text += f" If it stays at that, about {pair['more_prompts']:,} prompts more would show it."
     controlled = pair["length_controlled_win_rate"]
     if controlled is not None:

@@ -86,15 +86,14 @@ def fit_logistic(x: Floats, y: Floats, penalty: float, start: Floats | None = No
         scores = x @ w
         return float((np.logaddexp(0, scores) - y * scores).sum() + (penalties * w * w).sum() / 2)
 
-    value = objective(weights)
     for _ in range(100):
         chance = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
         gradient = x.T @ (chance - y) + penalties * weights
         hessian = (x * (chance * (1 - chance))[:, None]).T @ x + np.diag(penalties)
         step = np.linalg.solve(hessian + 1e-12 * np.trace(hessian) * np.eye(len(weights)), gradient)
-        while (better := objective(weights - step)) > value + 1e-12 * abs(value):
+        while np.abs(step).max() > 1 and objective(weights - step) > objective(weights):
             step = step / 2
-        weights, value = weights - step, better
+        weights = weights - step
         if np.abs(step).max() < 1e-10 or abs(weights[0]) > 30:
             break
     return weights
