@@ -27,6 +27,7 @@ BETS = 0.95 * 2.0 ** (-np.arange(24) / 2)  # from 0.95 down to 0.0003: few value
 WEIGHTS = BETS / (1 + (BETS / 0.2) ** 2)  # half-Cauchy; times BETS, since these are spread evenly in their logarithm
 WEIGHTS /= WEIGHTS.sum()
 KNOTS = np.arange(13) / 12  # has halves, thirds, quarters and sixths: ties, and shares of 2, 3, 4 or 6 people
+LEAST = -50.0  # log m below which an end is 0
 CELLS = 2_000_000  # numbers that are worked on at a time
 
 
@@ -97,10 +98,10 @@ def _lower(counts: Floats, knots: Floats, level: float) -> Floats:
         slope = (np.exp(wealths - wealth[:, None]) * slopes).sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             steps = np.where(totals > 0, np.clip((wealth - enough) / slope, -20, 20), 0.0)
-        logs += steps
-        if np.abs(steps).max(initial=0) < 1e-11:
+        before, logs = logs, np.clip(logs + steps, LEAST, 0)
+        if np.abs(logs - before).max(initial=0) < 1e-11:
             break
-    return np.where(totals > 0, np.exp(np.minimum(logs, 0)), 0.0)
+    return np.where((totals > 0) & (logs > LEAST), np.exp(logs), 0.0)
 
 
 def _values(values: ArrayLike) -> Floats:
