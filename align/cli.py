@@ -363,7 +363,7 @@ def serve(models: tuple[str, ...], host: str, port: int, api_key_env: str | None
     run_serve(models, host, port, api_key_env)
 
 
-for command in (verbs.convert, verbs.gate, verbs.winrate):
+for command in (verbs.convert, verbs.decide, verbs.gate, verbs.runs, verbs.winrate):
     align.add_command(command)
 
 

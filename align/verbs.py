@@ -107,3 +107,92 @@ def winrate(file: str, baseline: str | None, as_json: bool) -> None:
 
     found = winrates(file, baseline)
     print(json.dumps(found, ensure_ascii=False, allow_nan=False) if as_json else in_words(found))
+
+
+@click.command(short_help="Record who ships or stops a model, on which report.")
+@click.argument("report", metavar="REPORT", type=click.Path())
+@click.argument("decision", metavar="[ship|stop]", type=click.Choice(["ship", "stop"]), required=False)
+@click.option("--model", metavar="NAME", help="Which model, as the report calls it.")
+@click.option("--by", metavar="WHO", help="Who decides.")
+@click.option("--reason", metavar="TEXT", help="Why.")
+@click.option("--record", metavar="FILE", help="Keep the record there.  [default: decisions.jsonl in REPORT]")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def decide(
+    report: str,
+    decision: str | None,
+    model: str | None,
+    by: str | None,
+    reason: str | None,
+    record: str | None,
+    as_json: bool,
+) -> None:
+    """Record that WHO ships or stops a model on the word of REPORT, an evaluation's folder.
+
+    The entry holds the hashes of the report's numbers, of the model's weights, and of the entry before it. It is
+    refused where the report or the weights are no longer what was evaluated.
+
+    Without ship or stop, list the decisions and check the record; the exit code is 1 where it was tampered with.
+    """
+    from align.run import decisions
+    from preferences.files import dump_json
+
+    if decision is not None:
+        if model is None or by is None:
+            raise BadInput(f"say which model and who decides: align decide {report} {decision} --model NAME --by WHO")
+        entry = decisions.decide(report, decision, model, by, reason, record)
+        print(dump_json(entry) if as_json else decisions.in_words([entry]))
+        return
+    if model is not None or by is not None or reason is not None:
+        raise BadInput(f"say what is decided: align decide {report} ship, or stop")
+    path, entries, faults = decisions.read_record(report, record)
+    facts = {"format": 1, "record": str(path), "head": decisions.head(path), "decisions": entries, "faults": faults}
+    if as_json:
+        print(dump_json(facts))
+    else:
+        print("\n".join([*([decisions.in_words(entries)] if entries else []), *faults, f"last hash: {facts['head']}"]))
+    if faults:
+        sys.exit(1)
+
+
+@click.command(short_help="List and compare runs, or make one again.")
+@click.argument("folders", metavar="[FOLDER | RUN RUN...]", nargs=-1, type=click.Path())
+@click.option("--again", metavar="RUN", help="Make this run again, from its own recipe and the same inputs.")
+@click.option("--output_dir", metavar="NEW", help="Where --again puts it.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.pass_context
+def runs(
+    context: click.Context, folders: tuple[str, ...], again: str | None, output_dir: str | None, as_json: bool
+) -> None:
+    """List the runs in FOLDER and below (`runs` by default), or say what two RUNs or more differ in.
+
+    --again checks that data and models are what they were, by their hashes, and starts the run's verb with its recipe.
+    """
+    from pathlib import Path
+
+    from align.run import runs
+    from align.run.progress import say
+    from preferences.files import dump_json
+
+    if again is not None:
+        if folders or output_dir is None:
+            raise BadInput(
+                f"--again makes one run, into a folder of its own: align runs --again {again} --output_dir NEW"
+            )
+        verb, recipe, differ = runs.again(again)
+        for one in differ:
+            say(f"not as it was: {one}")
+        words = [verb, recipe, "--output_dir", output_dir]
+        say("align " + " ".join(words))
+        root = context.find_root().command
+        root.main(words, prog_name="align", standalone_mode=False)
+        return
+    if output_dir is not None:
+        raise BadInput("--output_dir is for --again RUN; say which run to make again")
+    if len(folders) > 1:
+        found = runs.compare_runs(folders)
+        print(dump_json({"format": 1, **found}) if as_json else runs.comparison_in_words(found))
+        return
+    folder = folders[0] if folders else "runs" if Path("runs").is_dir() else "."
+    listed = runs.list_runs(folder)
+    facts = {"format": 1, "runs": [run._asdict() for run in listed]}
+    print(dump_json(facts) if as_json else runs.list_in_words(listed))

@@ -3,6 +3,7 @@ that answers another prompt. Raters who miss them don't read. Pure functions."""
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ def gold_items(prompts: Sequence[Prompt], responses: Mapping[str, Sequence[str]]
     model to another prompt, shares none with it. A prompt without two such responses gives no item. The lines name no
     models, so that nobody counts them for one.
     """
-    asked = [_words(prompt.turns[-1]["content"]) for prompt in prompts]
+    asked = _telling([_words(prompt.turns[-1]["content"]) for prompt in prompts])
     found: list[dict[str, Any]] = []
     for number, prompt in enumerate(prompts):
         if len(found) >= wanted:
@@ -57,6 +58,12 @@ def _item(prompt: Prompt, right: str, wrong: str, other: Prompt, *, first: bool)
         "gold": [1, 2] if first else [2, 1],
         "explanation": f"The other response answers another question: “{quoted}”",
     }
+
+
+def _telling(asked: Sequence[frozenset[str]]) -> list[frozenset[str]]:
+    """The words that say what each prompt is about: not those, like "write", that a fifth of the prompts have."""
+    counts = Counter(word for words in asked for word in words)
+    return [frozenset(word for word in words if counts[word] < max(3, len(asked) / 5)) for words in asked]
 
 
 def _words(text: str) -> frozenset[str]:

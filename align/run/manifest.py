@@ -58,7 +58,7 @@ class Run:
         """Mark the run finished: from here on its folder is a model, or a report, that others may build on."""
         self.manifest.update(facts)
         self.manifest["status"] = "finished"
-        self.manifest["finished_at"] = _now()
+        self.manifest["finished_at"] = now()
         self.manifest["seconds"] = round(time.monotonic() - self.started, 3)
         self.save()
 
@@ -141,7 +141,7 @@ def start_run(
             raise BadInput(
                 f"output_dir {folder}: the data or the model of the run to resume have changed since; --overwrite it"
             )
-        resumed_at = [*old.get("resumed_at", []), _now()]
+        resumed_at = [*old.get("resumed_at", []), now()]
         for path in list(folder.iterdir()) if writes else []:
             if _UNFINISHED.fullmatch(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -155,10 +155,10 @@ def start_run(
         "inputs": inputs,
         "parents": [_parent(Path(parent)) for parent in parents],
         "seed": seed,
-        "versions": _versions(),
+        "versions": versions(),
         "git_commit": _git_commit(),
         "processes": processes,
-        "started_at": old.get("started_at", _now()),
+        "started_at": old.get("started_at", now()),
         "resumed_at": resumed_at,
     }
     run = Run(folder, manifest, resumed=resume, writes=writes)
@@ -202,7 +202,7 @@ def hash_results(folder: str | Path) -> dict[str, str]:
     return {name: sha256_file(Path(folder) / name) for name in names if (Path(folder) / name).is_file()}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
@@ -223,5 +223,5 @@ def _git_commit() -> str | None:
     return commit + ("+changes" if changes.strip() else "")
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
