@@ -35,7 +35,9 @@ class Picker:
         known: list[Any] = [self.cache.get(key) for key in keys]
         if any(value is None for value in known):
             self.model = self.model or load_as_trained(self.name)
-            known = self.model.scores(prompts, texts, self.batch_size)
-            for key, value in zip(keys, known, strict=True):
-                self.cache.put(key, value)
+            found = self.model.scores(prompts, texts, self.batch_size)
+            for place, (key, value) in enumerate(zip(keys, found, strict=True)):
+                if known[place] is None:  # a text that came before keeps its score, which is this one but for last bits
+                    self.cache.put(key, value)
+                    known[place] = value
         return [float(value) for value in known]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from align.data.load import data_facts
 from align.evaluate.config import EvaluateConfig, read_evaluation
 from align.evaluate.evidence import MAIN, Evidence, Said
+from align.evaluate.frontier import frontier, open_frontier
 from align.evaluate.held_out import open_held_out, reward_model
 from align.evaluate.judge_agreement import agreement, judge_facts
 from align.evaluate.judges import open_judges
@@ -20,8 +21,10 @@ from align.evaluate.measures import measures
 from align.evaluate.perplexity import open_texts, perplexity
 from align.evaluate.prompts import load_evaluation_prompts
 from align.evaluate.responses import Candidate, answers, open_models, sampling
+from align.evaluate.slices import by_tag, challenge_sets, gaps
 from align.evaluate.verdicts import many_models, pairs, verdict_by
 from align.models.load import find_model, model_facts
+from align.report.worse import worse
 from align.run.cache import Cache
 from align.run.manifest import Run, check_output_folder, is_run, start_run
 from align.run.metrics import curves, held_out_looks
@@ -54,7 +57,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     models = open_models(args, prompts, where)
     judges = open_judges(args, prompts, where)
     held_out = open_held_out(args, judges)
-    # FRONTIER: check_frontier(args, where)
+    plan = open_frontier(args, models, judges, prompts, where)
     # WORSE: check_harness(args, where)
     texts = open_texts(args, models)
 
@@ -87,15 +90,18 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     }
     for name, found in measures(evidence, nats).items():
         metrics["models"][name]["measures"] = found
-    # WORSE: by_tag(evidence) into ["tags"];
-    #        metrics["challenge_sets"] = challenge_sets(evidence); metrics["fairness"] = gaps(evidence)
+    for name, slices in by_tag(evidence).items():
+        metrics["models"][name]["tags"] = slices
+    metrics["challenge_sets"] = challenge_sets(evidence)
+    metrics["fairness"] = gaps(evidence)
     metrics["reward_model"] = None if held_out is None else reward_model(held_out, judges, evidence, cache)
 
     # 6. How far a run and best of n went, and what they won by it.
-    # FRONTIER: metrics["frontier"] = frontier(args, …)
+    metrics["frontier"] = None if plan is None else frontier(plan, args, prompts, run.folder, cache)
 
     # 7. Tasks of lm-evaluation-harness.
     # WORSE: metrics["harness"] = …
+    metrics["worse"] = worse(metrics)
 
     # 8. Where it all comes from.
     runs = list(dict.fromkeys(map(str, _parents(args))))

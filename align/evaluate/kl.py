@@ -74,8 +74,10 @@ class BaseLogprobs:
                     say("measuring the distance to the base")
                     self.model = load_causal_lm(self.source).to(device()).eval()
                 prompts, texts = [list(one.prompt_ids or []) for one in batch], [list(one.ids or []) for one in batch]
-                known = total_logprobs(self.model, prompts, texts, self.temperature)
-                for key, value in zip(keys, known, strict=True):
-                    self.cache.put(key, value)
+                found = total_logprobs(self.model, prompts, texts, self.temperature)
+                for place, (key, value) in enumerate(zip(keys, found, strict=True)):
+                    if known[place] is None:  # what came before in another batch keeps its value, to the last bit
+                        self.cache.put(key, value)
+                        known[place] = value
             values += known
         return values
