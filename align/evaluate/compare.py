@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from align.data.load import data_facts
 from align.evaluate.config import EvaluateConfig, read_evaluation
 from align.evaluate.evidence import MAIN, Evidence, Said
-from align.evaluate.frontier import frontier, open_frontier
 from align.evaluate.held_out import open_held_out, reward_model
 from align.evaluate.judge_agreement import agreement, judge_facts
 from align.evaluate.judges import open_judges
@@ -57,7 +56,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     models = open_models(args, prompts, where)
     judges = open_judges(args, prompts, where)
     held_out = open_held_out(args, judges)
-    plan = open_frontier(args, models, judges, prompts, where)
+    # FRONTIER: check_frontier(args, where)
     # WORSE: check_harness(args, where)
     texts = open_texts(args, models)
 
@@ -97,7 +96,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     metrics["reward_model"] = None if held_out is None else reward_model(held_out, judges, evidence, cache)
 
     # 6. How far a run and best of n went, and what they won by it.
-    metrics["frontier"] = None if plan is None else frontier(plan, args, prompts, run.folder, cache)
+    # FRONTIER: metrics["frontier"] = frontier(args, …)
 
     # 7. Tasks of lm-evaluation-harness.
     # WORSE: metrics["harness"] = …

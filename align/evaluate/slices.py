@@ -15,15 +15,16 @@ from align.audit.shares import sure_language
 from align.evaluate.evidence import MAIN, Evidence
 from align.evaluate.measures import measures
 from align.evaluate.verdicts import pair_of
+from align.report.worse import LEAST_PROMPTS
 from preferences.judgements import Judgement, by_prompt
 from preferences.stats.significance import holm, sign_test, two_sample_permutation
 from preferences.stats.winrate import win_rate
 
 Floats = NDArray[np.float64]
 
-# Below these a slice or a group is not judged. A bootstrap of fewer prompts is too sure of itself, and with as many a
-# sign test still finds 15 wins of 20, or 18 after correction for ten slices.
-LEAST_PROMPTS, LEAST_RATERS = 20, 5
+# Below these (and LEAST_PROMPTS) a group is not judged. Of 20 prompts a sign test finds 15 wins, or 17 after correction
+# for ten slices; of fewer, little less than all.
+LEAST_RATERS = 5
 
 
 def by_tag(evidence: Evidence) -> dict[str, dict[str, dict[str, Any]]]:
