@@ -54,6 +54,7 @@ def judges_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         rows[judge] = {
             "words": words,
             "kind": kinds[judge],
+            "who": f"{raters:,} {words}" if raters and kinds[judge] == "people" else words,
             "many": kinds[judge] == "people",
             "about": about + (f" {raters:,} of them." if raters else ""),
             "source": facts.get("source") or "",

@@ -109,7 +109,7 @@ def _sentence(model: str, base: str, first: Opinion, judges: int) -> tuple[str, 
     """The verdict itself, and the numbers that carry it."""
     fields, subject = first.fields, the_model(model)
     rate, n, result = percent(fields["win_rate"]), fields["n"], first.outcome
-    by = f"{judges} judges" if judges > 1 else f"judged by {first.about['words']}"
+    by = f"{judges} judges" if judges > 1 else f"judged by {first.about['who']}"
     numbers = f", {interval_words(fields)}, {prompts(n)}, {by}"
     if first.trained:
         judge = f"{first.about['words']} that it was trained to please"
