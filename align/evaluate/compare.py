@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from align.data.load import data_facts
 from align.evaluate.config import EvaluateConfig, read_evaluation
 from align.evaluate.evidence import MAIN, Evidence, Said
+from align.evaluate.frontier import frontier, open_frontier
 from align.evaluate.held_out import open_held_out, reward_model
 from align.evaluate.judge_agreement import agreement, judge_facts
 from align.evaluate.judges import open_judges
@@ -56,7 +57,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     models = open_models(args, prompts, where)
     judges = open_judges(args, prompts, where)
     held_out = open_held_out(args, judges)
-    # FRONTIER: check_frontier(args, where)
+    plan = open_frontier(args, models, judges, prompts, where)
     # WORSE: check_harness(args, where)
     texts = open_texts(args, models)
 
@@ -96,7 +97,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     metrics["reward_model"] = None if held_out is None else reward_model(held_out, judges, evidence, cache)
 
     # 6. How far a run and best of n went, and what they won by it.
-    # FRONTIER: metrics["frontier"] = frontier(args, …)
+    metrics["frontier"] = None if plan is None else frontier(plan, args, prompts, run.folder, cache)
 
     # 7. Tasks of lm-evaluation-harness.
     # WORSE: metrics["harness"] = …
