@@ -181,8 +181,13 @@ class FunctionJudge:
 
     def _scores(self, conversations: Sequence[Conversation]) -> list[float | None]:
         if self.is_reward:
-            rewards = Rewards([], [self.function])
-            return rewards([prompt for prompt, _ in conversations], [text for _, text in conversations]).total
+            try:
+                scores = Rewards([], [self.function])(
+                    [p for p, _ in conversations], [text for _, text in conversations]
+                )
+            except BadInput as error:
+                raise BadInput(f"{self.source}: {error}") from None
+            return scores.total
         if self.compares:
             raise BadInput(f"{self.source}: compares two responses, and here a score of one is needed")
         return [self._call(prompt, text) for prompt, text in conversations]
