@@ -14,11 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from align.run.manifest import now
+from align.run.manifest import DECISIONS, now
 from preferences.errors import BadInput
 from preferences.files import dump_json, read_json, sha256_file, write_bytes
 
-RECORD = "decisions.jsonl"
 KEYS = ("format", "decision", "model", "by", "at", "report", "metrics_sha256", "weights", "previous")
 
 
@@ -46,7 +45,7 @@ def decide(
     wrong = changed_since(found, model)
     if wrong:
         raise BadInput(f"{report}: {wrong[0]}; evaluate again, and decide on that")
-    path = Path(record) if record is not None else found.folder / RECORD
+    path = Path(record) if record is not None else found.folder / DECISIONS
     if not path.parent.is_dir():
         raise BadInput(f"--record {path}: there is no folder {path.parent}; make it first")
     with _locked(path.parent):
@@ -122,7 +121,7 @@ def read_record(report: str, record: str | None) -> tuple[Path, list[dict[str, A
     A report or weights that are no longer there can't be checked, and are no fault.
     """
     folder = Path(report) if Path(report).is_dir() else Path(report).parent
-    path = Path(record) if record is not None else folder / RECORD
+    path = Path(record) if record is not None else folder / DECISIONS
     if not path.is_file():
         raise BadInput(
             f"{path}: nothing is decided there yet; decide with: align decide {report} ship --model NAME --by WHO"

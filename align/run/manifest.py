@@ -26,6 +26,7 @@ from preferences.files import read_json, sha256_file, sha256_json, write_text
 
 # What a killed run leaves of a file or checkpoint that it was writing: see preferences.files
 _UNFINISHED = re.compile(r"\.(checkpoint-\d+|\w+\.(json|jsonl|yaml))(\.old)?\.[a-z0-9_]{8}")
+DECISIONS = "decisions.jsonl"  # the record of `align decide`, which nothing here replaces
 _LIBRARIES = ("concord", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
 
 
@@ -103,6 +104,8 @@ def check_output_folder(output_dir: str | Path, verb: str, resume: bool, overwri
             f"output_dir {folder}: already holds a run ({manifest.get('status')});"
             " give --resume to go on with it, --overwrite to replace it, or another output_dir"
         )
+    elif (folder / DECISIONS).exists():
+        raise BadInput(f"output_dir {folder}: somebody has decided on this run ({DECISIONS}); give another folder")
 
 
 def start_run(

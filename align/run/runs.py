@@ -22,6 +22,7 @@ _TELLING = {
     "rloo": ("eval_reward", "reward"),
     "grpo": ("eval_reward", "reward"),
 }
+LONGEST = 40  # characters of a path in the list
 _PLACE = ("output_dir",)  # keys of a recipe that say where, not what
 
 
@@ -62,7 +63,7 @@ def _looks_like_a_run(folder: Path, files: Sequence[str]) -> bool:
         return "recipe.yaml" in files and "metrics.jsonl" in files
     try:
         return "verb" in read_json(folder / "manifest.json")
-    except (BadInput, RecursionError):
+    except BadInput:
         return "rankings.jsonl" not in files  # a damaged preferences folder is no run
 
 
@@ -70,7 +71,7 @@ def listed(folder: Path) -> Listed:
     """What the list says of one run. Never raises for what stands in its files."""
     try:
         manifest = read_json(folder / "manifest.json")
-    except (BadInput, RecursionError) as error:
+    except BadInput as error:
         return Listed(str(folder), None, "broken", None, None, None, None, None, [], f"{error}")
     verb, status = _text(manifest.get("verb")), manifest.get("status")
     seconds = manifest.get("seconds")
@@ -78,7 +79,7 @@ def listed(folder: Path) -> Listed:
     result = None
     try:
         result = _result(folder, verb or "")
-    except (BadInput, RecursionError, OSError) as error:
+    except (BadInput, OSError) as error:
         problem = f"{error}"
     if verb is None or status not in ("finished", "running"):
         problem = "manifest.json does not say what ran, and how it ended"
@@ -295,8 +296,8 @@ def list_in_words(runs: Sequence[Listed]) -> str:
             run.status,
             (run.started_at or "?")[:16].replace("T", " "),
             "" if run.seconds is None else duration(run.seconds),
-            run.model or "",
-            run.data or "",
+            _end_of(run.model or ""),
+            _end_of(run.data or ""),
             run.result or "",
             ", ".join(Path(parent).name for parent in run.parents),
         ]
@@ -334,6 +335,11 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return "–" if value is None else str(value)
+
+
+def _end_of(path: str) -> str:
+    """A long path by its end, which tells more."""
+    return path if len(path) <= LONGEST else f"…{path[1 - LONGEST :]}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
