@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from model import model_folder
 
@@ -57,8 +58,9 @@ def main() -> None:
     step("DPO", "align", "dpo", "demo/dpo.yaml", *on_model)
     step("SFT, for PPO to start from", "align", "sft", "demo/sft.yaml", *on_model)
     step("PPO", "align", "ppo", "demo/ppo.yaml")
-    models = json.dumps({"base": model, **{name: str(OUT / name) for name in ("sft", "dpo", "ppo")}})
-    step("Did it help?", "align", "evaluate", "demo/evaluate.yaml", "--models", models)
+    models: dict[str, Any] = {"base": model, **{name: str(OUT / name) for name in ("sft", "dpo", "ppo")}}
+    models["best of 4"] = {"model": model, "best_of": 4, "reward_model": str(OUT / "reward")}
+    step("Did it help?", "align", "evaluate", "demo/evaluate.yaml", "--models", json.dumps(models))
     step("A login for you, to rank", "annotate", "people", "add", "demo", "you", *where)
     step("A login for you, to watch", "annotate", "people", "add", "demo", "owner", "--role", "owner", *where)
 
