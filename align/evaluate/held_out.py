@@ -3,15 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from align.data.lengths import context_length
-from align.data.load import as_turns, load_pairs
+from align.data.load import as_turns, load_pairs, said_of
+from align.evaluate.calibration import log_losses, reliability
 from align.evaluate.config import EvaluateConfig
 from align.evaluate.evidence import MAIN, Evidence
+from align.evaluate.reward_numbers import ranking
 from align.evaluate.verdicts import better
 from align.models.load import find_model, load_config, load_tokenizer
 from align.models.scores import fitting_ids
 from align.run.cache import Cache
 from align.run.progress import say
+from preferences.contract import is_preferences_folder, read_rows
 from preferences.errors import BadInput
 from preferences.stats.winrate import accuracy
 
@@ -30,6 +36,8 @@ class HeldOut(NamedTuple):
     rejected: list[Conversation]
     groups: list[str] | None
     scores: dict[str, tuple[list[float], list[float]]]
+    preference: Sequence[float] = ()  # the raters' probability that chosen is the better one
+    rankings: Sequence[tuple[list[int], list[Conversation], str]] = ()  # ranks, responses and group of each
 
 
 def open_held_out(args: EvaluateConfig, judges: Mapping[str, Any]) -> HeldOut | None:
@@ -64,7 +72,21 @@ def open_held_out(args: EvaluateConfig, judges: Mapping[str, Any]) -> HeldOut | 
                 " apart"
             )
     groups = list(pairs["group"]) if "group" in pairs.column_names else None
-    return HeldOut(judge, args.judges[judge].source, chosen, rejected, groups, scores)
+    preference = [said_of(row, f"{args.dataset_name}, row {number}")[0] for number, row in enumerate(pairs, start=1)]
+    rankings = _rankings(args.dataset_name, args.dataset_split)
+    return HeldOut(judge, args.judges[judge].source, chosen, rejected, groups, scores, preference, rankings)
+
+
+def _rankings(name: str, split: str) -> list[tuple[list[int], list[Conversation], str]]:
+    """The held-out rankings of a preferences folder."""
+    if not is_preferences_folder(name):
+        return []
+    found = []
+    for row in read_rows(name, "rankings.jsonl"):
+        if row.split == split:
+            prompt = [turn.model_dump() for turn in row.prompt]
+            found.append((row.ranks, [(prompt, response[-1].content) for response in row.responses], row.group))
+    return found
 
 
 def _judge(args: EvaluateConfig) -> str | None:
@@ -87,8 +109,23 @@ def reward_model(held_out: HeldOut, judges: Mapping[str, Any], evidence: Evidenc
     """The reward model scores the held-out pairs, and how often it is right: see `agreement`."""
     say(f"scoring {len(held_out.chosen)} held-out pairs with the reward model")
     score = judges[held_out.judge].score
-    scores = {**held_out.scores, "reward": (score(held_out.chosen, cache), score(held_out.rejected, cache))}
-    return agreement(held_out._replace(scores=scores), points_of(evidence, held_out.judge))
+    chosen, rejected = score(held_out.chosen, cache), score(held_out.rejected, cache)
+    found = held_out._replace(scores={**held_out.scores, "reward": (chosen, rejected)})
+    items = [(ranks, score(responses, cache), group) for ranks, responses, group in held_out.rankings]
+    groups = held_out.groups or [str(number) for number in range(len(chosen))]
+    return {
+        **agreement(found, points_of(evidence, held_out.judge)),
+        "ranking": {
+            **ranking(chosen, rejected, held_out.preference, groups, items),
+            **_calibration(np.subtract(chosen, rejected), held_out.preference),
+        },
+    }
+
+
+def _calibration(difference: ArrayLike, preference: ArrayLike) -> dict[str, float]:
+    """How far its probabilities can be believed, in two numbers; `align inspect` says more."""
+    said = {"log_loss": float(log_losses(difference, preference).mean())}
+    return {**said, "ece": float(reliability(difference, preference)["ece"])}
 
 
 def agreement(held_out: HeldOut, points: Sequence[Sequence[float]]) -> dict[str, Any]:

@@ -162,6 +162,13 @@ def gather(held_out: HeldOut, model: RewardModel, moments: tuple[float, float]) 
         "tags": numbers.by_tag(right, tags, of),
         "lengths": numbers.by_length(right, characters[winners], numbers.rightness(length, y), of),
         "length": numbers.length_facts(d, y, length, of),
+        "ranking": numbers.ranking(
+            first[winners],
+            second[winners],
+            y,
+            of,
+            [(item[3], [scores[text] for text in item[1]], item[2]) for item in known],
+        ),
         "calibration": numbers.calibration(difference, preference, groups),
         "sureness": numbers.by_sureness(d, y, of),
         "strength": numbers.by_strength(difference, preference, [row.get("strength") for row in rows], groups),
@@ -259,14 +266,18 @@ def _that_fit(
     return kept, len(rows) - len(kept), ids
 
 
-def _item_ids(ranking: Ranking, model: RewardModel) -> tuple[list[list[int]], list[tuple[int, ...]], str] | None:
-    """(every answer's ranks, token ids of every response, group), or None where a response does not fit the context."""
+def _item_ids(
+    ranking: Ranking, model: RewardModel
+) -> tuple[list[list[int]], list[tuple[int, ...]], str, list[int]] | None:
+    """(every answer's ranks, token ids of every response, group, the consensus' ranks), or None where a response does
+    not fit the context.
+    """
     prompt = [turn.model_dump() for turn in ranking.prompt]
     responses = [[turn.model_dump() for turn in response] for response in ranking.responses]
     ids = [tuple(token_ids(model.tokenizer, prompt + response)) for response in responses]
     if model.context is not None and max(map(len, ids)) > model.context:
         return None
-    return [answer.ranks for answer in ranking.answers], ids, ranking.group
+    return [answer.ranks for answer in ranking.answers], ids, ranking.group, ranking.ranks
 
 
 def _mistake(

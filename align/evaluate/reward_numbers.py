@@ -21,6 +21,7 @@ from align.evaluate.calibration import (
     reliability,
 )
 from preferences.stats.agreement import pair_values
+from preferences.stats.ranking import rankings, roc_auc
 from preferences.stats.winrate import accuracy, paired_difference
 
 Floats = NDArray[np.float64]
@@ -169,6 +170,28 @@ def calibration(difference: Floats, preference: Floats, groups: Names) -> dict[s
         "scaled": float(log_losses(scale * difference, preference).mean()) if scale is not None else None,
         **reliability(difference, preference),
     }
+
+
+def ranking(
+    first: ArrayLike,
+    second: ArrayLike,
+    preference: ArrayLike,
+    groups: Sequence[str] | Names,
+    items: Sequence[tuple[Sequence[int], Sequence[float], str]],
+) -> dict[str, Any]:
+    """How well its scores order responses: {"roc_auc", "ndcg", "mrr", "chance", "rankings"}, null where undefined.
+
+    first, second: (n,) scores of pairs with a winner. roc_auc is the chance that a preferred response scores above one
+    that was not, of the same prompt or of another: whether one limit for all prompts would tell good from bad, where
+    the accuracy asks only within a prompt. items: (ranks, scores, group) of whole rankings, for `rankings`.
+    """
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    lean = np.asarray(preference) > 0.5
+    scores = np.concatenate([np.where(lean, a, b), np.where(lean, b, a)])
+    of = np.concatenate([np.asarray(groups)] * 2)
+    found = rankings([ranks for ranks, _, _ in items], [given for _, given, _ in items], [g for *_, g in items])
+    nothing = {"ndcg": None, "mrr": None, "chance": None, "rankings": 0}
+    return {"roc_auc": roc_auc(scores, np.arange(len(scores)) < len(a), of), **(found or nothing)}
 
 
 def by_sureness(difference: Floats, preference: Floats, groups: Names) -> list[dict[str, Any]]:

@@ -61,6 +61,7 @@ def context(report: Mapping[str, Any]) -> dict[str, Any]:
         "cards": cards,
         "warnings": reward_words.warnings(report),
         "forests": _forests(found, human),
+        "ranking_words": reward_words.ranking_words(report.get("ranking")),
         "length_words": reward_words.length_words(length),
         "length_is_fine": length is not None and verdict is None,
         "length_rows": _length_rows(length),

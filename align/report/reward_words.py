@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from align.report.plots import number
-from align.report.words import percent, spread
+from align.report.words import measured, percent, spread
 
 FEW_GROUPS = 10  # below which a bootstrap over groups gives intervals that are too narrow
 MANY_DROPPED = 0.02
@@ -82,6 +82,27 @@ def calibration_words(found: Mapping[str, Any]) -> str:
     if found["scale"] > 1.25:
         return words + f" It is not sure enough: scores {found['scale']:.1f} times larger would fit best."
     return words + " Its scale is about right."
+
+
+def ranking_words(found: Mapping[str, Any] | None) -> str:
+    """How well it orders responses over all prompts, and whole rankings; nothing where neither is known."""
+    if not found:
+        return ""
+    words = ""
+    if found["roc_auc"] is not None:
+        mean, interval = measured(found["roc_auc"])
+        words = (
+            "Across prompts, too, a preferred response scores above one that was not with a probability of"
+            f" {mean}{f' ({interval})' if interval else ''} (ROC-AUC; a coin has 0.5)."
+        )
+    if found["rankings"]:
+        ndcg, mrr = (measured(found[name])[0] for name in ("ndcg", "mrr"))
+        chance = found["chance"]
+        words += (
+            f" On {found['rankings']} whole rankings its NDCG is {ndcg} and its MRR {mrr}; chance gets"
+            f" {number(chance['ndcg'])} and {number(chance['mrr'])}."
+        )
+    return words.strip()
 
 
 def length_words(length: Mapping[str, Any] | None) -> str:

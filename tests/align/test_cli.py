@@ -189,6 +189,12 @@ def test_full_parameter_training(tiny: Path, preferences: Path, verb: str, tmp_p
     done("evaluate", evaluate)
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert metrics["reward_model"]["test"]["n"] == 6
+    ranking = metrics["reward_model"]["ranking"]
+    assert ranking["rankings"] == 6 and 0 <= ranking["roc_auc"]["interval"][0] <= ranking["roc_auc"]["mean"] <= 1
+    inspected = json.loads(done("inspect", tmp_path / verb, preferences, "--json").out)
+    assert ranking["roc_auc"]["mean"] == pytest.approx(inspected["ranking"]["roc_auc"]["mean"])
+    assert ranking["ndcg"]["mean"] == pytest.approx(inspected["ranking"]["ndcg"]["mean"])
+    assert ranking["log_loss"] == pytest.approx(inspected["calibration"]["log_loss"], abs=1e-5)
     assert metrics["models"]["copy"]["judges"]["reward"]["win_rate"] == 0.5  # the same draws from the same model
 
 

@@ -43,6 +43,12 @@ def test_inspect_says_what_the_scores_say(run: Path, preferences: Path) -> None:
     assert report["accuracy"]["longer_wins"]["accuracy"] == 0
     loss = -(0.9 * np.log(1 / (1 + np.exp(-d))) + 0.1 * np.log(1 / (1 + np.exp(d)))).mean()
     assert report["calibration"]["log_loss"] == pytest.approx(loss, abs=1e-5)
+    ranking = report["ranking"]
+    assert ranking["roc_auc"]["mean"] == pytest.approx((first[:, None] > second).mean())
+    assert ranking["rankings"] == ranking["mrr"]["n"] == 6, "two responses each, the chosen one first"
+    assert ranking["mrr"]["mean"] == pytest.approx(np.where(d > 0, 1, 0.5).mean())
+    assert ranking["ndcg"]["mean"] == pytest.approx(np.where(d > 0, 1, 1 / np.log2(3)).mean())
+    assert ranking["chance"] == {"mrr": 0.75, "ndcg": pytest.approx((1 + 1 / np.log2(3)) / 2)}
     manifest = json.loads((run / "manifest.json").read_text())
     every = (np.concatenate([first, second]) - manifest["scores"]["mean"]) / manifest["scores"]["std"]
     assert report["scores"]["mean"] == pytest.approx(every.mean(), abs=1e-4)
