@@ -195,7 +195,8 @@ def _inputs(args: EvaluateConfig) -> dict[str, dict[str, Any]]:
         elif judge.endpoint is not None:
             found[f"judge {name}"] = {"name": judge.source, "endpoint": judge.endpoint, "sha256": {}}
         else:
-            found[f"judge {name}"] = {**data_facts(judge.source.rpartition(".py:")[0] or judge.source)}
+            of_file = judge.source if judge.judgements is not None else judge.source.rpartition(":")[0]
+            found[f"judge {name}"] = data_facts(of_file)
     return found
 
 

@@ -43,7 +43,8 @@ def agreement(evidence: Evidence) -> list[dict[str, Any]]:
 def agreement_of(one: Sequence[int], other: Sequence[int], prompts: Sequence[str]) -> dict[str, Any]:
     """What two judges say of n items, each -1, 0 or 1, and the n prompts that these belong to.
 
-    Intervals are bootstrap intervals over prompts: BCa of `same`, percentile of kappa.
+    Intervals are bootstrap intervals over prompts: BCa of `same`, percentile of kappa. Of a judge who always says the
+    same kappa is 0 in every draw, which is no interval: it is None.
     """
     from scipy.sparse import csr_array
 
@@ -59,12 +60,13 @@ def agreement_of(one: Sequence[int], other: Sequence[int], prompts: Sequence[str
 
     (found,) = estimate([Part(csr_array(sums), kappa_of)], resamples=RESAMPLES)
     value, low, high = (float(part) for part in found["kappa"])
+    known = not np.isnan(low) and len(np.unique(a)) > 1 and len(np.unique(b)) > 1
     return {
         "n": len(a),
         "prompts": len(names),
         "same": share((a == b).astype(float), prompts),
         "kappa": None if np.isnan(value) else value,
-        "kappa_interval": None if np.isnan(value) or np.isnan(low) else [low, high],
+        "kappa_interval": [low, high] if known else None,
     }
 
 

@@ -121,6 +121,7 @@ def test_a_judge_of_length_is_found_out_beside_people(tmp_path: Path) -> None:
     assert (row["a"], row["b"], row["human"], row["n"]) == ("people", "llm", True, 3)
     assert row["same"]["mean"] == pytest.approx(1 / 3)
     assert row["kappa"] == 0.0, "one who always says the same agrees by chance only"
+    assert row["kappa_interval"] is None, "and would at every draw, which says nothing of how sure that is"
 
 
 def test_what_is_no_verdict_is_counted_and_never_guessed(tmp_path: Path) -> None:
