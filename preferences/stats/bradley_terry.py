@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, stdtrit
 
-from preferences.stats.bootstrap import Part, estimate
+from preferences.stats.intervals import exact_mean
 
 Floats = NDArray[np.float64]
 
-LEVEL, RESAMPLES = 0.95, 1000
+LEVEL = 0.95
 TIES_GIVEN = 1.0  # to each pair that met
 
 
@@ -32,55 +33,58 @@ def fit_strengths(
     preferences: ArrayLike,
     *,
     level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Strength of each model, best first, from rows (n,): to this prompt, is the candidate better than the baseline (1
-    = yes)?
+    """Strengths of models, best first, from rows (n,): is the candidate better than the baseline on a prompt (1 = yes)?
 
-    Gives {model: {"strength", "interval", "win_rate", "win_rate_interval", "n"}}: strengths are log-odds with mean 0;
-    the win rate is the mean over the other models of the model's probability to beat them; n counts the prompts that it
-    was judged on. Intervals are percentiles of a bootstrap over prompts, all of a prompt's rows together; None with
-    fewer than two prompts. Raises ValueError for rows of different lengths, values outside [0, 1], a model against
-    itself, and models that no chain of comparisons connects.
+    Gives {model: {"strength", "standard_error", "interval", "win_rate", "win_rate_interval", "n"}}. Strengths are
+    log-odds with mean 0; the win rate is the mean over the other models of the probability to beat them, by the
+    model; n counts the prompts that it was judged on. With fewer than two prompts errors and intervals are None.
+
+    The covariance is H⁻¹ (Σ_prompts s s') H⁻¹ with s a prompt's score and H the information (Liang & Zeger 1986,
+    Biometrika 73(1)), times P / (P - 1); of each tie given its win and its loss count as prompts of their own.
+    Strengths have Student's t with P - 1 degrees of freedom, win rates `intervals.exact_mean`.
+
+    Raises ValueError for rows of different lengths, values outside [0, 1], a model against itself, and models that no
+    chain of comparisons connects.
     """
-    from scipy.sparse import csr_array
-
     values = np.asarray(preferences, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not len(values) == len(prompts) == len(candidates) == len(baselines):
         raise ValueError("prompts, candidates, baselines and preferences are lists of one length, at least 1")
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
         raise ValueError("a preference is not a number in [0, 1]")
-    models = sorted({*candidates, *baselines})
-    place = {model: index for index, model in enumerate(models)}
-    first = np.array([place[model] for model in candidates])
-    second = np.array([place[model] for model in baselines])
+    models, numbers = np.unique(np.array([*candidates, *baselines], dtype=np.str_), return_inverse=True)
+    first, second = numbers.reshape(2, -1)
     if (first == second).any():
         raise ValueError(f"{models[first[first == second][0]]} is compared with itself")
     names, prompt = np.unique(np.asarray(prompts), return_inverse=True)
-    count = len(models)
-    met = np.zeros((count, count), dtype=bool)
+    shape = (len(models), len(models))
+    wins = np.zeros(shape)
+    np.add.at(wins, (first, second), values)
+    np.add.at(wins, (second, first), 1 - values)
+    met = np.zeros(shape, dtype=bool)
     met[first, second] = met[second, first] = True
-    _connected(met, models)
-    cells = np.concatenate([first * count + second, second * count + first])
-    wins = csr_array(
-        (np.concatenate([values, 1 - values]), (np.tile(prompt, 2), cells)), shape=(len(names), count * count)
-    )
-
-    def of(totals: Floats) -> dict[str, Floats]:
-        theta = strengths(totals.reshape(*totals.shape[:-1], count, count) + TIES_GIVEN / 2 * met)
-        return {"strength": theta, "win_rate": against_others(theta)}
-
-    (found,) = estimate([Part(wins, of)], resamples=resamples, seed=seed, level=level)
-    judged = [len(set(prompt[(first == index) | (second == index)])) for index in range(count)]
+    _connected(met, models.tolist())
+    wins += TIES_GIVEN / 2 * met
+    theta = strengths(wins)
+    rate = against_others(theta)
+    chance = _chances(theta)
+    residuals = values - chance[first, second]
+    scores = np.zeros((len(names), len(models)))
+    np.add.at(scores, (prompt, first), residuals)
+    np.add.at(scores, (prompt, second), -residuals)
+    error, rate_error = _errors(scores, wins, chance, met)
+    judged = [len(np.unique(prompt[(first == index) | (second == index)])) for index in range(len(models))]
     result = {}
-    for index in np.argsort(-found["strength"].value, kind="stable"):
-        strength, rate = ([float(part[index]) for part in found[name]] for name in ("strength", "win_rate"))
-        result[models[index]] = {
-            "strength": strength[0],
-            "interval": strength[1:] if len(names) > 1 else None,
-            "win_rate": rate[0],
-            "win_rate_interval": rate[1:] if len(names) > 1 else None,
+    for index in np.argsort(-theta, kind="stable"):
+        reach = float(stdtrit(len(names) - 1, (1 + level) / 2)) * error[index] if len(names) > 1 else None
+        result[str(models[index])] = {
+            "strength": float(theta[index]),
+            "standard_error": None if reach is None else float(error[index]),
+            "interval": None if reach is None else [float(theta[index] - reach), float(theta[index] + reach)],
+            "win_rate": float(rate[index]),
+            "win_rate_interval": None
+            if reach is None
+            else exact_mean(float(rate[index]), float(rate_error[index]), len(names), level),
             "n": judged[index],
         }
     return result
@@ -98,7 +102,7 @@ def strengths(wins: Floats) -> Floats:
     games = wins + wins.swapaxes(-1, -2)
     theta = np.zeros(wins.shape[:-1])
     for _ in range(500):
-        chance = 1 / (1 + np.exp(theta[..., None, :] - theta[..., :, None]))
+        chance = _chances(theta)
         gradient = (wins - games * chance).sum(axis=-1)
         curvature = games * chance * chance.swapaxes(-1, -2)
         hessian = curvature.sum(axis=-1)[..., None] * np.eye(count) - curvature
@@ -115,8 +119,30 @@ def strengths(wins: Floats) -> Floats:
 def against_others(theta: Floats) -> Floats:
     """Strengths (…, K) -> the mean probability (…, K) of beating one of the others; 0.5 for a single model."""
     count = theta.shape[-1]
-    chance = 1 / (1 + np.exp(theta[..., None, :] - theta[..., :, None]))
+    chance = _chances(theta)
     return (chance.sum(axis=-1) - 0.5) / (count - 1) if count > 1 else np.full_like(theta, 0.5)
+
+
+def _chances(theta: Floats) -> Floats:
+    """Strengths (…, K) -> the probability (…, K, K) that the row beats the column; 0.5 on the diagonal."""
+    return expit(theta[..., :, None] - theta[..., None, :])
+
+
+def _laplacian(weights: Floats) -> Floats:
+    """Σ_pairs weight (e_i - e_j)(e_i - e_j)' (K, K) of symmetric weights (K, K)."""
+    return np.diag(weights.sum(axis=-1)) - weights
+
+
+def _errors(scores: Floats, wins: Floats, chance: Floats, met: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Standard errors (K,) of strengths and of the win rate against the others, from the prompts' scores (P, K)."""
+    prompts, count = scores.shape
+    apart = scores - scores.mean(axis=0)
+    spread = apart.T @ apart * prompts / max(prompts - 1, 1) + _laplacian(TIES_GIVEN * (chance**2 + chance.T**2) * met)
+    slopes = chance * chance.T * (1 - np.eye(count))
+    inverse = np.linalg.pinv(_laplacian((wins + wins.T) * slopes), hermitian=True)
+    covariance = inverse @ spread @ inverse
+    onto = _laplacian(slopes) / max(count - 1, 1)  # of the win rates, by the strengths
+    return np.sqrt(np.diag(covariance)), np.sqrt(np.diag(onto @ covariance @ onto))
 
 
 def _connected(met: NDArray[np.bool_], models: Sequence[str]) -> None:
