@@ -7,9 +7,10 @@ What does not fit is counted and said, never used.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, islice
 from typing import NamedTuple
 
-from align.evaluate.evidence import Judged, Prompt, Said, pair_id
+from align.evaluate.evidence import MAIN, Judged, Prompt, Said, pair_id
 from align.evaluate.pairwise import as_text
 from align.run.cache import Cache
 from align.run.progress import say
@@ -50,6 +51,7 @@ class PeopleJudge:
         names = _names(prompts)
         counts: Counter[str] = Counter(other_prompts=0, other_models=0, other_responses=0, responses_not_said=0)
         used: list[Judgement] = []
+        paired: set[str] = set()  # models that people were asked about by the ids of `align evaluate --to-annotate`
         by_item: dict[str, list[Judgement]] = {model: [] for model in responses if model != base}
         for row in self.rows:
             fit = _fit(row.prompt, names)
@@ -68,8 +70,18 @@ class PeopleJudge:
                 row = row.turned()
             used.append(row.model_copy(update={"prompt": prompts[same[0]].id}))
             if row.baseline == base:
+                paired |= {row.candidate} if fit.paired else set()
                 by_item[row.candidate] += [row.model_copy(update={"prompt": str(number)}) for number in same]
-        self._say(counts, len(used))
+        ties = {
+            model: not_asked(rows, model, base, prompts, responses)
+            for model, rows in by_item.items()
+            if model in paired
+        }
+        for model, rows in ties.items():
+            by_item[model] += rows
+            used += [row.model_copy(update={"prompt": prompts[int(row.prompt)].id}) for row in rows]
+        same_text = sum(len({row.prompt for row in rows}) for rows in ties.values())
+        self._say(counts, len(used) - sum(map(len, ties.values())), same_text)
         preferences: dict[str, list[float | None]] = {}
         for model, rows in by_item.items():
             values: list[float | None] = [None] * len(prompts)
@@ -86,12 +98,13 @@ class PeopleJudge:
             "sha256": sha256_file(self.path),
             "raters": len(raters) or None,
             "judgements": len(self.rows),
-            "used": len(used),
+            "used": len(used) - sum(map(len, ties.values())),
+            "same_text": same_text,
             **counts,
         }
         return Judged(preferences, None, used, facts)
 
-    def _say(self, counts: Counter[str], used: int) -> None:
+    def _say(self, counts: Counter[str], used: int, same_text: int) -> None:
         reasons = {
             "other_prompts": "are about other prompts",
             "other_models": "are about other models",
@@ -99,11 +112,55 @@ class PeopleJudge:
         }
         left = [f"{counts[key]} {words}" for key, words in reasons.items() if counts[key]]
         say(f"{self.name}: {used} of {len(self.rows)} judgements count" + (f"; {', '.join(left)}" if left else ""))
+        if same_text:
+            say(f"{self.name}: {same_text} pairs of the same text, which nobody was asked about, count as ties")
         if counts["responses_not_said"]:
             say(
                 f"{self.name}: {counts['responses_not_said']} of them don't say which responses they are about; they"
                 " are taken to be about these"
             )
+
+
+def not_asked(
+    rows: Sequence[Judgement],
+    model: str,
+    base: str,
+    prompts: Sequence[Prompt],
+    responses: Mapping[str, Sequence[Said]],
+) -> list[Judgement]:
+    """Ties on main prompts that both models answer by the same text: `align evaluate --to-annotate` asks nobody about
+    them, and without them a win rate would be about differing responses only.
+
+    `rows`: the verdicts on the model's responses, whose `prompt` is a number. If people judged a share of the prompts
+    that are answered differently, the same share of the others counts, in the order of their ids, which are hashes. So
+    the win rate is what it would be, had the same people been asked about both kinds. Each tie is said by as many
+    raters as judge a prompt on the average, who take turns.
+    """
+    main = [number for number, prompt in enumerate(prompts) if prompt.set == MAIN]
+    same = [number for number in main if responses[model][number].text == responses[base][number].text]
+    seen = {int(row.prompt) for row in rows} & set(main)
+    open_, differ = [number for number in same if number not in seen], len(main) - len(same)
+    who = sorted({(row.rater or "", tuple(row.rater_groups)) for row in rows if int(row.prompt) in seen})
+    judged = len(seen - set(same))
+    if not open_ or not judged:
+        return []
+    count = round(len(open_) * judged / differ)
+    each = max(1, round(len({(row.prompt, row.rater) for row in rows}) / len(seen)))
+    chosen = sorted(open_, key=lambda number: prompts[number].id)[:count]
+    turns = cycle(who)
+    return [
+        Judgement(
+            prompt=str(number),
+            candidate=model,
+            baseline=base,
+            preference=0.5,
+            rater=rater or None,
+            rater_groups=list(groups),
+            tags=list(prompts[number].tags),
+        )
+        for number in chosen
+        for rater, groups in islice(turns, min(each, len(who)))
+    ]
 
 
 def open_people(name: str, path: str, prompts: Sequence[Prompt], models: Iterable[str], where: str) -> PeopleJudge:

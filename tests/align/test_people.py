@@ -134,3 +134,40 @@ def test_a_file_about_other_things_is_refused_at_once(tmp_path: Path) -> None:
     path.write_text('{"prompt": "q"}\n')
     with pytest.raises(BadInput, match=r"j\.jsonl, line 1"):
         open_people("people", str(path), PROMPTS, RESPONSES, "r.yaml")
+
+
+def test_the_same_text_is_a_tie_that_nobody_is_asked_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of ten prompts four have the same two responses. Three of the other six were judged: half, so two ties count."""
+    turns = [[{"role": "user", "content": f"Number {number}?"}] for number in range(10)]
+    prompts = [Prompt(sha256_json(one)[:16], one) for one in turns]
+    prompts += [prompts[0]._replace(set="safety")]
+    said = {
+        "base": [Said(f"b{n}") for n in range(10)] + [Said("b")],
+        "dpo": [Said(f"{'bd'[n > 3]}{n}") for n in range(10)],
+    }
+    said["dpo"] += [Said("b")]
+
+    def row(number: int, preference: float, rater: str) -> Judgement:
+        texts = {name: said[name][number].text for name in ("dpo", "base")}
+        facts = {"prompt": pair_id(prompts[number].id, texts), "candidate": "dpo", "baseline": "base"}
+        return Judgement(**facts, preference=preference, rater=rater, rater_groups=[f"of {rater}"])
+
+    rows = [row(n, value, rater) for n, value in ((4, 1.0), (5, 1.0), (6, 0.0)) for rater in ("p1", "p2")]
+    found = judged(tmp_path / "j.jsonl", rows, said, prompts)
+    first = sorted(range(4), key=lambda number: prompts[number].id)[:2]
+    wanted = {4: 1.0, 5: 1.0, 6: 0.0} | dict.fromkeys(first, 0.5)
+    assert found.preferences["dpo"] == [wanted.get(number) for number in range(11)]
+    assert (found.facts["same_text"], found.facts["used"], found.facts["raters"]) == (2, 6, 2)
+    assert "2 pairs of the same text, which nobody was asked about, count as ties" in capsys.readouterr().err
+    cells = cells_of(found, "dpo", "base", prompts, [4, 5, 6, *first])
+    assert cells is not None and len(cells) == 10
+    assert {(cell.who, cell.value) for cell in cells if cell.prompt > 2} == {("p1", 0.5), ("p2", 0.5)}
+    ties = [one for one in found.judgements if one.preference == 0.5]
+    assert {tuple(one.rater_groups) for one in ties if one.rater == "p1"} == {("of p1",)}
+
+    # All six judged: all four count. Verdicts on prompts that were named otherwise: nobody knows what was asked.
+    rows = [row(n, 1.0, "p1") for n in range(4, 10)]
+    found = judged(tmp_path / "j.jsonl", rows, said, prompts)
+    assert found.preferences["dpo"] == [0.5] * 4 + [1.0] * 6 + [None]
+    by_text = [one.model_copy(update={"prompt": f"Number {n}?"}) for n, one in zip(range(4, 10), rows, strict=True)]
+    assert judged(tmp_path / "j.jsonl", by_text, said, prompts).preferences["dpo"] == [None] * 4 + [1.0] * 6 + [None]
