@@ -13,6 +13,7 @@ from align.data.load import data_facts
 from align.evaluate.config import EvaluateConfig, read_evaluation
 from align.evaluate.evidence import MAIN, Evidence, Said
 from align.evaluate.frontier import frontier, open_frontier
+from align.evaluate.harness import ask_harness, open_harness
 from align.evaluate.held_out import open_held_out, reward_model
 from align.evaluate.judge_agreement import agreement, judge_facts
 from align.evaluate.judges import open_judges
@@ -58,7 +59,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     judges = open_judges(args, prompts, where)
     held_out = open_held_out(args, judges)
     plan = open_frontier(args, models, judges, prompts, where)
-    # WORSE: check_harness(args, where)
+    harness = open_harness(args, where)
     texts = open_texts(args, models)
 
     # 2. The run is opened.
@@ -100,7 +101,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     metrics["frontier"] = None if plan is None else frontier(plan, args, prompts, run.folder, cache)
 
     # 7. Tasks of lm-evaluation-harness.
-    # WORSE: metrics["harness"] = …
+    metrics["harness"] = None if harness is None else ask_harness(harness, models, args.batch_size, run.folder)
     metrics["worse"] = worse(metrics)
 
     # 8. Where it all comes from.
