@@ -15,7 +15,7 @@ from preferences.stats.overoptimisation import curve
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 300, 40, 12, 26, 30  # in SVG units, a phone's pixels
 LETTER, LINE = 6.4, 13  # of a label's text
-REWARDS = {"gold": "the gold judge", "reward": "the reward in training"}
+REWARDS = {"gold": "gold, kept away from training", "reward": "the reward in training"}
 KINDS = {
     "checkpoint": Markup('<circle r="4"/>'),
     "best of n": Markup('<rect x="-3.6" y="-3.6" width="7.2" height="7.2"/>'),
@@ -116,7 +116,7 @@ def _peak(peak: Mapping[str, Any], scale: Scale) -> list[Markup]:
         parts.append(band.format(low, max(high - low, 1), TOP, HEIGHT - TOP - BOTTOM))
     line = Markup('<line class="peak" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>')
     parts.append(line.format(x, TOP - 4, HEIGHT - BOTTOM))
-    words = "the gold reward falls behind here"
+    words = "from here on the gold reward falls"
     half = LETTER * len(words) / 2
     parts.append(_text(min(max(x, half + 2), WIDTH - half - 2), TOP - 10, words, "middle"))
     return parts
@@ -205,7 +205,7 @@ def _key(frontier: Mapping[str, Any]) -> Markup:
         "</g></svg> {}</span> "
     )
     parts = [mark.format(reward, KINDS["checkpoint"], words) for reward, words in REWARDS.items()]
-    parts += [mark.format("gold", KINDS[kind], names[kind]) for kind in kinds]
+    parts += [mark.format("plain", KINDS[kind], names[kind]) for kind in kinds]
     if any(point["label"] == frontier.get("recommended") for point in frontier["points"]):
         ring = '<circle class="best" cx="9" cy="9" r="7"/></svg> recommended</span>'
         parts.append(Markup('<span><svg width="18" height="18" aria-hidden="true">' + ring))

@@ -87,7 +87,7 @@ def test_the_picture_says_where_the_gold_reward_falls_and_what_to_take() -> None
     svg = str(plane(found))
     assert svg.count('class="error"') == 16, "an interval of each reward of each point"
     assert svg.count('class="fit bon"') == svg.count('class="fit rl"') == 2
-    assert 'class="band"' in svg and "the gold reward falls behind here" in svg
+    assert 'class="band"' in svg and "from here on the gold reward falls" in svg
     assert "<text" in svg and re.search(r'class="named">40</text>', svg)
     assert svg.count('class="best"') == 1
     assert_no_text_covers_another(svg)
