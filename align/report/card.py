@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from align.report.changes import CHANGES, SLICES, measure_blocks, p_words, sampling_words, signed
+from align.report.changes import CHANGES, SLICES, measure_blocks, p_words, sampling_words, worse_words
 from align.report.judges import judges_of
 from align.report.verdict import Verdict, slice_outcome, the_base, the_model, verdict
 from align.report.words import capital, measured, percent, spread
@@ -41,11 +41,12 @@ def _file_name(model: str) -> str:
 def model_card(model: str, metrics: Mapping[str, Any], judges: Mapping[str, Any]) -> str:
     """The card of one model, all of it from metrics.json."""
     one = verdict(model, metrics, judges)
+    notes = [*one.notes, worse_words(metrics, model, measure_blocks(metrics, [model]))]
     parts = [
         f"---\n{_front_matter(one, metrics, judges)}---",
         f"# {plain(capital(the_model(model)))}",
         f"> **{plain(one.sentence)}**",
-        "\n".join(f"> {plain(note)}\n>" for note in one.notes).rstrip("\n>"),
+        "\n".join(f"> {plain(note)}\n>" for note in notes if note).rstrip("\n>"),
         "The raters are simulated: programs, not people. Nothing here says what people like."
         if metrics.get("simulated")
         else "",
@@ -167,13 +168,12 @@ def _measures_part(one: Verdict, metrics: Mapping[str, Any]) -> str:
             rows.append([words, _mean(base.get(key)), _mean(facts[key]), "–", "–"])
     for block in measure_blocks(metrics, [one.model]):
         for row in block["rows"]:
-            change, interval = signed(row["measure"]["difference"])
             rows.append(
                 [
                     plain(capital(row["name"]) + (f": {row['words']}" if row["words"] else "")),
-                    _mean(row["base"]),
-                    _mean(row["measure"]),
-                    f"{change} ({interval})" if interval else change,
+                    _with(row["base"]),
+                    _with(row["value"]),
+                    _with(row["difference"]),
                     CHANGES[row["change"]],
                 ]
             )
@@ -208,8 +208,12 @@ def _lineage_part(model: str, metrics: Mapping[str, Any]) -> str:
 def _mean(fields: Mapping[str, Any] | None) -> str:
     if not fields:
         return "–"
-    mean, interval = measured(fields)
-    return f"{mean} ({interval})" if interval else mean
+    return _with(measured(fields))
+
+
+def _with(words: tuple[str, str]) -> str:
+    """A mean with its interval in brackets."""
+    return f"{words[0]} ({words[1]})" if words[1] else words[0]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -11,14 +11,22 @@ from typing import Any
 from align.report import plots
 from align.report.verdict import Verdict, slice_outcome, the_model
 from align.report.words import capital, joined, measured, percent, spread
+from align.report.worse import ALPHA, LEAST_PROMPTS, worse
 
 LENGTH_CHANGE = 0.25  # a change of the mean length that deserves a warning
 FINISHED_CHANGE = 0.15  # the same for the share of responses that ended by themselves
 LARGE_KL = 30.0  # nats per response: a rule of thumb; see Gao et al. 2023, arXiv 2210.10760, for what happens beyond
 MOST_SLICES = 20  # of a model; the worst are always among them
 MOST_GAPS = 20
+WORSE_NAMED = 6  # in the note on a card
 
-SLICES = {"win": "better", "loss": "worse", "few": "too few prompts to tell", "unclear": "no change detected"}
+SLICES = {
+    "loss": "worse",
+    "win": "better",
+    "maybe": "may be chance among so many kinds",
+    "unclear": "no change detected",
+    "few": "too few prompts to tell",
+}
 
 
 # --- kinds of prompts -------------------------------------------------------------------------------------------
@@ -37,8 +45,7 @@ def slice_blocks(metrics: Mapping[str, Any], verdicts: Sequence[Verdict]) -> lis
         }
         tags = {tag: fields.get(judge) for tag, fields in (metrics["models"][one.model].get("tags") or {}).items()}
         rows = [_slice(name, fields, shape) for name, fields in tags.items() if fields]
-        order = {"loss": 0, "win": 1, "unclear": 2, "few": 3}
-        rows.sort(key=lambda row: (order[row["outcome"]], -row["fields"]["n"], row["label"]))
+        rows.sort(key=lambda row: (list(SLICES).index(row["outcome"]), -row["fields"]["n"], row["label"]))
         block = {
             "model": one.model,
             "sets": [_slice(name, fields, shape) for name, fields in sets.items() if fields],
@@ -67,7 +74,7 @@ def p_words(fields: Mapping[str, Any], result: str) -> str:
     if p is None or result == "few":
         return ""
     number = f"p {'below 0.001' if p < 0.001 else f'{p:.3f}' if p < 0.1 else f'{p:.2f}'}{how}"
-    if result == "unclear":
+    if result in ("unclear", "maybe"):
         return f" ({number})"
     chance = (
         "chance is as good as ruled out"
@@ -83,21 +90,34 @@ def p_words(fields: Mapping[str, Any], result: str) -> str:
 
 
 def change_of(measure: Mapping[str, Any]) -> str | None:
-    """Against the base: better, worse, changed (where neither is better), or unclear; None where it isn't known."""
+    """Against the base: better, worse, changed (where neither is better), maybe (where that may be chance among so many
+    measures), unclear, or few, where it has too few prompts; None where it isn't known.
+    """
     difference = measure.get("difference") or {}
     interval = difference.get("interval")
     if interval is None:
         return None
     low, high = interval
+    if difference.get("n", LEAST_PROMPTS) < LEAST_PROMPTS:
+        return "few"
     if low <= 0 <= high:
         return "unclear"
     better = measure.get("better")
     if better not in ("higher", "lower"):
         return "changed"
+    if max(difference.get("p_value") or 0, difference.get("p_adjusted") or 0) >= ALPHA:
+        return "maybe"
     return "better" if (low > 0) == (better == "higher") else "worse"
 
 
-CHANGES = {"worse": "worse", "changed": "changed", "better": "better", "unclear": "can't be told"}
+CHANGES = {
+    "worse": "worse",
+    "maybe": "may be chance",
+    "changed": "changed",
+    "better": "better",
+    "unclear": "can't be told",
+    "few": "too few prompts",
+}
 
 
 def measure_blocks(metrics: Mapping[str, Any], models: Sequence[str]) -> list[dict[str, Any]]:
@@ -115,32 +135,64 @@ def measure_blocks(metrics: Mapping[str, Any], models: Sequence[str]) -> list[di
                     "name": name.replace("_", " "),
                     "words": measure.get("words") or "",
                     "change": found,
-                    "measure": measure,
-                    "base": base,
-                    "difference": signed(measure["difference"]),
+                    "base": in_unit(base, measure.get("unit")),
+                    "value": in_unit(measure, measure.get("unit")),
+                    "difference": in_unit(measure["difference"], measure.get("unit"), sign=True),
                 }
             )
         rows.sort(key=lambda row: list(CHANGES).index(row["change"]))
         if rows:
             names = {kind: [row["name"] for row in rows if row["change"] == kind] for kind in CHANGES}
-            blocks.append({"model": model, "rows": rows, "names": names})
+            blocks.append({"model": model, "rows": rows, "names": names, "on_sets": _on_sets(metrics, model)})
     return blocks
 
 
-def signed(fields: Mapping[str, Any]) -> tuple[str, str]:
-    """A difference and its interval, with the sign: "+0.14", "+0.13 to +0.15"."""
-    mean, interval = measured(fields)
-    plus = mean if fields["mean"] <= 0 else f"+{mean}"
-    return plus, interval
+def _on_sets(metrics: Mapping[str, Any], model: str) -> list[str]:
+    """Measures that got worse on challenge sets, each with its numbers."""
+    return [
+        f"{row['name'].replace('_', ' ')}: {row['words']}"
+        for row in worse(metrics)["worse"]
+        if row["model"] == model and row["kind"] == "measure on a challenge set"
+    ]
 
 
-def measure_words(blocks: Sequence[Mapping[str, Any]], model: str) -> str:
-    """One sentence for the model's card: what got worse and better."""
-    names = next((block["names"] for block in blocks if block["model"] == model), None)
-    if names is None:
+def in_unit(fields: Mapping[str, Any] | None, unit: str | None, *, sign: bool = False) -> tuple[str, str]:
+    """A mean and its interval in words: shares as per cent, their differences (with a `sign`) as points."""
+    if not fields:
+        return "–", ""
+    share = unit == "share"
+    scale = 100 if share else 1
+    interval = fields.get("interval")
+    mean, between = measured(
+        {"mean": scale * fields["mean"], "interval": [scale * end for end in interval] if interval else None}
+    )
+    if sign and fields["mean"] > 0:
+        mean = f"+{mean}"
+    return mean + (" points" if share and sign else "%" if share else ""), between
+
+
+def worse_words(metrics: Mapping[str, Any], model: str, blocks: Sequence[Mapping[str, Any]]) -> str:
+    """What got worse by all that was looked at, and which measures got better, in one note for the model's card."""
+    names: list[str] = []
+    for row in worse(metrics)["worse"]:
+        said = {
+            "slice": f"“{row['name']}”",
+            "challenge set": f"the {row['name']} set",
+            "task": f"“{row['name']}”",
+            "measure": row["name"].replace("_", " "),
+        }
+        if row["model"] == model and row["kind"] in said:
+            names.append(said[row["kind"]])
+    better: list[str] = next((block["names"]["better"] for block in blocks if block["model"] == model), [])
+    if not names and not any(block["model"] == model for block in blocks):
         return ""
-    parts = [f"got {kind}: {joined(names[kind])}" for kind in ("worse", "better") if names[kind]]
-    return f"{capital('; '.join(parts))}." if names["worse"] else "Nothing else that was measured got detectably worse."
+    more = [f"{len(names) - WORSE_NAMED} more"] if names[WORSE_NAMED:] else []
+    text = (
+        f"Got worse: {joined(names[:WORSE_NAMED] + more)}."
+        if names
+        else "Nothing that was measured got detectably worse."
+    )
+    return text + (f" Got better: {joined(better)}." if better else "")
 
 
 def harness_tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -158,7 +210,9 @@ def _harness_cell(cell: Mapping[str, Any], base: Mapping[str, Any] | None) -> di
     error, result = cell.get("standard_error"), "plain"
     if base and base is not cell and error is not None and base.get("standard_error") is not None:
         gap, apart = cell["value"] - base["value"], 1.96 * math.hypot(error, base["standard_error"])
-        result = "changed" if abs(gap) > apart else "plain"
+        if abs(gap) > apart:
+            way = {"higher": gap > 0, "lower": gap < 0}.get(cell.get("better") or "")
+            result = {True: "better", False: "worse", None: "changed"}[way]
     return {"value": cell["value"], "half": None if error is None else 1.96 * error, "change": result}
 
 
@@ -170,13 +224,15 @@ def fairness_tables(metrics: Mapping[str, Any], judges: Mapping[str, Any]) -> li
     tables = []
     for kind, title in (("prompts", "Between groups of prompts"), ("raters", "Between groups of people who judged")):
         gaps = [gap for gap in (metrics.get("fairness") or {}).get(kind) or [] if gap.get("mean") is not None]
-        gaps.sort(key=lambda gap: (gap_outcome(gap) == "unclear", -abs(gap["mean"])))
+        gaps.sort(
+            key=lambda gap: (gap_outcome(gap) in ("unclear", "few"), gap_outcome(gap) == "few", -abs(gap["mean"]))
+        )
         if not gaps:
             continue
         ends = [abs(end) for gap in gaps[:MOST_GAPS] for end in (gap.get("interval") or [gap["mean"]])]
         span = (-max(0.1, *ends) * 1.05, max(0.1, *ends) * 1.05)
         rows = [_gap(gap, judges, span) for gap in gaps[:MOST_GAPS]]
-        found = [row for row in rows if row["outcome"] != "unclear"]
+        found = [row for row in rows if row["outcome"] in ("win", "loss")]
         words = (
             f"{len(found)} of {len(gaps)} gaps {'is' if len(found) == 1 else 'are'} larger than chance explains."
             if found
@@ -197,9 +253,11 @@ def fairness_tables(metrics: Mapping[str, Any], judges: Mapping[str, Any]) -> li
 
 
 def gap_outcome(gap: Mapping[str, Any]) -> str:
+    if gap.get("few"):
+        return "few"
     low, high = gap.get("interval") or (-1.0, 1.0)
     adjusted = gap.get("p_adjusted")
-    if low <= 0 <= high or (adjusted is not None and adjusted >= 0.05):
+    if low <= 0 <= high or (adjusted is not None and adjusted >= ALPHA):
         return "unclear"
     return "win" if low > 0 else "loss"
 
@@ -220,7 +278,9 @@ def _gap(gap: Mapping[str, Any], judges: Mapping[str, Any], span: tuple[float, f
         "rest_n": gap.get("rest_n"),
         "value": f"{plots.signed_points(gap['mean'])} points",
         "interval": f"{plots.signed_points(interval[0])} to {plots.signed_points(interval[1])}" if interval else "",
-        "words": {"win": "gains more", "loss": "gains less", "unclear": "no gap detected"}[result]
+        "words": {"win": "gains more", "loss": "gains less", "unclear": "no gap detected", "few": "too few to tell"}[
+            result
+        ]
         + p_words(gap, result),
         "outcome": result,
         "plot": drawing,

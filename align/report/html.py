@@ -17,10 +17,10 @@ from align.report.changes import (
     fairness_tables,
     harness_tables,
     measure_blocks,
-    measure_words,
     sampling_words,
     slice_blocks,
     warnings,
+    worse_words,
 )
 from align.report.examples import browser
 from align.report.frontier_plot import frontier_section
@@ -78,7 +78,7 @@ def context(metrics: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) ->
         "prompts": metrics.get("prompts"),
         "base": base,
         "the_base": the_base(metrics),
-        "cards": [_card(one, measure_words(measures, one.model)) for one in verdicts],
+        "cards": [_card(one, worse_words(metrics, one.model, measures)) for one in verdicts],
         "several": len(verdicts) > 1,
         "judges": judges,
         "models": models,

@@ -58,6 +58,8 @@ def judges_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             "many": kinds[judge] == "people",
             "about": about + (f" {raters:,} of them." if raters else ""),
             "source": facts.get("source") or "",
+            "trained": facts.get("trained") or [],
+            "picked": facts.get("picks") or [],
             "key": plots.key(shape),
             "shape": shape,
             "bias": bias_words(words, facts.get("bias") or {}),

@@ -9,18 +9,20 @@ from typing import Any, NamedTuple
 
 from align.report.judges import names_of, say
 from align.report.words import capital, joined, name_of, percent, spread
+from align.report.worse import ALPHA, LEAST_PROMPTS
 
 LENGTH_CHANGE = 0.05  # a change of the mean length that is named where no interval says whether it is one
 SETS_NAMED = 4  # of the challenge sets, in the sentence
 
 
 class Opinion(NamedTuple):
-    """What one judge says of one model. `trained`: the model was trained, or chosen, to please this judge."""
+    """What one judge says of one model. `trained`: the model was trained to please this judge, or is picked by it."""
 
     judge: str
     about: Mapping[str, Any]  # a row of judges_of
     fields: Mapping[str, Any]
     trained: bool
+    picks: bool = False
 
     @property
     def outcome(self) -> str:
@@ -56,9 +58,14 @@ def the_base(metrics: Mapping[str, Any]) -> str:
 def verdict(model: str, metrics: Mapping[str, Any], judges: Mapping[str, Any]) -> Verdict:
     """The verdict on `model`, by the first of `judges` that compared it with the base."""
     facts, base = metrics["models"][model], the_base(metrics)
-    trained = facts.get("trained_with") or []
     opinions = [
-        Opinion(judge, about, facts["judges"][judge], judge in trained)
+        Opinion(
+            judge,
+            about,
+            facts["judges"][judge],
+            model in [*about["trained"], *about["picked"]],
+            model in about["picked"] and model not in about["trained"],
+        )
         for judge, about in judges.items()
         if (facts.get("judges") or {}).get(judge)
     ]
@@ -112,7 +119,7 @@ def _sentence(model: str, base: str, first: Opinion, judges: int) -> tuple[str, 
     by = f"{judges} judges" if judges > 1 else f"judged by {first.about['who']}"
     numbers = f", {interval_words(fields)}, {prompts(n)}, {by}"
     if first.trained:
-        judge = f"{first.about['words']} that it was trained to please"
+        judge = f"{first.about['words']} that {'picks its answers' if first.picks else 'it was trained to please'}"
         if result == "win":
             lead = f"{capital(subject)} pleases {judge}, which prefers it to {base} in {rate} of prompts"
         elif result == "loss":
@@ -180,8 +187,8 @@ def _trained_note(first: Opinion) -> str:
     """Praise by whom one was trained to please is none."""
     if first.trained:
         return (
-            "That is no evidence that people prefer it: a model that is trained to please a judge pleases it, and may "
-            "do so in ways that people dislike. Let people compare the models before you decide."
+            "That is no evidence that people prefer it: what is trained or picked to please a judge pleases it, and "
+            "may do so in ways that people dislike. Let people compare the models before you decide."
         )
     if first.about["kind"] == "reward model":
         return (
@@ -276,12 +283,12 @@ def _slices(model: str, metrics: Mapping[str, Any], first: Opinion) -> list[str]
 def slice_outcome(fields: Mapping[str, Any]) -> str:
     """A slice's outcome, by the p-value that is corrected for how many slices were looked at, where there is one.
 
-    "few" where the slice is too small to show anything.
+    "maybe" where only that correction speaks against a change; "few" where the slice is too small to say anything.
     """
     result, adjusted = outcome(fields), fields.get("p_adjusted")
-    if result != "unclear" and (adjusted is None or adjusted < 0.05):
-        return result
-    return "few" if fields.get("smallest_detectable", 1) is None else "unclear"
+    if fields.get("few", fields["n"] < LEAST_PROMPTS) or fields.get("smallest_detectable", 1) is None:
+        return "few"
+    return "maybe" if result != "unclear" and adjusted is not None and adjusted >= ALPHA else result
 
 
 def slice_words(fields: Mapping[str, Any]) -> str:
@@ -290,5 +297,6 @@ def slice_words(fields: Mapping[str, Any]) -> str:
         "win": f"better ({rate})",
         "loss": f"worse ({rate})",
         "few": f"too few prompts to tell ({fields['n']})",
+        "maybe": f"perhaps {'better' if fields['win_rate'] > 0.5 else 'worse'} ({rate})",
         "unclear": "no change detected",
     }[slice_outcome(fields)]

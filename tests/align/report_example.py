@@ -37,13 +37,17 @@ def mean(value: float, half: float, n: int = 240) -> dict[str, Any]:
 
 
 def measure(
-    value: float, half: float, words: str, better: str | None, change: Sequence[float] | None = None
+    value: float, half: float, words: str, better: str | None, unit: str, change: Sequence[float] | None = None
 ) -> dict[str, Any]:
     """A measure, with the mean and half the width of its difference to the base."""
-    return {**mean(value, half), "difference": mean(*change) if change else None, "better": better, "words": words}
+    difference = None
+    if change is not None:
+        p = math.erfc(abs(change[0]) / change[1] * 1.96 / math.sqrt(2))
+        difference = {**mean(*change), "p_value": p, "p_adjusted": min(1.0, 5 * p)}
+    return {**mean(value, half), "difference": difference, "better": better, "unit": unit, "words": words}
 
 
-def measures(length: float, refusal: float, repetition: float, distinct: float, loss: float) -> dict[str, Any]:
+def measures(length: float, refusals: float, repetition: float, distinct: float, surprise: float) -> dict[str, Any]:
     """The measures of a model beside a base that has 212, 0.04, 0.05, 0.41 and 18."""
     base = length == 212
 
@@ -51,13 +55,15 @@ def measures(length: float, refusal: float, repetition: float, distinct: float, 
         return None if base else (value - before, half)
 
     return {
-        "length": measure(length, 6, "characters of a response", None, change(length, 212, 8)),
-        "refusal": measure(refusal, 0.01, "share of responses that refuse", "lower", change(refusal, 0.04, 0.015)),
+        "length": measure(length, 6, "characters in a response", None, "characters", change(length, 212, 8)),
+        "refusals": measure(refusals, 0.01, "responses that decline", "lower", "share", change(refusals, 0.04, 0.015)),
         "repetition": measure(
-            repetition, 0.01, "share of 4-word runs that came before", "lower", change(repetition, 0.05, 0.012)
+            repetition, 0.01, "runs of four words said before", "lower", "share", change(repetition, 0.05, 0.012)
         ),
-        "distinct": measure(distinct, 0.01, "share of words that are new", "higher", change(distinct, 0.41, 0.02)),
-        "perplexity": measure(loss, 0.3, "surprise at held-out text; lower is better", "lower", change(loss, 18, 0.5)),
+        "distinct_1": measure(distinct, 0.01, "distinct words", "higher", "share", change(distinct, 0.41, 0.02)),
+        "perplexity": measure(
+            surprise, 0.3, "surprise at held-out text", "lower", "perplexity", change(surprise, 18, 0.5)
+        ),
     }
 
 
@@ -86,7 +92,8 @@ def metrics() -> dict[str, Any]:
             "differs": {"best of 4": {"best_of": 4}, "ppo": {"temperature": 1.0}},
         },
         "judges": {
-            "reward": {"kind": "reward model", "source": "runs/reward", "gold": False, "bias": None},
+            "reward": {"kind": "reward model", "source": "runs/reward", "gold": False, "bias": None}
+            | {"trained": ["ppo"], "picks": ["best of 4"]},
             "gold": {"kind": "reward model", "source": "runs/gold", "gold": True, "bias": None},
             "concise": {"kind": "function", "source": "rewards.py:concise", "gold": False, "bias": None},
             "people": {"kind": "people", "source": "people.jsonl", "gold": False, "bias": None, "raters": 12},
@@ -128,9 +135,9 @@ def metrics() -> dict[str, Any]:
         "harness": {
             "arc_easy": {
                 "acc_norm": {
-                    "base": {"value": 0.541, "standard_error": 0.01},
-                    "dpo": {"value": 0.533, "standard_error": 0.01},
-                    "ppo": {"value": 0.462, "standard_error": 0.01},
+                    "base": {"value": 0.541, "standard_error": 0.01, "better": "higher"},
+                    "dpo": {"value": 0.533, "standard_error": 0.01, "better": "higher"},
+                    "ppo": {"value": 0.462, "standard_error": 0.01, "better": "higher"},
                 }
             }
         },
@@ -185,7 +192,6 @@ def model(name: str) -> dict[str, Any]:
         "kind": "best of n" if name == "best of 4" else "local",
         "source": f"runs/{name}",
         "judges": judges,
-        "trained_with": ["reward"] if name in ("ppo", "best of 4") else [],
         "scores": {"reward": mean(0.4, 0.1), "gold": mean(0.2, 0.1), "concise": mean(0.4, 0.03)},
         "kl": mean(kl, kl / 10),
         "length": mean(numbers[0], 6),

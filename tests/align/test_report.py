@@ -72,8 +72,8 @@ def test_a_part_that_is_not_there_is_left_out(gone: str, tmp_path: Path) -> None
 
 
 def test_parts_of_models_may_be_missing(tmp_path: Path) -> None:
-    for part in ("tags", "measures", "length", "tokens", "finished", "kl", "scores", "trained_with", "judges"):
-        for nothing in (None,) if part in ("finished", "trained_with") else (None, {}):
+    for part in ("tags", "measures", "length", "tokens", "finished", "kl", "scores", "judges"):
+        for nothing in (None,) if part in ("finished",) else (None, {}):
             metrics = report_example.metrics()
             for facts in metrics["models"].values():
                 facts[part] = nothing
@@ -154,8 +154,8 @@ def test_a_failed_report_leaves_the_old_one(tmp_path: Path) -> None:
 
 FIELDS = """  # of metrics.json and samples.jsonl: what is not among them is a name from outside
 format title simulated base prompts seconds verdict_by sampling settings differs judges kind source gold bias raters
-position first_share flips length longer_share models scores kl tokens finished tags measures difference better words
-trained_with challenge_sets fairness model judge group n rest_n mean interval p_value p_adjusted judge_agreement a b
+position first_share flips length longer_share unit refusals repetition distinct_1 perplexity models scores kl tokens finished tags measures difference better words
+trained picks challenge_sets fairness model judge group n rest_n mean interval p_value p_adjusted judge_agreement a b
 same kappa kappa_interval human many_models strength win_rate frontier run points label step sqrt_kl reward fits bon rl
 alpha beta r2 peak recommended harness value standard_error reward_model test longer_wins truth ranking accuracy groups
 method curves x series held_out_looks provenance candidate baseline ties level smallest_detectable

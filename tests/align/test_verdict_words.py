@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.report import verdict as words
-from align.report.changes import change_of, p_words, sampling_words, warnings
+from align.report.changes import change_of, in_unit, p_words, sampling_words, warnings
 from align.report.html import verdicts_of
 from align.report.judges import agreement_rows, bias_words, judges_of
 from align.report.words import measured, percent, reward_words, spread
@@ -29,7 +29,7 @@ def said(metrics: dict[str, Any], model: str = "dpo") -> words.Verdict:
 
 PEOPLE = {"people": {"kind": "people", "raters": 12}}
 REWARD = {"reward": {"kind": "reward model", "gold": False}}
-TRAINED = {"trained_with": ["reward"]}
+TRAINED = {"reward": {**REWARD["reward"], "trained": ["dpo"]}}
 
 
 def test_the_sentence_of_a_win() -> None:
@@ -80,7 +80,7 @@ def test_a_model_that_nobody_judged() -> None:
 
 
 def test_praise_of_the_judge_that_trained_it_is_said_to_be_no_evidence_at_once() -> None:
-    metrics = small({"reward": pair(0.72, 240)}, REWARD, trained_with=["reward"])
+    metrics = small({"reward": pair(0.72, 240)}, TRAINED)
     found = said(metrics)
     assert found.outcome == "hint"
     assert found.sentence == (
@@ -88,8 +88,12 @@ def test_praise_of_the_judge_that_trained_it_is_said_to_be_no_evidence_at_once()
         "prompts, 95% interval 66–78%, 240 prompts, judged by the reward model."
     )
     assert found.notes[0].startswith("That is no evidence that people prefer it:")
-    assert "does not even please the reward model" in said(small({"reward": pair(0.3, 240)}, REWARD, **TRAINED)).lead
-    assert "It can't be told whether" in said(small({"reward": pair(0.5, 240)}, REWARD, **TRAINED)).lead
+    picked = {"reward": {**REWARD["reward"], "picks": ["dpo"]}}
+    assert (
+        "pleases the reward model that picks its answers, which" in said(small({"reward": pair(0.7, 240)}, picked)).lead
+    )
+    assert "does not even please the reward model" in said(small({"reward": pair(0.3, 240)}, TRAINED)).lead
+    assert "It can't be told whether" in said(small({"reward": pair(0.5, 240)}, TRAINED)).lead
 
 
 def test_a_reward_model_that_is_not_gold_is_only_a_hint() -> None:
@@ -99,11 +103,11 @@ def test_a_reward_model_that_is_not_gold_is_only_a_hint() -> None:
 
 
 def test_whether_the_other_judges_agree() -> None:
-    def others(first: float, *rest: float, **more: Any) -> str:
+    def others(first: float, *rest: float, reward: dict[str, Any] = REWARD) -> str:
         names = ["people", "reward", "llm"]
-        kinds = {**PEOPLE, **REWARD, "llm": {"kind": "language model"}}
+        kinds = {**PEOPLE, **reward, "llm": {"kind": "language model"}}
         rates = dict(zip(names, (first, *rest), strict=False))
-        metrics = small({name: pair(rate, 240) for name, rate in rates.items()}, kinds, **more)
+        metrics = small({name: pair(rate, 240) for name, rate in rates.items()}, kinds)
         return words.others(said(metrics).opinions)
 
     assert others(0.61) == ""
@@ -119,7 +123,7 @@ def test_whether_the_other_judges_agree() -> None:
         "People decide; the language model (51%) can't tell either; the reward model (70%) sees a win. "
         "It may have learnt to please the reward model."
     )
-    assert others(0.43, 0.78, **TRAINED) == (
+    assert others(0.43, 0.78, reward=TRAINED) == (
         "People decide. It was trained or picked to please the reward model, so the 78% there is no evidence."
     )
 
@@ -162,7 +166,9 @@ def test_length_is_a_change_only_where_one_was_detected() -> None:
 def test_slices_need_the_corrected_p_value() -> None:
     worse = pair(0.38, 240)
     assert words.slice_outcome({**worse, "p_adjusted": 0.01}) == "loss" == words.slice_outcome(worse)
-    assert words.slice_outcome({**worse, "p_adjusted": 0.2}) == "unclear"
+    assert words.slice_outcome({**worse, "p_adjusted": 0.2}) == "maybe"
+    assert words.slice_outcome({**worse, "few": True}) == "few" == words.slice_outcome(pair(0.1, 19))
+    assert words.slice_words({**worse, "p_adjusted": 0.2}) == "perhaps worse (38%)"
     assert words.slice_words(pair(0.5, 4)) == "too few prompts to tell (4)"
     assert p_words({"p_adjusted": 0.0004}, "loss") == (", chance is as good as ruled out (p below 0.001, corrected)")
     assert p_words({"p_value": 0.03}, "loss") == ", unlikely to be chance (p 0.030)"
@@ -200,6 +206,13 @@ def test_measures_that_got_worse() -> None:
     assert change(0.1, 0.2, "higher") == "better" == change(-0.2, -0.1, "lower")
     assert change(-0.1, 0.2, "higher") == "unclear" and change(0.1, 0.2, None) == "changed"
     assert change_of({"difference": None}) is None
+    unsure = {"mean": 0.15, "interval": [0.1, 0.2], "p_value": 0.02, "p_adjusted": 0.3}
+    assert change_of({"difference": unsure, "better": "lower"}) == "maybe"
+    assert change_of({"difference": {**unsure, "n": 7}, "better": "lower"}) == "few"
+    share = {"mean": 0.043, "interval": [0.03, 0.061]}
+    assert in_unit(share, "share") == ("4.3%", "3.0 to 6.1")
+    assert in_unit(share, "share", sign=True) == ("+4.3 points", "3.0 to 6.1")
+    assert in_unit({"mean": -16, "interval": [-24, -8]}, "characters", sign=True) == ("−16", "−24 to −8")
 
 
 def test_sampling_that_differs_is_said() -> None:
