@@ -1,7 +1,7 @@
 """How far judges agree, and what sways them besides what is said: the place on the screen, and length.
 
-All of it is about the main set's prompts. An item is one model's response beside the base's; the items of one prompt
-hang together, so every interval draws whole prompts.
+All of it is about the main set's prompts. An item is one model's response beside the base's, where the two are not
+the same text, on which all judges tie. The items of one prompt hang together, so every interval draws whole prompts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -139,7 +139,9 @@ def _items(evidence: Evidence, judged: Judged) -> dict[Item, float]:
         for model, values in judged.preferences.items()
         if model != evidence.base
         for number, value in enumerate(values)
-        if value is not None and evidence.prompts[number].set == MAIN
+        if value is not None
+        and evidence.prompts[number].set == MAIN
+        and evidence.responses[model][number].text != evidence.responses[evidence.base][number].text
     }
 
 

@@ -107,13 +107,15 @@ def test_a_judge_of_the_place_is_found_out(tmp_path: Path) -> None:
 
 
 def test_a_judge_of_length_is_found_out_beside_people(tmp_path: Path) -> None:
-    """It takes the longer one; people the shorter in two of three, and a fourth prompt they did not judge."""
-    responses = {"base": said("a", "b", "c", "d"), "new": said("aa", "bb", "cc", "dd")}
+    """It takes the longer one; people the shorter in two of three, and a fourth prompt they did not judge. The fifth
+    has two responses of the same text, on which any two judges agree: it counts nowhere here.
+    """
+    responses = {"base": said("a", "b", "c", "d", "e"), "new": said("aa", "bb", "cc", "dd", "e")}
     judged, facts = judged_by(lambda _, a, b: f"Verdict: {1 if len(a) > len(b) else 2}", tmp_path, responses)
-    assert judged.preferences == {"new": [1.0] * 4}
+    assert judged.preferences == {"new": [1.0, 1.0, 1.0, 1.0, 0.5]}
     assert facts["bias"]["length"]["longer_share"]["mean"] == 1.0
-    people = Judged({"new": [0.0, 0.25, 1.0, None]}, None, (), {"kind": "people"})
-    evidence = Evidence("base", prompts_of(4), responses, {"llm": judged, "people": people})
+    people = Judged({"new": [0.0, 0.25, 1.0, None, 0.5]}, None, (), {"kind": "people"})
+    evidence = Evidence("base", prompts_of(5), responses, {"llm": judged, "people": people})
     beside = judge_facts(evidence)["llm"]["bias"]["length"]["beside"]["people"]
     assert (beside["judge"]["mean"], beside["judge"]["n"]) == (1.0, 3)
     assert (beside["people"]["mean"], beside["people"]["n"]) == (pytest.approx(1.25 / 3), 3)
