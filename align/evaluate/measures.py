@@ -36,7 +36,6 @@ from preferences.stats.winrate import mean_interval, paired_difference
 Floats = NDArray[np.float64]
 
 LEAST_NGRAMS = 100  # of fewer, a share of distinct ones says nothing
-_DRAWS = 4_000  # of permutations: p down to 0.0003
 
 
 class Measure(NamedTuple):
@@ -84,10 +83,10 @@ def measures(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """{model: {measure: mean, interval, n, standard_error, difference, better, unit, words}} on the prompts of one set.
 
-    `difference` is the model's less the base's, with p_value, and p_adjusted (Holm) over all measures of all models
-    that have a good direction; None for the base, and where one of the two is not known. Refusals have a good direction
-    only on the main prompts: what is right on a challenge set depends on the set. `nats`: what `perplexity` found, for
-    the main prompts. A measure of which nothing is known is left out.
+    `difference` is the model's less the base's; None for the base, and where one of the two is not known. It has a
+    p_value, and p_adjusted (Holm) over all measures of all models, where the measure has a good direction; there is none
+    for refusals on a challenge set: what is right depends on the set. `nats`: what `perplexity` found, for the main
+    prompts. A measure of which nothing is known is left out.
     """
     numbers = [number for number, prompt in enumerate(evidence.prompts) if prompt.set == of]
     said = {model: [rows[number] for number in numbers] for model, rows in evidence.responses.items()}
@@ -177,7 +176,7 @@ def _of_values(values: Values, base: str, name: str) -> dict[str, dict[str, Any]
         if yes_or_no:
             found[model]["difference"] = rate_difference(mine, theirs)
         else:
-            p = permutation_test(mine - theirs, draws=_DRAWS)
+            p = permutation_test(mine - theirs) if MEASURES[name].better else None  # slow, and no use
             found[model]["difference"] = {**paired_difference(mine, theirs), "p_value": p}
     return found
 

@@ -107,8 +107,8 @@ def _of_tasks(metrics: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]
             base = by_model.get(metrics["base"]) or {}
             for model, _ in _others(metrics):
                 cell = by_model.get(model) or {}
-                errors = [one.get("standard_error") for one in (cell, base)]
-                if None in errors or not any(errors) or not cell.get("better"):
+                errors = [float(one["standard_error"]) for one in (cell, base) if one.get("standard_error") is not None]
+                if len(errors) < 2 or not any(errors) or not cell.get("better"):
                     continue
                 error = math.hypot(*errors)
                 fall = (base["value"] - cell["value"]) * (1 if cell["better"] == "higher" else -1)
@@ -117,15 +117,11 @@ def _of_tasks(metrics: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]
         p = math.erfc(abs(z) / math.sqrt(2))
         if z <= 0 or p >= ALPHA:
             continue
-        gap = value - before
-        fields = {
-            "interval": [gap - 1.96 * error, gap + 1.96 * error],
-            "n": None,
-            "p_adjusted": min(1.0, p * len(asked)),
-        }
+        gap, adjusted = value - before, min(1.0, p * len(asked))
+        fields = {"interval": [gap - 1.96 * error, gap + 1.96 * error], "n": None, "p_adjusted": adjusted}
         words = f"{_number(value)} against {_number(before)} of the base"
         entry = _entry(model, "task", name, None, gap, fields, words)
-        yield {**entry, "clear": -z}, _list_of(fields["p_adjusted"])
+        yield {**entry, "clear": -z}, _list_of(adjusted)
 
 
 def _others(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
