@@ -84,8 +84,8 @@ def measures(
     """{model: {measure: mean, interval, n, standard_error, difference, better, unit, words}} on the prompts of one set.
 
     `difference` is the model's less the base's; None for the base, and where one of the two is not known. It has a
-    p_value, and p_adjusted (Holm) over all measures of all models, where the measure has a good direction; there is none
-    for refusals on a challenge set: what is right depends on the set. `nats`: what `perplexity` found, for the main
+    p_value, and p_adjusted (Holm) over all measures of all models, where the measure has a good direction; refusals
+    have none on a challenge set, where what is right depends on the set. `nats`: what `perplexity` found, for the main
     prompts. A measure of which nothing is known is left out.
     """
     numbers = [number for number, prompt in enumerate(evidence.prompts) if prompt.set == of]
