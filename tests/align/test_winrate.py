@@ -1,0 +1,167 @@
+"""`align winrate` on files of judgements, through the command: the JSON, the words, the refusals, the real data."""
+
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preferences.stats.pair import pair_fields
+from preferences.stats.significance import holm
+from tests.align.conftest import done, refused, write_rows
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+PAIR = [
+    *("candidate", "baseline", "n", "ties", "win_rate", "standard_error", "level", "method", "interval"),
+    *("bootstrap_interval", "smallest_detectable", "length_controlled_win_rate", "length_controlled_standard_error"),
+    *("p_value", "anytime_interval", "more_prompts", "tags"),
+]
+
+
+def judgements(wins: int, losses: int, ties: int = 0, **more: Any) -> list[dict[str, Any]]:
+    values = [1.0] * wins + [0.0] * losses + [0.5] * ties
+    return [
+        {"prompt": f"q{place}", "candidate": "dpo", "baseline": "base", "preference": value, **more}
+        for place, value in enumerate(values)
+    ]
+
+
+def said_of(path: Path, *options: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(done("winrate", path, "--json", *options).out)
+    return found
+
+
+def test_the_json_is_a_pairs_fields(tmp_path: Path) -> None:
+    rows = judgements(45, 10, 9)
+    found = said_of(write_rows(tmp_path / "a.jsonl", rows))
+    (pair,) = found["pairs"]
+    assert (found["format"], found["judgements"], found["prompts"], found["many_models"]) == (1, 64, 64, None)
+    assert list(pair) == PAIR
+    assert (pair["candidate"], pair["baseline"], pair["n"], pair["ties"]) == ("dpo", "base", 64, 9)
+    assert pair["win_rate"] == 49.5 / 64
+    expected = pair_fields([row["preference"] for row in rows])
+    assert {key: pair[key] for key in ("interval", "p_value")} == {
+        key: expected[key] for key in ("interval", "p_value")
+    }
+
+
+def test_rows_in_any_order_and_turned_round_say_the_same(tmp_path: Path) -> None:
+    chance = random.Random(0)
+    rows = [
+        {**row, "judge": judge, "order": order, "candidate_length": chance.randint(5, 99), "baseline_length": 50}
+        for row in judgements(12, 9, 4, tags=["de"])
+        for judge in ("gpt", "llama")
+        for order in (0, 1)
+    ]
+    before = said_of(write_rows(tmp_path / "a.jsonl", rows))
+    mixed = [dict(row) for row in rows]
+    for row in mixed[: len(rows) // 3]:  # the lesser part, so that the pair's direction stays
+        row.update(candidate="base", baseline="dpo", preference=1 - row["preference"], order=1 - row["order"])
+        row["candidate_length"], row["baseline_length"] = row["baseline_length"], row["candidate_length"]
+    chance.shuffle(mixed)
+    after = said_of(write_rows(tmp_path / "b.jsonl", mixed))
+    assert after["pairs"] == before["pairs"]
+    (turned,) = said_of(tmp_path / "b.jsonl", "--baseline", "dpo")["pairs"]
+    pair = before["pairs"][0]
+    assert (turned["candidate"], turned["baseline"]) == ("base", "dpo")
+    assert turned["win_rate"] == pytest.approx(1 - pair["win_rate"])
+    assert turned["interval"] == pytest.approx([1 - pair["interval"][1], 1 - pair["interval"][0]])
+    assert turned["length_controlled_win_rate"] == pytest.approx(1 - pair["length_controlled_win_rate"])
+
+
+def test_tags_are_corrected_for_their_number(tmp_path: Path) -> None:
+    rows = judgements(30, 10, tags=["maths"])
+    rows += [{**row, "prompt": f"s{row['prompt']}", "tags": ["safety"]} for row in judgements(8, 20)]
+    tags = said_of(write_rows(tmp_path / "a.jsonl", rows))["pairs"][0]["tags"]
+    assert {name: tag["n"] for name, tag in tags.items()} == {"maths": 40, "safety": 28}
+    assert tags["safety"]["win_rate"] == 8 / 28
+    assert [tag["p_adjusted"] for tag in tags.values()] == holm([tag["p_value"] for tag in tags.values()])
+
+
+def test_many_models_get_one_order(tmp_path: Path) -> None:
+    rows = judgements(30, 10)
+    rows += [{**row, "candidate": "ppo", "baseline": "dpo"} for row in judgements(28, 12)]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    found = said_of(path)
+    assert list(found["many_models"]) == ["ppo", "dpo", "base"]
+    only = said_of(path, "--baseline", "base")
+    assert [(pair["candidate"], pair["baseline"]) for pair in only["pairs"]] == [("dpo", "base")]
+    assert only["many_models"] == found["many_models"]
+    apart = rows + [{**row, "candidate": "x", "baseline": "y"} for row in judgements(3, 1)]
+    lone = said_of(write_rows(tmp_path / "b.jsonl", apart))
+    assert lone["many_models"] is None and "no chain of comparisons connects" in lone["many_models_missing"]
+
+
+def test_people_are_raters_and_their_interval_is_about_others(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    rows = [{**row, "rater": f"w{number}"} for row in judgements(30, 20) for number in chance.sample(range(6), 3)]
+    (pair,) = said_of(write_rows(tmp_path / "a.jsonl", rows))["pairs"]
+    assert pair["raters"] == 6
+    assert pair["method"].startswith("over prompts and raters")
+    assert "6 raters" in done("winrate", tmp_path / "a.jsonl").out
+
+
+def test_words_carry_no_more_than_the_numbers(tmp_path: Path) -> None:
+    win = done("winrate", write_rows(tmp_path / "a.jsonl", judgements(45, 10, 9))).out
+    assert "64 judgements of 64 prompts" in win
+    assert "dpo is preferred to base in 77% of 64 prompts, 95% interval" in win
+    loss = done("winrate", write_rows(tmp_path / "b.jsonl", judgements(10, 45, 9))).out
+    assert "base is preferred to dpo, which is preferred in 23% of 64 prompts" in loss
+    few = done("winrate", write_rows(tmp_path / "c.jsonl", judgements(12, 9))).out
+    more = said_of(tmp_path / "c.jsonl")["pairs"][0]["more_prompts"]
+    assert "No difference between dpo and base is shown: 57% of 21 prompts" in few
+    assert f"about {more:,} prompts more would show it" in few and more > 21
+    even = done("winrate", write_rows(tmp_path / "d.jsonl", judgements(9, 9))).out
+    assert "No difference" in even and "more would show" not in even
+    assert (
+        "takes more than 20 times as many prompts"
+        in done("winrate", write_rows(tmp_path / "e.jsonl", judgements(101, 100))).out
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "sentence"),
+    [
+        ([{"prompt": "q", "candidate": "a", "baseline": "b", "preference": 2}], [], "line 1: preference: Input should"),
+        ([{"prompt": "q", "candidate": "a", "preference": 1}], [], "line 1: baseline: Field required"),
+        (judgements(1, 1), ["--baseline", "pbo"], "nothing is compared with 'pbo'; the models in it are base and dpo"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(tmp_path: Path, rows: list, options: list[str], sentence: str) -> None:
+    said = refused("winrate", write_rows(tmp_path / "a.jsonl", rows), *options)
+    assert sentence in said and "a.jsonl" in said
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    assert "cannot read" in refused("winrate", tmp_path / "none.jsonl")
+
+
+def test_it_loads_neither_torch_nor_pictures(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", judgements(30, 10, candidate_length=9, baseline_length=5))
+    code = "import sys; from align.cli import main; main(); print(*sys.modules, file=sys.stderr)"
+    done_ = subprocess.run([sys.executable, "-c", code, "winrate", path], capture_output=True, text=True, check=True)
+    heavy = {"torch", "transformers", "trl", "matplotlib", "datasets", "pandas"}
+    assert not heavy & set(done_.stderr.split())
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real data are not there")
+def test_pandalms_people_as_counted_by_hand(tmp_path: Path) -> None:
+    rows = json.loads((SHARED / "pandalm-testset-v1" / "testset-v1.json").read_text(encoding="utf-8"))
+    made, counted = [], Counter()
+    for row in rows:
+        if row["cmp_key"] != "llama-7b_opt-7b":
+            continue
+        values = [{1: 1.0, 2: 0.0, 0: 0.5}[row[f"annotator{number}"]] for number in (1, 2, 3)]
+        counted["n"] += 1
+        counted["six times the rate"] += int(2 * sum(values))
+        counted["ties"] += sum(values) == 1.5
+        for number, value in enumerate(values):
+            fields = {"candidate": "llama-7b", "baseline": "opt-7b", "preference": value, "rater": f"p{number}"}
+            made.append({"prompt": str(row["idx"]), **fields})
+    (pair,) = said_of(write_rows(tmp_path / "a.jsonl", made))["pairs"]
+    assert (pair["n"], pair["ties"], pair["raters"]) == (counted["n"], counted["ties"], 3)
+    assert pair["win_rate"] == pytest.approx(counted["six times the rate"] / 6 / counted["n"])

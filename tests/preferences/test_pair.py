@@ -1,0 +1,86 @@
+"""All fields of a pair, and intervals over prompts and raters against statsmodels and by simulation."""
+
+import json
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from scipy.stats import binomtest, t
+
+from preferences.stats.crossed import over_prompts_and_raters
+from preferences.stats.intervals import exact_mean
+from preferences.stats.pair import pair_fields
+
+
+def asked(rng, prompts=40, raters=6, each=3, spread=0.0):
+    """Cells of `each` raters on each prompt; `spread`: how far raters differ in what they like."""
+    tastes = rng.normal(0, spread, raters)
+    cells = []
+    for prompt in range(prompts):
+        for rater in rng.choice(raters, each, replace=False):
+            liked = rng.random() < 1 / (1 + np.exp(-0.4 - tastes[rater]))
+            cells.append((prompt, f"w{rater}", float(liked)))
+    return cells
+
+
+def means(cells, prompts):
+    return [np.mean([value for prompt, _, value in cells if prompt == place]) for place in range(prompts)]
+
+
+def test_the_error_over_prompts_and_raters_is_made_of_statsmodels_three():
+    cells = asked(np.random.default_rng(0), spread=1.0)
+    prompt, rater, y = (np.array(column) for column in zip(*cells, strict=True))
+    raters = np.unique(rater, return_inverse=True)[1]
+
+    def variance(**how):
+        return float(sm.OLS(y.astype(float), np.ones(len(y))).fit(**how).cov_params()[0, 0])
+
+    a, b = (variance(cov_type="cluster", cov_kwds={"groups": one}) for one in (prompt.astype(int), raters))
+    c = variance(cov_type="HC0")
+    ratio = t.ppf(0.975, 5) / t.ppf(0.975, 39)
+    found = over_prompts_and_raters(cells, 40)
+    assert found is not None
+    assert found[0] == pytest.approx(np.sqrt(max(a - c, 0) + b * ratio**2))
+    assert found[1] == pytest.approx(exact_mean(y.astype(float).mean(), found[0], 40))
+    assert found[0] > 1.2 * np.sqrt(a), "the error over prompts alone would pass, too"
+
+
+def test_fewer_than_three_raters_say_nothing_of_others():
+    cells = [(prompt, f"w{rater}", float(prompt % 2)) for prompt in range(30) for rater in range(2)]
+    fields = pair_fields(means(cells, 30), cells=cells)
+    assert fields["raters"] == 2 and fields["method"].startswith("exact over prompts (")
+    assert fields == {**pair_fields(means(cells, 30)), "raters": 2}
+
+
+def test_intervals_over_prompts_and_raters_cover_where_those_over_prompts_do_not():
+    # 400 studies of 100 prompts by 8 raters, who differ: 60% is liked on average over all people.
+    rng = np.random.default_rng(1)
+    truth = (1 / (1 + np.exp(-0.4 - rng.normal(0, 0.8, 1_000_000)))).mean()
+    inside = alone = 0
+    for _ in range(400):
+        cells = asked(rng, prompts=100, raters=8, each=2, spread=0.8)
+        values = means(cells, 100)
+        (_, (low, high), _) = over_prompts_and_raters(cells, 100) or (0, (0, 0), "")
+        inside += low <= truth <= high
+        low, high = exact_mean(np.mean(values), np.std(values, ddof=1) / 10, 100)
+        alone += low <= truth <= high
+    assert 0.93 <= inside / 400 <= 0.995
+    assert alone / 400 < 0.85
+
+
+def test_fields_are_complete_and_each_its_own():
+    rng = np.random.default_rng(2)
+    values = rng.choice([0.0, 0.5, 1.0], 60, p=[0.3, 0.2, 0.5])
+    fields = pair_fields(values, candidate_length=rng.integers(10, 99, 60), baseline_length=rng.integers(10, 99, 60))
+    json.dumps(fields, allow_nan=False)
+    wins, losses = int((values == 1).sum()), int((values == 0).sum())
+    assert fields["p_value"] == pytest.approx(binomtest(wins, wins + losses).pvalue)
+    assert (fields["n"], fields["ties"]) == (60, 60 - wins - losses)
+    assert fields["anytime_interval"][0] < fields["interval"][0] < fields["win_rate"] < fields["interval"][1]
+    assert abs(fields["length_controlled_win_rate"] - fields["win_rate"]) < 0.02  # lengths say nothing here
+    assert fields["length_controlled_standard_error"] == pytest.approx(fields["standard_error"], rel=0.1)
+    assert fields["more_prompts"] is None and fields["interval"][0] > 0.5
+    without = pair_fields(values)
+    assert without["length_controlled_win_rate"] is without["length_controlled_standard_error"] is None
+    assert pair_fields([1.0, 0.0, 1.0])["more_prompts"] > 0
+    json.dumps(pair_fields([0.5]), allow_nan=False)
