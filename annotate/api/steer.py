@@ -20,6 +20,7 @@ from annotate.api.work import LONGEST_TEXT
 from annotate.services import decisions as service
 from annotate.services.answers import in_shown_order
 from annotate.services.contested import contested_items
+from annotate.services.judgements import tell_models_apart
 from annotate.services.people import may_create_projects
 from annotate.services.preview import preview
 from annotate.services.projects import Name
@@ -128,6 +129,7 @@ class ExportPreview(BaseModel):
     rows: list[dict[str, Any]] = Field(description="the first pairs with a winner")
     left_out: int = Field(description="items that are held out elsewhere, on another side of the split")
     held_back: int = Field(description="items that raters differ on more than the project wants, and nobody decided")
+    models: bool = Field(description="whether items say which models wrote their responses, as judgements need it")
     warnings: list[str]
 
 
@@ -224,7 +226,8 @@ def decide(project_id: Id, item_id: Id, body: DecisionIn, asker: AnyAsker) -> De
 def export_preview(project_id: Id, asker: AnyAsker, request: Request) -> ExportPreview:
     """What an export of this project would hold now. Nothing is stored, and no split is chosen for good."""
     with asker.reads(project_id, Right.EXPORT) as (session, _):
-        found = preview(session, session.get_one(Project, project_id))
+        project = session.get_one(Project, project_id)
+        found, models = preview(session, project), tell_models_apart(session, project)
     language, folder = language_of(request), found.folder
     counts = folder.counts() if folder else {}
     pairs = [pair for rows in folder.pairs.values() for pair in rows] if folder else []
@@ -266,6 +269,7 @@ def export_preview(project_id: Id, asker: AnyAsker, request: Request) -> ExportP
         rows=[pair.model_dump(mode="json") for pair in pairs[:PAIRS]],
         left_out=folder.manifest["left_out"] if folder else 0,
         held_back=found.held_back,
+        models=models,
         warnings=warnings,
     )
 

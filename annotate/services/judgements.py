@@ -85,6 +85,16 @@ def judgements(session: Session, *projects: Project) -> Judgements:
     return Judgements(rows, len(items), len(items - said), len({row.rater for row in rows}))
 
 
+def tell_models_apart(session: Session, project: Project) -> bool:
+    """Whether an item of the project has responses of two known models, so that there is something to say of them."""
+    query = (
+        select(Item.responses)
+        .where(Item.project_id == project.id, Item.gold.is_(None))
+        .execution_options(yield_per=500)
+    )
+    return any(len({one["model"] for one in responses if one["model"]}) > 1 for responses in session.scalars(query))
+
+
 def _answered(session: Session, project: Project) -> Iterator[tuple[Item, list[Counted]]]:
     answers = counted(session, project.id)
     for item in session.scalars(select(Item).where(Item.project_id == project.id).order_by(Item.id)):

@@ -8,7 +8,8 @@ export async function draw(box, here) {
   box.append(make("h1", {}, t("Export")), note(t("A folder of preferences for training, as a zip file. Raters appear under pseudonyms. The same answers give the same bytes.")));
   const found = await here.api("GET", "exports/preview");
   const said = make("p", { role: "status" });
-  const go = button(t("Download the zip"), load, "primary");
+  const go = button(t("Download the zip"), () => load(go, "", ".zip"), "primary");
+  const judged = button(t("Download the judgements"), () => load(judged, "/judgements", ".jsonl"));
   const names = {
     pairs: t("pairs"),
     train: t("for training"),
@@ -24,22 +25,23 @@ export async function draw(box, here) {
     make("div.tiles", {}, tiles.map((name) => make("div.tile", {}, make("b", {}, count(found.counts[name] ?? 0)), make("span", {}, names[name])))),
     found.warnings.length ? make("ul.alert.mild", {}, found.warnings.map((words) => make("li", {}, words))) : "",
     found.left_out ? note(t("Left out: {n}", { n: found.left_out })) : "",
-    make("div.buttons", {}, go, said),
+    make("div.buttons", {}, go, found.models ? judged : "", said),
+    found.models ? note(t("Judgements are what raters said of the models that wrote the responses, a line an answer: to compute win rates.")) : "",
     found.rows.length ? make("h2", {}, t("The first pairs")) : "",
     ...found.rows.map(pair),
   );
 
-  async function load() {
-    go.disabled = true;
+  async function load(pressed, what, ending) {
+    pressed.disabled = true;
     said.textContent = t("Making the file…");
     try {
-      const file = await here.call("POST", "/api/v1/exports", { projects: [here.project.id] }, { file: true, seconds: 600 });
-      save(`${here.project.name}.zip`, file);
+      const file = await here.call("POST", `/api/v1/exports${what}`, { projects: [here.project.id] }, { file: true, seconds: 600 });
+      save(`${here.project.name}${ending}`, file);
       said.textContent = t("Done ✓");
     } catch (problem) {
       said.textContent = problem.message;
     }
-    go.disabled = false;
+    pressed.disabled = false;
   }
 }
 
