@@ -1,22 +1,25 @@
 """Judges that score, and whether one is gold: by real reward runs and a real PPO run, and by functions of all kinds."""
 
+import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from align.evaluate.config import EvaluateConfig, JudgeKeys, read_evaluation
-from align.evaluate.evidence import Evidence, Judged, Prompt, Said
+from align.evaluate.evidence import Evidence, Judged, Prompt, Said, pair_id
 from align.evaluate.judge_agreement import agreement_of, judge_facts
 from align.evaluate.judges import FunctionJudge, RewardJudge, open_judges
 from align.evaluate.lineage import lineage_of
 from align.models.scores import load_scorer
 from align.run.cache import Cache
 from preferences.errors import BadInput
+from preferences.judgements import Judgement, write_judgements
 from tests.align.conftest import PPO, PROMPTS, SAY, done, make_reward_run, write_recipe
+from tests.align.conftest import refused as refused_by_align
 
 ASKED = [Prompt(f"p{n}", turns) for n, turns in enumerate(PROMPTS)]
 EXAMPLES = str(Path(__file__).parents[2] / "recipes/judges.py")
@@ -123,6 +126,81 @@ def test_what_is_no_reward_model_is_said_at_once(tiny: Path, reward_run: Path) -
     assert "holds no score head" in refused(evaluation(tiny, {}, {"reward": str(tiny)}))
     args = evaluation(tiny, {"long": {"model": str(tiny), "max_new_tokens": 500}}, {"reward": str(reward_run)})
     assert f"the reward model {reward_run}, prompt 1" in refused(args)
+
+
+# --- the whole command ------------------------------------------------------------------------------------------
+
+
+def test_align_evaluate_with_judges_of_all_kinds(
+    tiny: Path, pairs_file: Path, reward_run: Path, other_reward_run: Path, tmp_path: Path
+) -> None:
+    """Twice: once to have responses to judge, then with people's verdicts on them, everything else from the cache."""
+    (tmp_path / "t.txt").write_text("{prompt}|{first}|{second}|")
+    judges: dict[str, Any] = {
+        "reward": str(reward_run),
+        "gold": {"reward_model": str(other_reward_run), "gold": True},
+        "json": f"{EXAMPLES}:is_json",
+        "shorter": f"{EXAMPLES}:fewer_characters",
+        "llm": {"language_model": str(tiny), "template": str(tmp_path / "t.txt")},
+    }
+    keys: dict[str, Any] = {"models": {"base": str(tiny), "hot": {"model": str(tiny), "temperature": 3.0}}}
+    keys |= {"dataset_name": str(pairs_file), "dataset_split": "train", "max_new_tokens": 8, "judges": judges}
+    keys |= {"cache_dir": str(tmp_path / "cache"), "output_dir": str(tmp_path / "out")}
+    said = done("evaluate", write_recipe(tmp_path / "e.yaml", **keys))
+    assert "llm:" in said.err
+    samples = [json.loads(line) for line in (tmp_path / "out/samples.jsonl").read_text().splitlines()]
+    rows = []
+    for number, sample in enumerate(samples):
+        texts = {model: sample["responses"][model] for model in ("base", "hot")}
+        if texts["base"] != texts["hot"]:
+            about = {"prompt": pair_id(sample["id"], texts), "candidate": "hot", "baseline": "base"}
+            rows += [Judgement(**about, preference=float(number % 2), rater=rater) for rater in ("p1", "p2")]
+    write_judgements(tmp_path / "people.jsonl", rows)
+    judges["people"] = str(tmp_path / "people.jsonl")
+    said = done("evaluate", write_recipe(tmp_path / "e.yaml", **keys), "--overwrite")
+    assert f"people: {len(rows)} of {len(rows)} judgements count" in said.err
+    assert "llm:" not in said.err, "all its replies were in the cache"
+
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    kinds = {name: facts["kind"] for name, facts in metrics["judges"].items()}
+    assert kinds == {
+        "reward": "reward model",
+        "gold": "reward model",
+        "json": "function",
+        "shorter": "function",
+        "llm": "language model",
+        "people": "people",
+    }
+    assert metrics["verdict_by"] == "people" and metrics["judges"]["people"]["raters"] == 2
+    assert metrics["judges"]["gold"]["gold"] is True
+    assert set(metrics["judges"]["llm"]["bias"]) == {"position", "length"}
+    assert set(metrics["judges"]["reward"]["bias"]["length"]["beside"]) == {"people"}
+    assert metrics["judges"]["shorter"]["bias"]["length"]["longer_share"]["mean"] == 0.0
+    assert set(metrics["models"]["hot"]["judges"]) == set(kinds)
+    pairs = {(row["a"], row["b"]): row for row in metrics["judge_agreement"]}
+    assert len(pairs) == 15 and sum(row["human"] for row in pairs.values()) == 5
+    assert all(a == "people" for (a, _), row in pairs.items() if row["human"])
+    assert pairs["people", "llm"]["n"] == len(rows) // 2
+    inputs = json.loads((tmp_path / "out/manifest.json").read_text())["inputs"]
+    assert inputs["judge json"]["sha256"] == metrics["judges"]["json"]["sha256"] != {}
+
+
+def test_what_is_wrong_with_a_judge_is_said_before_anything_is_sampled(
+    evaluate_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    def says(judge: Any) -> str:
+        found = refused_by_align("evaluate", evaluate_recipe(judges={"it": judge}))
+        assert not (tmp_path / "home/out").exists()
+        return found
+
+    assert "has no function 'no'" in says(f"{EXAMPLES}:no")
+    assert "no such file" in says({"truth": "nowhere.py:f"})
+    assert "cannot read" in says("nowhere.jsonl")
+    assert "no such folder, and not the name of a model" in says("no where")
+    assert "judge it: key `template`: cannot read no.txt" in says({"language_model": "m", "template": "no.txt"})
+    local = {"language_model": "m", "endpoint": "http://127.0.0.1:9/v1"}
+    assert "judge it: key `endpoint`: http://127.0.0.1:9/v1 can't be reached" in says(local)
+    assert "has a name or a password in it" in says({**local, "endpoint": "http://me:secret@127.0.0.1:9/v1"})
 
 
 # --- functions --------------------------------------------------------------------------------------------------
