@@ -11,7 +11,7 @@ from typing import Any
 
 from align.report.changes import CHANGES, SLICES, measure_blocks, p_words, sampling_words, worse_words
 from align.report.judges import judges_of
-from align.report.verdict import Verdict, slice_outcome, the_base, the_model, verdict
+from align.report.verdict import Verdict, slice_outcome, the_base, the_model, ties_words, verdict
 from align.report.words import capital, measured, percent, spread
 from preferences.files import write_text
 
@@ -41,7 +41,8 @@ def _file_name(model: str) -> str:
 def model_card(model: str, metrics: Mapping[str, Any], judges: Mapping[str, Any]) -> str:
     """The card of one model, all of it from metrics.json."""
     one = verdict(model, metrics, judges)
-    notes = [*one.notes, worse_words(metrics, model, measure_blocks(metrics, [model]))]
+    ties = ties_words(one.opinions[0].fields) if one.opinions else ""
+    notes = [*one.notes, worse_words(metrics, model, measure_blocks(metrics, [model])), ties]
     parts = [
         f"---\n{_front_matter(one, metrics, judges)}---",
         f"# {plain(capital(the_model(model)))}",

@@ -26,7 +26,7 @@ from align.report.examples import browser
 from align.report.frontier_plot import frontier_section
 from align.report.judges import agreement_rows, judges_of, strength_rows
 from align.report.training import curves_part, reward_part, truth_part
-from align.report.verdict import Verdict, equal_length, headline, outcome, the_base, the_model, verdict
+from align.report.verdict import Verdict, headline, the_base, the_model, ties_words, verdict
 from align.report.words import capital, held_out_words, measured, minutes, name_of, percent, spread
 from preferences.files import write_text
 
@@ -127,18 +127,17 @@ def _card(one: Verdict, measured_too: str) -> dict[str, Any]:
             {
                 **about,
                 "fields": fields,
-                "outcome": outcome(fields),
                 "plot": drawing,
                 "trained": opinion.trained,
-                "equal_length": equal_length(fields, outcome(fields)),
+                "picks": opinion.picks,
             }
         )
-    notes = [*one.notes, measured_too] if measured_too else one.notes
     return {
         "model": one.model,
         "outcome": one.outcome,
         "lead": one.lead,
         "rest": one.rest,
-        "notes": notes,
+        "notes": [*one.notes, measured_too] if measured_too else one.notes,
+        "ties": ties_words(one.opinions[0].fields) if one.opinions else "",
         "rows": rows,
     }

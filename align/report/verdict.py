@@ -82,7 +82,6 @@ def verdict(model: str, metrics: Mapping[str, Any], judges: Mapping[str, Any]) -
         _trained_note(first),
         missing(first.fields) if result == "unclear" else "",
         others(opinions),
-        ties_words(first.fields),
         equal_length(first.fields, result),
     ]
     kind = "hint" if first.trained and result != "unclear" else result
