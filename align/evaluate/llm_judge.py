@@ -27,9 +27,8 @@ from align.models.load import (
 from align.run.cache import Cache
 from align.run.progress import Progress, say
 from preferences.errors import BadInput
-from preferences.files import sha256_json
 
-REPLY_TOKENS = 1024  # of a judge that says why
+REPLY_TOKENS = 2048  # of a judge that says why, and may think first
 
 Hear = Callable[[int, str | None], None]  # (number of a question, the reply, or None where there can't be one)
 
@@ -136,7 +135,7 @@ class LanguageJudge:
 
     def _facts(self) -> dict[str, Any]:
         """What metrics.json says of the judge."""
-        template = {"name": self.template.name, "sha256": sha256_json(self.template.text)}
+        template = {"name": self.template.name, "sha256": self.template.sha256}
         return {"kind": "language model", "source": self.model.source, "gold": False, "template": template}
 
 

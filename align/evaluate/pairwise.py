@@ -29,6 +29,7 @@ class Template(NamedTuple):
 
     name: str
     text: str
+    sha256: str  # of the file
 
 
 def read_template(name: str, where: str) -> Template:
@@ -36,7 +37,8 @@ def read_template(name: str, where: str) -> Template:
     ours = {path.stem: path for path in sorted(TEMPLATES.glob("*.txt"))}
     path = ours.get(name, Path(name).expanduser())
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise BadInput(
             f"{where}: key `template`: cannot read {name} ({error.strerror}); give a text file, or one of"
@@ -57,7 +59,7 @@ def read_template(name: str, where: str) -> Template:
             f"{where}: key `template`: {name} has {{{unknown[0]}}}, which nothing fills; there are {{prompt}},"
             " {first}, {second} and {mark}"
         )
-    return Template(name, text)
+    return Template(name, text, sha256(data).hexdigest())
 
 
 def fill(template: Template, prompt: Sequence[dict[str, str]], first: str, second: str) -> str:

@@ -14,7 +14,7 @@ from preferences.judgements import by_prompt
 from tests.align.judge_server import TEMPLATE
 from tests.hostile import ATTACKS
 
-OWN = Template("own", TEMPLATE)
+OWN = Template("own", TEMPLATE, "")
 ASKED = [{"role": "user", "content": "Which?"}]
 FAKE = [
     "{first}",
