@@ -1,6 +1,6 @@
 """Is a small local model a judge? SmolLM2-135M-Instruct beside three people on PandaLM's pairs, by our own parts.
 
-    python benchmarks/local_judge.py [--data FOLDER] [--model FOLDER] [--pairs 170]
+    python benchmarks/local_judge.py [--data FOLDER] [--model FOLDER] [--pairs 60]
 
 One pair of responses an instruction (drawn by a fixed seed) from PandaLM's test set (arXiv 2306.05087; Apache-2.0),
 shown in both orders under the template `helpful`. Of a judge that goes by the place the verdicts in both orders cancel
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data/pandalm-testset-v1")
     parser.add_argument("--model", default=None)
-    parser.add_argument("--pairs", type=int, default=170)
+    parser.add_argument("--pairs", type=int, default=60)
     options = parser.parse_args()
     sys.path.insert(0, "demo")
     from model import model_folder
