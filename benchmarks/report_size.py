@@ -3,7 +3,7 @@
     python benchmarks/report_size.py [--models 5] [--prompts 2000] [--words 120 600] [--runs 7] [--json]
 
 An evaluation is made up: responses of so many words, three judges (people, a gold and another reward model), ten tags,
-a challenge set. The page is written as `align evaluate` writes it, and opened from the disk in a fresh Chromium context.
+a challenge set. The page is written as `align evaluate` writes it, and opened from the disk in a fresh context.
 "painted" is from the start of the navigation until two frames after the load event, so that layout and painting are in;
 "filtered" from a click on "Losses" until two frames later. Medians over the runs; the worst run stands beside.
 """
@@ -140,13 +140,14 @@ def main() -> None:
     for row in rows:
         print(
             f"| {row['words']} | {row['samples_bytes'] / 1e6:.1f} MB | {row['report_bytes'] / 1e6:.2f} MB "
-            f"| {row['examples']} | {row['write_seconds']:.2f} s | {row['painted_seconds']:.2f} s (worst {row['painted_worst']:.2f}) "
+            f"| {row['examples']} | {row['write_seconds']:.2f} s "
+            f"| {row['painted_seconds']:.2f} s (worst {row['painted_worst']:.2f}) "
             f"| {row['filtered_seconds']:.2f} s (worst {row['filtered_worst']:.2f}) |"
         )
     slow, large = max(row["painted_worst"] for row in rows), max(row["report_bytes"] for row in rows)
     print(
-        f"\nOf the 2 s that it may take the slowest opening used {slow / MOST_SECONDS:.0%}; of the 15 MB that it may have "
-        f"the largest page {large / MOST_BYTES:.0%}."
+        f"\nOf the 2 s that it may take the slowest opening used {slow / MOST_SECONDS:.0%}; of the 15 MB that it may "
+        f"have the largest page {large / MOST_BYTES:.0%}."
     )
 
 
