@@ -124,6 +124,10 @@ def test_evaluate_with_a_reward_model_and_the_truth(
     assert said.out.strip() == str(folder / "report.html")
     assert "<html" in (folder / "report.html").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())
+    cards = {path.name: path.read_text() for path in folder.glob("model-card-*.md")}
+    assert set(cards) == {"model-card-dpo.md", "model-card-ppo.md"}
+    assert all("6 prompts are too few to say anything about" in text for text in cards.values())
+    assert "6 prompts are too few to say anything about the DPO model" in (folder / "report.html").read_text()
     assert (metrics["format"], metrics["prompts"]) == (1, 6)
     assert set(metrics["models"]["dpo"]["judges"]) == {"reward", "truth"}
     low, high = metrics["models"]["dpo"]["judges"]["reward"]["interval"]
