@@ -94,7 +94,7 @@ def test_a_run_and_best_of_n_on_the_plane(
 
 
 def test_checkpoints_of_trls_trainers(
-    frontier_recipe: Callable[..., Path], tiny: Path, pairs_file: Path, reward_run: Path, tmp_path: Path
+    frontier_recipe: Callable[..., Path], tiny: Path, pairs_file: Path, tmp_path: Path
 ) -> None:
     """DPO has no reward of its own, so it is named; its last checkpoint is its final model."""
     keys: dict[str, Any] = {"use_peft": True, "lora_r": 4, "max_steps": 4, "save_steps": 2, "learning_rate": 1e-2}
@@ -102,8 +102,12 @@ def test_checkpoints_of_trls_trainers(
     done("dpo", write_recipe(tmp_path / "dpo.yaml", **keys))
     said = refused("evaluate", frontier_recipe({"run": str(tmp_path / "dpo")}))
     assert "key `frontier.reward_model`: missing" in said and "has no reward of its own" in said
-    done("evaluate", frontier_recipe({"run": str(tmp_path / "dpo"), "reward_model": str(reward_run)}))
+    (tmp_path / "short.py").write_text("def short(prompts, completions, **_):\n    return [1.0 for _ in prompts]\n")
+    function = f"{tmp_path / 'short.py'}:short"
+    done("evaluate", frontier_recipe({"run": str(tmp_path / "dpo"), "reward_model": function}))
     found = metrics_of(tmp_path / "home/out")["frontier"]
+    assert found["reward_model"] == function
+    assert all(point["reward"]["mean"] == 0 for point in found["points"]), "it says the same of everything"
     assert [point["label"] for point in found["points"]][2:] == ["step 2", "step 4"]
     assert found["points"][-1]["sqrt_kl"] > 0
     assert "needs 3 of them off the base" in found["words"]

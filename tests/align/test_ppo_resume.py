@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 import align.ppo.learn as learn
 import align.ppo.record as record
 import align.ppo.trainer as loop
-from align.models.load import find_model, load_causal_lm, load_tokenizer
+from align.models.load import find_model, load_causal_lm, load_tokenizer, weights_of
 from align.run.checkpoint import checkpoints
 from preferences.errors import BadInput
 from tests.align.conftest import ppo_trainer
@@ -131,6 +131,8 @@ def test_every_checkpoint_is_kept_when_asked_and_is_a_model(
             logits = load_causal_lm(source).eval()(input_ids=ids).logits
         torch.testing.assert_close(logits, said[step], rtol=1e-5, atol=1e-5)
         assert load_tokenizer(source).chat_template == trainer.tokenizer.chat_template
+        same = weights_of(source) == weights_of(find_model(str(tmp_path / "run")))
+        assert same == (step == trainer.best["step"]), "the run's model is the best of them, and known as that"
 
 
 # --- Killed and resumed ---
