@@ -5,7 +5,7 @@ from typing import Any
 
 from align.report.words import joined, percent, spread
 from preferences.errors import BadInput
-from preferences.judgements import Prompts, by_prompt, pairs_of, read_judgements
+from preferences.judgements import Judgement, Prompts, by_prompt, pairs_of, read_judgements
 from preferences.stats.bradley_terry import fit_strengths
 from preferences.stats.pair import pair_fields
 from preferences.stats.significance import holm
@@ -24,7 +24,8 @@ def winrates(path: str, baseline: str | None = None) -> Fields:
     models = sorted({name for row in rows for name in (row.candidate, row.baseline)})
     if baseline is not None and baseline not in models:
         raise BadInput(f"{path}: nothing is compared with {baseline!r}; the models in it are {joined(models)}")
-    found = {pair: by_prompt(said, *pair) for pair, said in pairs_of(rows, baseline).items()}
+    said = pairs_of(rows, baseline)
+    found = {pair: by_prompt(verdicts, *pair) for pair, verdicts in said.items()}
     strengths, why = _strengths(found) if len(models) > 2 else (None, None)
     return {
         "format": 1,
@@ -34,7 +35,13 @@ def winrates(path: str, baseline: str | None = None) -> Fields:
         "judges": sorted({row.judge for row in rows if row.judge}),
         "raters": len({row.rater for row in rows if row.rater}),
         "pairs": [
-            {"candidate": pair[0], "baseline": pair[1], **fields_of(prompts), "tags": _tags(prompts)}
+            {
+                "candidate": pair[0],
+                "baseline": pair[1],
+                **fields_of(prompts),
+                "judges": _judges(said[pair], pair),
+                "tags": _tags(prompts),
+            }
             for pair, prompts in found.items()
             if baseline in (None, pair[1])
         ],
@@ -59,6 +66,14 @@ def fields_of(prompts: Prompts, chosen: Sequence[int] | None = None) -> Fields:
         difficulty=difficulty,
         cells=cells,
     )
+
+
+def _judges(rows: Sequence[Judgement], pair: tuple[str, str]) -> dict[str, Fields]:
+    """The fields by each judge alone, where there are several; people who are named by `rater` only are "people"."""
+    found: dict[str, list[Judgement]] = {}
+    for row in rows:
+        found.setdefault(row.judge or ("people" if row.rater else "not named"), []).append(row)
+    return {name: fields_of(by_prompt(found[name], *pair)) for name in sorted(found)} if len(found) > 1 else {}
 
 
 def _tags(prompts: Prompts) -> dict[str, Fields]:
@@ -87,7 +102,7 @@ def _strengths(found: Mapping[tuple[str, str], Prompts]) -> tuple[dict[str, Fiel
 
 
 def in_words(found: Fields) -> str:
-    """The same for people: a table of the pairs with a sentence on each, then tags, then the order of many models."""
+    """The same for people: the pairs as a table and a sentence each, their judges and tags, the order of many models."""
     people = f", {found['raters']:,} raters" if found["raters"] else ""
     judges = f", judged by {joined(found['judges'])}" if found["judges"] else ""
     parts = [f"{found['judgements']:,} judgements of {found['prompts']:,} prompts{judges}{people}"]
@@ -95,9 +110,13 @@ def in_words(found: Fields) -> str:
     parts.append(_table([head, *([one["candidate"], one["baseline"], *_cells(one)] for one in found["pairs"])]))
     parts.append("\n".join(sentence(one) for one in found["pairs"]))
     for one in found["pairs"]:
+        pair = f"{one['candidate']} against {one['baseline']}"
+        if one["judges"]:
+            rows = [[name, *_cells(judge)] for name, judge in one["judges"].items()]
+            parts.append(f"{pair} by judge\n{_table([['judge', *head[2:]], *rows])}")
         if one["tags"]:
             rows = [[name, *_cells(tag), _p(tag["p_adjusted"])] for name, tag in one["tags"].items()]
-            named = f"{one['candidate']} against {one['baseline']} by tag; p is that of a sign test, corrected (Holm)"
+            named = f"{pair} by tag; p is that of a sign test, corrected (Holm)"
             parts.append(f"{named}\n{_table([['tag', *head[2:], 'p'], *rows])}")
     if found["many_models"]:
         rows = [["model", "strength", "95% interval", "against the others"]]

@@ -18,7 +18,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 PAIR = [
     *("candidate", "baseline", "n", "ties", "win_rate", "standard_error", "level", "method", "interval"),
     *("bootstrap_interval", "smallest_detectable", "length_controlled_win_rate", "length_controlled_standard_error"),
-    *("p_value", "anytime_interval", "more_prompts", "tags"),
+    *("p_value", "anytime_interval", "more_prompts", "judges", "tags"),
 ]
 
 
@@ -80,6 +80,22 @@ def test_tags_are_corrected_for_their_number(tmp_path: Path) -> None:
     assert {name: tag["n"] for name, tag in tags.items()} == {"maths": 40, "safety": 28}
     assert tags["safety"]["win_rate"] == 8 / 28
     assert [tag["p_adjusted"] for tag in tags.values()] == holm([tag["p_value"] for tag in tags.values()])
+
+
+def test_several_judges_are_shown_beside_their_mean(tmp_path: Path) -> None:
+    gpt = [{**row, "judge": "gpt", "order": order} for row in judgements(30, 10) for order in (0, 1)]
+    people = [{**row, "rater": f"w{number}"} for row in judgements(18, 22) for number in range(3)]
+    found = said_of(write_rows(tmp_path / "a.jsonl", gpt + people))
+    judges = found["pairs"][0]["judges"]
+    assert {name: (judge["n"], judge["win_rate"]) for name, judge in judges.items()} == {
+        "gpt": (40, 0.75),
+        "people": (40, 0.45),
+    }
+    assert judges["people"]["raters"] == 3 and "raters" not in judges["gpt"]
+    # Each of the three people counts like a judge: (30 + 3 · 18) / 4 of 40 prompts.
+    assert found["pairs"][0]["win_rate"] == pytest.approx(84 / 160)
+    assert "dpo against base by judge" in done("winrate", tmp_path / "a.jsonl").out
+    assert said_of(write_rows(tmp_path / "b.jsonl", gpt))["pairs"][0]["judges"] == {}
 
 
 def test_many_models_get_one_order(tmp_path: Path) -> None:
