@@ -12,14 +12,14 @@ from typing import Any, Protocol
 from align.data.lengths import check_prompts, context_length
 from align.data.load import data_facts
 from align.evaluate.best_of import Picker
-from align.evaluate.config import EvaluateConfig, JudgeKeys
+from align.evaluate.config import EvaluateConfig, JudgeKeys, ModelKeys
 from align.evaluate.evidence import Judged, Messages, Prompt, Said
 from align.evaluate.lineage import lineage_of, own_weights, trained_by_function, trained_by_weights
-from align.evaluate.llm_judge import open_language_judge
+from align.evaluate.llm_judge import LanguageJudge, open_language_judge
 from align.evaluate.pairwise import in_both_orders, whole
 from align.evaluate.people import open_people
 from align.evaluate.verdicts import prefer
-from align.models.load import find_model, has_score_head, load_config, load_tokenizer
+from align.models.load import find_model, has_score_head, load_config, load_tokenizer, weights_of
 from align.models.rewards import Rewards, check_base_unchanged, load_function
 from align.models.scores import conversation_ids
 from align.run.cache import Cache
@@ -237,7 +237,8 @@ def _parameters(function: Any) -> list[str]:
 
 
 def _look_at_lineage(args: EvaluateConfig, judges: Mapping[str, Judge], where: str) -> None:
-    """Note in each judge's facts which models learnt to please it (`trained`) or are picked by it (`picks`).
+    """Note in each judge's facts which models learnt to please it (`trained`), are picked by it (`picks`), or are the
+    judge itself (`wrote`).
 
     Raises BadInput for a gold judge of which either is true: what a model was made to score well on tells nothing about
     whether it is better.
@@ -273,6 +274,20 @@ def _look_at_lineage(args: EvaluateConfig, judges: Mapping[str, Judge], where: s
         elif isinstance(judge, FunctionJudge):
             trained = [model for model, found in lineages.items() if trained_by_function(found, judge.source)]
             judge.facts |= {"trained": trained} if trained else {}
+        elif isinstance(judge, LanguageJudge):
+            wrote = [model for model, keys in args.models.items() if _same_model(keys, args.judges[name])]
+            if wrote:
+                judge.facts["wrote"] = wrote
+                say(f"{name}: judges its own responses (those of {', '.join(wrote)}); it may like its own style")
+
+
+def _same_model(keys: ModelKeys, judge: JudgeKeys) -> bool:
+    """Whether a compared model is the one that judges: the same at the same endpoint, or the same weights."""
+    if keys.endpoint is not None or judge.endpoint is not None:
+        return (keys.endpoint, keys.model) == (judge.endpoint, judge.language_model)
+    return keys.model == judge.language_model or weights_of(find_model(keys.model)) == weights_of(
+        find_model(judge.source)
+    )
 
 
 def _same_reward(one: str, other: str, weights: dict[str, str]) -> bool:

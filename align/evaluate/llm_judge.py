@@ -59,12 +59,14 @@ def open_language_judge(
 
 
 class LanguageJudge:
-    """See align.evaluate.judges.Judge. `model` says how questions get their replies."""
+    """See align.evaluate.judges.Judge. `model` says how questions get their replies; `facts` what the judge is."""
 
     def __init__(self, name: str, model: "Endpoint | Local", template: Template) -> None:
         self.name = name
         self.model = model
         self.template = template
+        self.facts: dict[str, Any] = {"kind": "language model", "source": model.source, "gold": False}
+        self.facts["template"] = {"name": template.name, "sha256": template.sha256}
 
     def judge(
         self,
@@ -102,7 +104,7 @@ class LanguageJudge:
                 f"{self.name}: of {counts['questions']} questions {counts['unparsable']} got a reply without a clear"
                 f" verdict, and {counts['too_long']} were too long; {counts['not_judged']} pairs are left out"
             )
-        return Judged(preferences, None, judgements, {**self._facts(), **_counted(counts)})
+        return Judged(preferences, None, judgements, {**self.facts, **_counted(counts)})
 
     def _replies(self, questions: Sequence[str], cache: Cache) -> list[str | None]:
         """The judge's reply to each question; each different question is asked once, if it never was before."""
@@ -132,11 +134,6 @@ class LanguageJudge:
         if self.model.refusal and all(reply is None for reply in replies.values()):  # it is not the questions
             raise BadInput(f"judge {self.name}: {self.model.refusal}")
         return [replies[text] for text in questions]
-
-    def _facts(self) -> dict[str, Any]:
-        """What metrics.json says of the judge."""
-        template = {"name": self.template.name, "sha256": self.template.sha256}
-        return {"kind": "language model", "source": self.model.source, "gold": False, "template": template}
 
 
 class Endpoint:

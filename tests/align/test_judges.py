@@ -147,7 +147,7 @@ def test_align_evaluate_with_judges_of_all_kinds(
     keys |= {"dataset_name": str(pairs_file), "dataset_split": "train", "max_new_tokens": 8, "judges": judges}
     keys |= {"cache_dir": str(tmp_path / "cache"), "output_dir": str(tmp_path / "out")}
     said = done("evaluate", write_recipe(tmp_path / "e.yaml", **keys))
-    assert "llm:" in said.err
+    assert "questions" in said.err
     samples = [json.loads(line) for line in (tmp_path / "out/samples.jsonl").read_text().splitlines()]
     rows = []
     for number, sample in enumerate(samples):
@@ -159,7 +159,7 @@ def test_align_evaluate_with_judges_of_all_kinds(
     judges["people"] = str(tmp_path / "people.jsonl")
     said = done("evaluate", write_recipe(tmp_path / "e.yaml", **keys), "--overwrite")
     assert f"people: {len(rows)} of {len(rows)} judgements count" in said.err
-    assert "llm:" not in said.err, "all its replies were in the cache"
+    assert "questions" not in said.err, "all its replies were in the cache"
 
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     kinds = {name: facts["kind"] for name, facts in metrics["judges"].items()}
@@ -174,6 +174,7 @@ def test_align_evaluate_with_judges_of_all_kinds(
     assert metrics["verdict_by"] == "people" and metrics["judges"]["people"]["raters"] == 2
     assert metrics["judges"]["gold"]["gold"] is True
     assert set(metrics["judges"]["llm"]["bias"]) == {"position", "length"}
+    assert metrics["judges"]["llm"]["wrote"] == ["base", "hot"], "it judges what it wrote itself"
     assert set(metrics["judges"]["reward"]["bias"]["length"]["beside"]) == {"people"}
     assert metrics["judges"]["shorter"]["bias"]["length"]["longer_share"]["mean"] == 0.0
     assert set(metrics["models"]["hot"]["judges"]) == set(kinds)
