@@ -12,7 +12,7 @@ from typing import Any
 from align.report.changes import CHANGES, SLICES, measure_blocks, p_words, sampling_words, worse_words
 from align.report.judges import judges_of
 from align.report.verdict import Verdict, slice_outcome, the_base, the_model, ties_words, verdict
-from align.report.words import capital, measured, percent, spread
+from align.report.words import capital, label_of, measured, percent, spread
 from preferences.files import write_text
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # what the hub takes for a model or a data set
@@ -200,7 +200,7 @@ def _use_part(metrics: Mapping[str, Any]) -> str:
 def _lineage_part(model: str, metrics: Mapping[str, Any]) -> str:
     source = metrics["models"][model].get("source")
     rows = [["model", code(source)]] if source else []
-    rows += [[plain(key.replace("_", " ")), code(value)] for key, value in (metrics.get("provenance") or {}).items()]
+    rows += [[plain(label_of(key)), code(value)] for key, value in (metrics.get("provenance") or {}).items()]
     if not rows:
         return ""
     return f"## How it was evaluated\n\n{_table(['What', 'Which'], rows)}\n\nAll numbers are those of `metrics.json`."

@@ -110,6 +110,8 @@ def change_of(measure: Mapping[str, Any]) -> str | None:
     return "better" if (low > 0) == (better == "higher") else "worse"
 
 
+NAMES = {"rouge_l": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF", "self_similarity": "self-similarity"}
+NAMES |= {"distinct_1": "distinct words", "distinct_2": "distinct pairs of words"}
 CHANGES = {
     "worse": "worse",
     "maybe": "may be chance",
@@ -132,7 +134,7 @@ def measure_blocks(metrics: Mapping[str, Any], models: Sequence[str]) -> list[di
             base = ((metrics["models"].get(metrics["base"]) or {}).get("measures") or {}).get(name)
             rows.append(
                 {
-                    "name": name.replace("_", " "),
+                    "name": measure_name(name),
                     "words": measure.get("words") or "",
                     "change": found,
                     "base": in_unit(base, measure.get("unit")),
@@ -140,11 +142,15 @@ def measure_blocks(metrics: Mapping[str, Any], models: Sequence[str]) -> list[di
                     "difference": in_unit(measure["difference"], measure.get("unit"), sign=True),
                 }
             )
-        rows.sort(key=lambda row: list(CHANGES).index(row["change"]))
+        rows.sort(key=lambda row: list(CHANGES).index(str(row["change"])))
         if rows:
             names = {kind: [row["name"] for row in rows if row["change"] == kind] for kind in CHANGES}
             blocks.append({"model": model, "rows": rows, "names": names, "on_sets": _on_sets(metrics, model)})
     return blocks
+
+
+def measure_name(name: str) -> str:
+    return NAMES.get(name, name.replace("_", " "))
 
 
 def _on_sets(metrics: Mapping[str, Any], model: str) -> list[str]:
@@ -179,19 +185,20 @@ def worse_words(metrics: Mapping[str, Any], model: str, blocks: Sequence[Mapping
             "slice": f"“{row['name']}”",
             "challenge set": f"the {row['name']} set",
             "task": f"“{row['name']}”",
-            "measure": row["name"].replace("_", " "),
+            "measure": measure_name(row["name"]),
         }
         if row["model"] == model and row["kind"] in said:
             names.append(said[row["kind"]])
     better: list[str] = next((block["names"]["better"] for block in blocks if block["model"] == model), [])
     if not names and not any(block["model"] == model for block in blocks):
         return ""
-    more = [f"{len(names) - WORSE_NAMED} more"] if names[WORSE_NAMED:] else []
-    text = (
-        f"Got worse: {joined(names[:WORSE_NAMED] + more)}."
-        if names
-        else "Nothing that was measured got detectably worse."
-    )
+    if names:
+        more = [f"{len(names) - WORSE_NAMED} more"] if names[WORSE_NAMED:] else []
+        text = f"Got worse: {joined(names[:WORSE_NAMED] + more)}."
+    elif all(row["change"] == "few" for block in blocks if block["model"] == model for row in block["rows"]):
+        text = "So few prompts don't tell what got worse."
+    else:
+        text = "Nothing that was measured got detectably worse."
     return text + (f" Got better: {joined(better)}." if better else "")
 
 

@@ -27,7 +27,7 @@ from align.report.frontier_plot import frontier_section
 from align.report.judges import agreement_rows, judges_of, strength_rows
 from align.report.training import curves_part, reward_part, truth_part
 from align.report.verdict import Verdict, headline, the_base, the_model, ties_words, verdict
-from align.report.words import capital, held_out_words, measured, minutes, name_of, percent, spread
+from align.report.words import capital, held_out_words, label_of, measured, minutes, name_of, percent, spread
 from preferences.files import write_text
 
 
@@ -59,6 +59,7 @@ def environment() -> jinja2.Environment:
         name=name_of,
         minutes=minutes,
         capital=capital,
+        label=label_of,
         model=lambda name: capital(the_model(name)),
     )
     return environment

@@ -44,7 +44,7 @@ def judges_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     kinds = {judge: _kind(given.get(judge) or {"kind": judge}) for judge in [*given, *used]}
     first = metrics.get("verdict_by")
     order = sorted(kinds, key=lambda judge: (judge != first, list(KINDS).index(kinds[judge]), judge))
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for judge in order:
         facts = given.get(judge) or {}
         words, shape, about = KINDS[kinds[judge]]
@@ -62,8 +62,10 @@ def judges_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             "picked": facts.get("picks") or [],
             "key": plots.key(shape),
             "shape": shape,
-            "bias": bias_words(words, facts.get("bias") or {}),
         }
+    names = {judge: str(row["words"]) for judge, row in rows.items()}
+    for judge, row in rows.items():
+        row["bias"] = bias_words(names[judge], (given.get(judge) or {}).get("bias") or {}, names)
     return rows
 
 
@@ -82,8 +84,8 @@ def say(judge: Mapping[str, Any], one: str, many: str) -> str:
 # --- where they lean --------------------------------------------------------------------------------------------
 
 
-def bias_words(judge: str, bias: Mapping[str, Any]) -> list[str]:
-    """What is known of a judge that leans to what stands first, or to what is longer."""
+def bias_words(judge: str, bias: Mapping[str, Any], names: Mapping[str, str] | None = None) -> list[str]:
+    """What is known of a judge that leans to what stands first, or to what is longer; `names`: judges in words."""
     found = []
     position, length = bias.get("position") or {}, bias.get("length") or {}
     if share := position.get("first_share"):
@@ -95,11 +97,11 @@ def bias_words(judge: str, bias: Mapping[str, Any]) -> list[str]:
         )
     if share := length.get("longer_share"):
         found.append(_lean(judge, share, "the longer answer", "the shorter answer"))
-    for beside in (length.get("beside") or {}).values():
+    for other, beside in (length.get("beside") or {}).items():
         if beside.get("judge") and beside.get("people"):
             found.append(
-                f"On the answers that people judged, too, it prefers the longer one in {_rate(beside['judge'])}; "
-                f"they do in {_rate(beside['people'])}."
+                f"On the answers that both judged, it prefers the longer one in {_rate(beside['judge'])}, "
+                f"{(names or {}).get(other, other)} in {_rate(beside['people'])}."
             )
     return found
 

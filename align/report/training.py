@@ -31,6 +31,7 @@ RANKING = {  # measure -> what it is, in a few words
     "mrr": "1 over the place where it puts the raters' favourite, on average; 1 is always first",
     "ece": "how far its probabilities are off, on average; 0 is best",
     "calibration": "how far its probabilities are off, on average; 0 is best",
+    "rankings": "of several responses, which NDCG and MRR are about",
     "brier": "mean squared error of its probabilities; 0 is best, 0.25 a coin",
     "log_loss": "how badly its probabilities fit, in nats; 0.693 is a coin, lower is better",
 }
@@ -64,6 +65,7 @@ def reward_part(reward: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ranking(ranking: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
+    chance = ranking.get("chance") or {}
     for name, value in ranking.items():
         if isinstance(value, Mapping) and "mean" in value:
             mean, interval = measured(value)
@@ -71,8 +73,9 @@ def _ranking(ranking: Mapping[str, Any]) -> list[dict[str, str]]:
             mean, interval = plots.number(value), ""
         else:
             continue
+        words = RANKING.get(name, "") + (f"; chance gives {plots.number(chance[name])}" if name in chance else "")
         label = LABELS.get(name) or name.replace("_", " ")
-        rows.append({"name": label, "value": mean, "interval": interval} | {"words": RANKING.get(name, "")})
+        rows.append({"name": label, "value": mean, "interval": interval, "words": words})
     return rows
 
 

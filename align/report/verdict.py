@@ -26,7 +26,7 @@ class Opinion(NamedTuple):
 
     @property
     def outcome(self) -> str:
-        return outcome(self.fields)
+        return "unclear" if too_few(self.fields) else outcome(self.fields)
 
 
 class Verdict(NamedTuple):
@@ -48,6 +48,12 @@ def outcome(fields: Mapping[str, Any]) -> str:
     """ "win" or "loss" where the interval of the win rate excludes 50%, else "unclear"."""
     low, high = fields.get("interval") or (0.0, 1.0)
     return "win" if low > 0.5 else "loss" if high < 0.5 else "unclear"
+
+
+def too_few(fields: Mapping[str, Any]) -> bool:
+    """Whether the prompts are so few that nothing is said of them, whatever they show: some could be anything."""
+    few = fields.get("few", fields["n"] < LEAST_PROMPTS)
+    return bool(few) or fields.get("smallest_detectable", 1) is None
 
 
 def the_base(metrics: Mapping[str, Any]) -> str:
@@ -96,7 +102,8 @@ def headline(verdicts: Sequence[Verdict], metrics: Mapping[str, Any]) -> list[tu
         return [(verdicts[0].lead, verdicts[0].rest)]
     lines = []
     for one in verdicts:
-        interval = f", {interval_words(one.opinions[0].fields)}." if one.opinions else ""
+        known = one.opinions and not too_few(one.opinions[0].fields)
+        interval = f", {interval_words(one.opinions[0].fields)}." if known else "." if one.opinions else ""
         lines.append((one.lead, interval))
     return lines
 
@@ -117,6 +124,9 @@ def _sentence(model: str, base: str, first: Opinion, judges: int) -> tuple[str, 
     rate, n, result = percent(fields["win_rate"]), fields["n"], first.outcome
     by = f"{judges} judges" if judges > 1 else f"judged by {first.about['who']}"
     numbers = f", {interval_words(fields)}, {prompts(n)}, {by}"
+    if too_few(fields):
+        lead = f"{capital(prompts(n))} {'is' if n == 1 else 'are'} too few to say anything about {subject}"
+        return lead, f": it is preferred to {base} in {rate}{numbers}"
     if first.trained:
         judge = f"{first.about['words']} that {'picks its answers' if first.picks else 'it was trained to please'}"
         if result == "win":
@@ -131,9 +141,6 @@ def _sentence(model: str, base: str, first: Opinion, judges: int) -> tuple[str, 
                 "prompts"
             )
         return lead, numbers
-    if fields.get("smallest_detectable", 1) is None and result == "unclear":
-        lead = f"{capital(prompts(n))} {'is' if n == 1 else 'are'} too few to say anything about {subject}"
-        return lead, f": it is preferred to {base} in {rate}{numbers}"
     if result == "win":
         return f"{capital(subject)} is preferred to {base} in {rate} of prompts", numbers
     if result == "loss":
@@ -149,11 +156,14 @@ def prompts(n: int) -> str:
 def missing(fields: Mapping[str, Any]) -> str:
     """What an unclear verdict lacks: prompts, or a difference that is worth finding."""
     more = fields.get("more_prompts")
+    if fields["n"] < LEAST_PROMPTS:
+        least = max(LEAST_PROMPTS - fields["n"], more or 0)
+        return f"At least {least:,} more prompts are needed before anything is said; several hundred show small differences."
     if more:
         return f"With about {more:,} more prompts like these it can probably be told, if the rate stays as it is."
     smallest = fields.get("smallest_detectable")
     if smallest is None:
-        return "So few prompts can show no difference reliably, however large: judge more before you decide."
+        return "So many prompts can show no difference reliably, however large: judge more before you decide."
     text = f"So many prompts show only a true rate of at least {percent(smallest)} reliably (4 times in 5)."
     return text + (" At an even rate no number of prompts would tell." if fields["win_rate"] == 0.5 else "")
 
@@ -285,7 +295,7 @@ def slice_outcome(fields: Mapping[str, Any]) -> str:
     "maybe" where only that correction speaks against a change; "few" where the slice is too small to say anything.
     """
     result, adjusted = outcome(fields), fields.get("p_adjusted")
-    if fields.get("few", fields["n"] < LEAST_PROMPTS) or fields.get("smallest_detectable", 1) is None:
+    if too_few(fields):
         return "few"
     return "maybe" if result != "unclear" and adjusted is not None and adjusted >= ALPHA else result
 

@@ -24,13 +24,19 @@ def measured(fields: Mapping[str, Any]) -> tuple[str, str]:
     if not interval or interval[0] == interval[1]:
         return number(mean), ""
     digits = max(0, 1 - math.floor(math.log10(interval[1] - interval[0])))
-    texts = [f"{value:,.{digits}f}".replace("-", "−") for value in (mean, *interval)]
+    # what rounds to zero has no sign
+    texts = [f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−") for value in (mean, *interval)]
     return texts[0], f"{texts[1]} to {texts[2]}"
 
 
 def name_of(model: str) -> str:
     """DPO for dpo: the methods' names are written in capitals."""
     return model.upper() if model.lower() in ("dpo", "grpo", "ppo", "rloo", "sft") else model
+
+
+def label_of(key: str) -> str:
+    """A key in words; a path stays as it is."""
+    return key if "/" in key else key.replace("_", " ")
 
 
 def minutes(seconds: float) -> str:

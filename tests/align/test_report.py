@@ -84,14 +84,14 @@ def test_parts_of_models_may_be_missing(tmp_path: Path) -> None:
 
 
 def test_only_the_least_is_needed(tmp_path: Path) -> None:
-    fields = {"candidate": "mine", "baseline": "base", **win_rate([1.0] * 7, resamples=500)}
+    fields = {"candidate": "mine", "baseline": "base", **win_rate([1.0] * 30, resamples=500)}
     metrics = {
         "format": 1,
         "base": "base",
         "models": {"base": {"judges": {}}, "mine": {"judges": {"reward model": fields}}},
     }
     found = written(tmp_path, metrics)
-    assert "“mine” is preferred to the base in 100% of prompts" in found and "7 prompts" in found
+    assert "“mine” is preferred to the base in 100% of prompts" in found and "30 prompts" in found
     assert "Simulated raters" not in found and "Read for yourself" not in found
     alone = written(tmp_path, {"format": 1, "base": "base", "models": {"base": {}}})
     assert "No model was compared with the base." in alone

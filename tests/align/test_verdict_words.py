@@ -71,7 +71,20 @@ def test_too_few_prompts_carry_no_verdict() -> None:
         "3 prompts are too few to say anything about the DPO model: it is preferred to the base in 67%, "
         "95% interval 10–100%, 3 prompts, judged by 12 people."
     )
-    assert "So few prompts can show no difference reliably, however large: judge more before you decide." in found.notes
+    assert found.notes[0] == (
+        "At least 17 more prompts are needed before anything is said; several hundred show small differences."
+    )
+
+
+@pytest.mark.parametrize("kinds", ["people", "reward"])
+def test_a_clean_sweep_of_a_few_prompts_is_no_verdict_either(kinds: str) -> None:
+    sweep = pair(1.0, 12, interval=[0.74, 1.0])
+    metrics = small({kinds: sweep}, TRAINED if kinds == "reward" else PEOPLE)
+    found = said(metrics)
+    assert words.outcome(sweep) == "win" and found.outcome == "unclear"
+    assert found.lead == "12 prompts are too few to say anything about the DPO model"
+    enough = said(small({"people": pair(1.0, 20, interval=[0.83, 1.0])}, PEOPLE))
+    assert enough.outcome == "win"
 
 
 def test_a_model_that_nobody_judged() -> None:
@@ -194,8 +207,8 @@ def test_no_verdict_that_the_interval_does_not_carry(n: int, wins: int, ties: in
     rate = (wins + 0.5 * ties) / n
     low, high = max(0.0, rate - 0.98 / math.sqrt(n)), min(1.0, rate + 0.98 / math.sqrt(n))
     found = said(small({"people": pair(rate, n, interval=[low, high])}, PEOPLE))
-    assert ("is preferred to the base in" in found.lead and "can't" not in found.lead) == (low > 0.5)
-    assert ("is worse than the base" in found.lead) == (high < 0.5)
+    assert ("is preferred to the base in" in found.lead and "can't" not in found.lead) == (low > 0.5 and n >= 20)
+    assert ("is worse than the base" in found.lead) == (high < 0.5 and n >= 20)
 
 
 def test_measures_that_got_worse() -> None:
@@ -234,6 +247,10 @@ def test_a_judge_that_leans() -> None:
         "The language model shows no leaning to the longer answer: it prefers the longer answer in 53% (46–60%) of 223 "
         "verdicts; 50% would be even.",
     ]
+    both = {"judge": {"mean": 0.6}, "people": {"mean": 0.4}}
+    assert bias_words("it", {"length": {"beside": {"crowd": both}}}, {"crowd": "people"}) == [
+        "On the answers that both judged, it prefers the longer one in 60%, people in 40%."
+    ]
     assert bias_words("the judge", {"position": {"first_share": None, "flips": None}, "length": None}) == []
 
 
@@ -258,6 +275,7 @@ def test_rounding_never_hides_the_side() -> None:
 def test_means_have_the_digits_that_their_interval_deserves() -> None:
     assert measured({"mean": 208.31, "interval": [195.9, 220.6]}) == ("208", "196 to 221")
     assert measured({"mean": -0.0735, "interval": [-0.261, 0.0867]}) == ("−0.07", "−0.26 to 0.09")
+    assert measured({"mean": -10, "interval": [-24, -0.2]}) == ("−10", "−24 to 0")
     assert measured({"mean": 64.0, "interval": [64.0, 64.0]}) == ("64", "")
     assert measured({"mean": 64.25, "interval": None}) == ("64.2", "")
 
