@@ -102,7 +102,7 @@ def _strengths(found: Mapping[tuple[str, str], Prompts]) -> tuple[dict[str, Fiel
 
 
 def in_words(found: Fields) -> str:
-    """The same for people: the pairs as a table and a sentence each, their judges and tags, the order of many models."""
+    """The same for people: the pairs as a table and a sentence each, their judges and tags, an order of many models."""
     people = f", {found['raters']:,} raters" if found["raters"] else ""
     judges = f", judged by {joined(found['judges'])}" if found["judges"] else ""
     parts = [f"{found['judgements']:,} judgements of {found['prompts']:,} prompts{judges}{people}"]
@@ -151,7 +151,7 @@ def sentence(pair: Fields) -> str:
     if controlled is not None:
         error = pair["length_controlled_standard_error"]
         text += f" At equal length: {percent(controlled)} (standard error {error:.1%})."
-    return f"{text} Looking as they come in: {spread(pair['anytime_interval'])}."
+    return f"{text} If you look as verdicts come in: {spread(pair['anytime_interval'])}."
 
 
 def _cells(fields: Fields) -> list[str]:
