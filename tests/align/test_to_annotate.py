@@ -172,3 +172,11 @@ def test_models_that_say_the_same_leave_nothing_to_ask(asking: Callable[..., Pat
         "evaluate", asking(models={"base": str(tiny), "copy": str(tiny)}), "--to-annotate", tmp_path / "pairs.jsonl"
     )
     assert "there is nothing to ask" in said and not (tmp_path / "pairs.jsonl").exists()
+
+
+def test_the_numbers_in_the_docs() -> None:
+    docs = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
+    head, _, numbers = docs.partition("| a true win rate of |")[2].split("\n")[:3]
+    rates = [int(cell.strip(" %")) for cell in head.strip("| ").split("|")]
+    counts = [int(cell) for cell in numbers.strip("| ").split("|")[1:]]
+    assert counts == [prompts_needed(rate / 100) for rate in rates] and len(rates) == 5
