@@ -134,7 +134,7 @@ def frontier(
         "best_of": plan.best_of,
         "prompts": int(whole.sum()),
         "prompts_left_out": int(len(own) - whole.sum()),
-        **frontier_numbers(args.base, matrices, reached, plan.gold_name),
+        **frontier_numbers(args.base, matrices, reached, f"the judge “{plan.gold_name}”"),
     }
 
 

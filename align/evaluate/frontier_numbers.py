@@ -41,7 +41,7 @@ def frontier_numbers(
 ) -> dict[str, Any]:
     """The parts of `frontier` in metrics.json that are computed: base, points, fits, fall, peak, recommended, words.
 
-    drawn: both scores (prompts, N) of the base's N responses to each prompt. gold: the judge's name, for the words.
+    drawn: both scores (prompts, N) of the base's N responses to each prompt. gold: what the words call the gold judge.
     """
     spreads = {reward: _spread(drawn[reward], [one.scores[reward] for one in reached]) for reward in REWARDS}
     own = {reward: drawn[reward].mean(axis=1) for reward in REWARDS}
