@@ -192,12 +192,15 @@ def test_an_endpoint_out_of_reach_is_said_before_anything_slow(tmp_path: Path) -
 
 KILLED = """
 import sys
-from pathlib import Path
+from align.evaluate.config import JudgeKeys
+from align.evaluate.evidence import Prompt, Said
+from align.evaluate.llm_judge import open_language_judge
 from align.run.cache import Cache
-from tests.align.test_llm_judge import judge_at, prompts_of, said
-folder = Path(sys.argv[2])
-responses = {"base": said(*["a"] * 30), "new": said(*["b!"] * 30)}
-judge_at(sys.argv[1], folder).judge("base", prompts_of(30), responses, Cache(folder / "cache"))
+url, folder = sys.argv[1:]
+keys = JudgeKeys(language_model="judge", endpoint=url, template=folder + "/template.txt")
+prompts = [Prompt(f"p{n}", [{"role": "user", "content": f"Say {n}."}]) for n in range(30)]
+responses = {"base": [Said("a")] * 30, "new": [Said("b!")] * 30}
+open_language_judge("llm", keys, [], 8, 2, "").judge("base", prompts, responses, Cache(folder + "/cache"))
 """
 
 
@@ -212,6 +215,7 @@ def test_killed_it_goes_on_and_asks_nothing_that_was_answered_twice(tmp_path: Pa
 
     responses = {"base": said(*["a"] * 30), "new": said(*["b!"] * 30)}
     with judging(rule) as server:
+        judge = judge_at(server, tmp_path)
         command = [sys.executable, "-c", KILLED, server.url, str(tmp_path)]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
         while len(server.asked) < whole and process.poll() is None:
@@ -220,7 +224,7 @@ def test_killed_it_goes_on_and_asks_nothing_that_was_answered_twice(tmp_path: Pa
         process.wait()
         going.set()
         before = [body["messages"][0]["content"] for body in server.asked]
-        cache, judge = Cache(tmp_path / "cache"), judge_at(server, tmp_path)
+        cache = Cache(tmp_path / "cache")
         key = {"what": "verdict", **judge.model.key}
         known = {text for text in before if cache.get({**key, "question": text}) is not None}
         assert (len(before), len(known)) == (whole, 24)
