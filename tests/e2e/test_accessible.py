@@ -248,6 +248,7 @@ def heard(page: Any, count: int = 0) -> list[str]:
 def test_what_somebody_hears_who_answers_one_item(page: Any, server: Server, pairs: str, begin: Callable) -> None:
     """docs/accessibility.md tells this to people: change both."""
     begin(page, server.url, pairs)
+    page.wait_for_load_state("networkidle")  # what is told while the page loads is over
     page.locator("#count").get_by_text("0 of 3").wait_for()
     page.evaluate(LISTEN)
     assert stop(page) == "focus region Prompt"

@@ -209,6 +209,7 @@ def test_a_rater_asks_and_the_owner_replies(
     said = olga.http.post(f"{olga.project}/questions/{number}/reply", json={"text": "The ones. <script>1</script>"})
     assert said.status_code == 204, said.text
     page.reload()
+    page.locator("#concord[data-view=work]").wait_for()
     page.locator("#mine-badge").get_by_text("1").wait_for()
     assert page.get_by_role("button", name="My answers, new replies: 1").is_visible()
     page.screenshot(path=screenshots / "badge.png")

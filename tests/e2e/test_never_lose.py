@@ -444,15 +444,20 @@ def test_three_tabs_at_once(page: Any, server: Server, house: House, pairs: str,
         tab.keyboard.press(key)
     for tab in tabs:
         tab.keyboard.press("Enter")
-    page.get_by_text("Saved ✓").wait_for()
-    for tab in tabs[1:]:
-        tab.get_by_text("Not saved. You have answered this item, and that answer stands.").wait_for()
+    refused = "Not saved. You have answered this item, and that answer stands."
+    for tab in tabs:
+        tab.get_by_text("Saved ✓").or_(tab.get_by_text(refused)).wait_for()
+    late = [tab for tab in tabs if tab.get_by_text(refused).count()]
+    assert len(late) == 2, "whichever comes first is saved"
+    for tab in late:
         sees(tab, "First?")
         assert tab.locator("#scale input:checked").count() == 1
         tab.get_by_role("link", name="Go on without it").click()
         sees(tab, "Second?")
     given = house.answers(pairs)
-    assert [(row["item"], row["revision"]) for row in given] == [("i0", 1)] and given[0]["strength"] in (-2, 2)
+    assert [(row["item"], row["revision"]) for row in given] == [("i0", 1)]
+    middle = tabs[1] not in late
+    assert given[0]["strength"] == 0 if middle else given[0]["strength"] in (-2, 2)
     for tab in tabs[1:]:
         tab.close()
 

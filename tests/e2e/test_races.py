@@ -20,6 +20,18 @@ def sees(page: Any, prompt: str) -> None:
     page.locator("#prompt").get_by_text(prompt).wait_for()
 
 
+def fetches(page: Any, count: int) -> Callable[[], None]:
+    """Wait, when called, until the page has been given so many items from now on."""
+    given: list[Any] = []
+    page.on("requestfinished", lambda request: given.append(request) if request.url.endswith("/next") else None)
+
+    def wait() -> None:
+        while len(given) < count:
+            page.wait_for_timeout(50)
+
+    return wait
+
+
 def test_a_question_that_fails_late_stays_with_its_item(
     page: Any, server: Server, house: House, pairs: str, begin: Callable
 ) -> None:
@@ -37,7 +49,8 @@ def test_a_question_that_fails_late_stays_with_its_item(
     page.locator("#question-text").fill("Is the second one true?")
     held[0].fulfill(**problem("failed", "The server failed.", 503))
     page.wait_for_timeout(300)
-    page.keyboard.press("Control+Enter")
+    with page.expect_response(lambda response: "second" in (response.request.post_data or "")):
+        page.keyboard.press("Control+Enter")
     page.locator("#question-error").get_by_text("Not sent.").wait_for()
     assert page.locator("#question-text").input_value() == "Is the first one true?"
     with page.expect_response(lambda response: "first" in (response.request.post_data or "")):
@@ -54,10 +67,11 @@ def test_guidelines_that_could_not_be_confirmed_leave_the_item_on_the_screen(
     page: Any, server: Server, house: House, sign_in: Callable, begin: Callable
 ) -> None:
     login = house.project("unconfirmed", *three_pairs(), gold_rate=0.0, guidelines="Be fair.")
+    second_is_here = fetches(page, 2)
     sign_in(page, server.url, login)
     page.get_by_role("button", name="I have read them, start").click()
     sees(page, "First?")
-    page.wait_for_timeout(500)  # the second one is fetched
+    second_is_here()
     with house.database.write() as session:
         new_guidelines(session, find_project(session, login).id, "Be fairer.", by=None)
     page.keyboard.press("2")
@@ -113,7 +127,9 @@ def test_digits_of_a_french_keyboard_choose_in_dialogs_too(
 def test_an_answer_on_its_way_does_not_come_again(
     page: Any, server: Server, house: House, pairs: str, begin: Callable
 ) -> None:
+    second_is_here = fetches(page, 2)
     begin(page, server.url, pairs)
+    second_is_here()  # so that the receipt of the first answer brings the third
     page.keyboard.press("2")
     page.keyboard.press("Enter")
     sees(page, "Second?")
@@ -121,7 +137,6 @@ def test_an_answer_on_its_way_does_not_come_again(
     page.route("**/answers", lambda route: route.fulfill(**problem("failed", "The server failed.", 503)))
     for prompt in ("Second?", "Third?"):
         sees(page, prompt)
-        page.wait_for_timeout(500)  # the next one is fetched
         page.keyboard.press("3")
         page.keyboard.press("Enter")
     page.get_by_text("Not saved yet").wait_for()
