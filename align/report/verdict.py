@@ -130,7 +130,10 @@ def _sentence(model: str, base: str, first: Opinion, judges: int) -> tuple[str, 
     if first.trained:
         judge = f"{first.about['words']} that {'picks its answers' if first.picks else 'it was trained to please'}"
         if result == "win":
-            lead = f"{capital(subject)} pleases {judge}, which prefers it to {base} in {rate} of prompts"
+            lead = (
+                f"{capital(subject)} pleases {judge}, which is no evidence that people prefer it: it is preferred to "
+                f"{base} there in {rate} of prompts"
+            )
         elif result == "loss":
             lead = (
                 f"{capital(subject)} does not even please {judge}, which prefers it to {base} in only {rate} of prompts"
@@ -158,7 +161,9 @@ def missing(fields: Mapping[str, Any]) -> str:
     more = fields.get("more_prompts")
     if fields["n"] < LEAST_PROMPTS:
         least = max(LEAST_PROMPTS - fields["n"], more or 0)
-        return f"At least {least:,} more prompts are needed before anything is said; several hundred show small differences."
+        return (
+            f"At least {least:,} more prompts are needed before anything is said, and hundreds for a small difference."
+        )
     if more:
         return f"With about {more:,} more prompts like these it can probably be told, if the rate stays as it is."
     smallest = fields.get("smallest_detectable")
@@ -196,8 +201,8 @@ def _trained_note(first: Opinion) -> str:
     """Praise by whom one was trained to please is none."""
     if first.trained:
         return (
-            "That is no evidence that people prefer it: what is trained or picked to please a judge pleases it, and "
-            "may do so in ways that people dislike. Let people compare the models before you decide."
+            "What is trained or picked to please a judge pleases it, and may do so in ways that people dislike. Let "
+            "people compare the models before you decide."
         )
     if first.about["kind"] == "reward model":
         return (

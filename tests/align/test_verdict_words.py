@@ -72,7 +72,7 @@ def test_too_few_prompts_carry_no_verdict() -> None:
         "95% interval 10–100%, 3 prompts, judged by 12 people."
     )
     assert found.notes[0] == (
-        "At least 17 more prompts are needed before anything is said; several hundred show small differences."
+        "At least 17 more prompts are needed before anything is said, and hundreds for a small difference."
     )
 
 
@@ -97,10 +97,11 @@ def test_praise_of_the_judge_that_trained_it_is_said_to_be_no_evidence_at_once()
     found = said(metrics)
     assert found.outcome == "hint"
     assert found.sentence == (
-        "The DPO model pleases the reward model that it was trained to please, which prefers it to the base in 72% of "
-        "prompts, 95% interval 66–78%, 240 prompts, judged by the reward model."
+        "The DPO model pleases the reward model that it was trained to please, which is no evidence that people prefer "
+        "it: it is preferred to the base there in 72% of prompts, 95% interval 66–78%, 240 prompts, judged by the reward "
+        "model."
     )
-    assert found.notes[0].startswith("That is no evidence that people prefer it:")
+    assert found.notes[0].endswith("Let people compare the models before you decide.")
     picked = {"reward": {**REWARD["reward"], "picks": ["dpo"]}}
     assert (
         "pleases the reward model that picks its answers, which" in said(small({"reward": pair(0.7, 240)}, picked)).lead
