@@ -14,7 +14,7 @@ from statistics import NormalDist
 from typing import Any, NamedTuple
 
 from preferences.errors import BadInput
-from preferences.files import read_json
+from preferences.files import read_json, sha256_file
 
 _RULE = re.compile(r"(?P<what>[^<>=]+?)\s*(?P<operator><=|>=|<|>)\s*(?P<number>[^\s<>=]+)(?:\s+by\s+(?P<judge>.+))?")
 _HOLDS = {
@@ -102,11 +102,14 @@ def read_metrics(report: str | Path) -> dict[str, Any]:
     """The metrics.json of an evaluation: its folder, or the file itself. Raises BadInput."""
     path = Path(report)
     if path.is_dir():
-        manifest = path / "manifest.json"
-        status = read_json(manifest).get("status") if manifest.is_file() else "finished"
+        manifest = read_json(path / "manifest.json") if (path / "manifest.json").is_file() else {}
+        status = manifest.get("status", "finished")
         if status != "finished":
             raise BadInput(f"{report}: an evaluation that is not finished ({status}); go on with it by --resume")
         path = path / "metrics.json"
+        written = (manifest.get("results_sha256") or {}).get("metrics.json")
+        if written is not None and path.is_file() and sha256_file(path) != written:
+            raise BadInput(f"{path}: is not what the evaluation wrote; evaluate again, and check that")
     metrics = read_json(path)
     if metrics.get("format") != 1 or not isinstance(metrics.get("models"), dict) or "base" not in metrics:
         raise BadInput(f"{path}: not what `align evaluate` writes; name an evaluation's folder, or its metrics.json")
@@ -183,18 +186,19 @@ def _plain(
     if head == "length" and part == "ratio":
         mine, other = (_of_mean(one.get("length"), "", "length") for one in (facts, base))
         return _finite(mine / other if other else None, f"the length of {name} beside the base's"), "to the base"
-    if head in _MEANS:
-        return _of_mean(facts.get(head), part, f"{head} of {name}"), ""
     measures = facts.get("measures") or {}
-    measure, part = _named(measures, what)
+    measure, rest = _named(measures, what)
+    if measure is None and head in _MEANS:
+        return _of_mean(facts.get(head), part, f"{head} of {name}"), ""
     if measure is None:
         known = [*_PAIR, *_MEANS, *_OTHERS, *measures]
-        near = difflib.get_close_matches(head, known, n=1, cutoff=0.0)
-        raise NotMeasured(f"{what!r} was not measured of {name}; the nearest quantity is {near[0]!r}")
+        near = difflib.get_close_matches(head, known, n=1)
+        hint = f"; the nearest quantity is {near[0]!r}" if near else ""
+        raise NotMeasured(f"{what!r} was not measured of {name}{hint}")
     about = f"{measure} of {name}"
-    if part.split(".")[0] == "difference":
-        return _of_mean(measures[measure].get("difference"), part[11:], f"the difference in {about}"), "to the base"
-    return _of_mean(measures[measure], part, about), ""
+    if rest.split(".")[0] == "difference":
+        return _of_mean(measures[measure].get("difference"), rest[11:], f"the difference in {about}"), "to the base"
+    return _of_mean(measures[measure], rest, about), ""
 
 
 def verdict_by(metrics: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from align.report.gate import check, parse_rule
+from preferences.files import sha256_file
 from tests.align.conftest import align, done, refused
 
 
@@ -29,7 +30,7 @@ METRICS: dict[str, Any] = {
             "judges": {},
             "length": mean(400, 390, 410),
             "kl": None,
-            "measures": {"refusal": mean(0.1, 0.05, 0.2)},
+            "measures": {"refusals": mean(0.1, 0.05, 0.2)},
         },
         "dpo": {
             "judges": {
@@ -54,7 +55,11 @@ METRICS: dict[str, Any] = {
                 "safety": {"gold": pair("dpo", 0.5, 0.41, 0.59, 80)},
                 "de.formal": {"gold": pair("dpo", 0.62, 0.38, 0.8, 12), "people": None},
             },
-            "measures": {"refusal": {**mean(0.15, 0.1, 0.2), "difference": mean(0.05, -0.01, 0.11)}},
+            "measures": {
+                "refusals": {**mean(0.15, 0.1, 0.2), "difference": mean(0.05, -0.01, 0.11)},
+                "length": {**mean(480, 460, 500), "difference": mean(80, 60, 100)},
+                "distinct_2": {**mean(0.8, 0.7, 0.9), "difference": None},
+            },
         },
         "best of 4": {"judges": {"gold": pair("best of 4", 0.7, 0.64, 0.76)}, "length": mean(400, 390, 410)},
         "v1": {"judges": {}},
@@ -102,12 +107,14 @@ METRICS: dict[str, Any] = {
         ("dpo.challenge.safety.length.ratio > 0", 0.9),
         ("dpo.score.low > 1", 1.25),
         ("dpo.length > 0", 480),
+        ("dpo.length.high > 0", 500),
+        ("dpo.length.difference.low > 0", 60),
         ("dpo.length.ratio < 1.3", 1.2),
         ("dpo.kl.high < 30", 14),
         ("dpo.finished > 0.9", 0.975),
-        ("dpo.refusal < 1", 0.15),
-        ("dpo.refusal.difference < 1", 0.05),
-        ("dpo.refusal.difference.high < 1", 0.11),
+        ("dpo.refusals < 1", 0.15),
+        ("dpo.refusals.difference < 1", 0.05),
+        ("dpo.refusals.difference.high < 1", 0.11),
         ("dpo.gap < 0.1", 0.08),
         ("dpo.harness.arc_easy.acc,none > 0.4", 0.42),
         ("best of 4.win_rate.low > 0.6", 0.64),
@@ -126,6 +133,7 @@ def test_what_a_rule_is_about(rule: str, value: float) -> None:
         ("base.win_rate > 0", "base is the base, which is compared with nothing."),
         ("dpo.win_rate > 0 by llm", "llm has not judged dpo there; who has: gold, people."),
         ("v1.win_rate > 0", "gold has not judged v1 there; who has: nobody."),
+        ("dpo.distinct_2.difference > 0", "the difference in distinct_2 of dpo was not measured."),
         ("dpo.tokens < 100", "tokens of dpo was not measured."),
         ("best of 4.kl < 100", "kl of best of 4 was not measured."),
         ("base.kl < 100", "kl of base was not measured."),
@@ -214,3 +222,8 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
     (tmp_path / "manifest.json").write_text('{"verb": "evaluate", "status": "running"}')
     assert "not finished (running)" in refused("gate", tmp_path, *rule)
+    hashes = {"metrics.json": sha256_file(tmp_path / "metrics.json")}
+    (tmp_path / "manifest.json").write_text(json.dumps({"status": "finished", "results_sha256": hashes}))
+    assert done("gate", tmp_path, *rule).code == 0
+    (tmp_path / "metrics.json").write_text(json.dumps({**METRICS, "title": "Another one"}))
+    assert "metrics.json: is not what the evaluation wrote" in refused("gate", tmp_path, *rule)
