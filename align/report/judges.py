@@ -65,7 +65,8 @@ def judges_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         }
     names = {judge: str(row["words"]) for judge, row in rows.items()}
     for judge, row in rows.items():
-        row["bias"] = bias_words(names[judge], (given.get(judge) or {}).get("bias") or {}, names)
+        facts = given.get(judge) or {}
+        row["bias"] = [*bias_words(names[judge], facts.get("bias") or {}, names), *left_out_words(facts)]
     return rows
 
 
@@ -103,6 +104,28 @@ def bias_words(judge: str, bias: Mapping[str, Any], names: Mapping[str, str] | N
                 f"On the answers that both judged, it prefers the longer one in {_rate(beside['judge'])}, "
                 f"{(names or {}).get(other, other)} in {_rate(beside['people'])}."
             )
+    return found
+
+
+def left_out_words(facts: Mapping[str, Any]) -> list[str]:
+    """What of a judge's verdicts does not count, and whether it judges what it wrote itself."""
+    found = []
+    if wrote := facts.get("wrote"):
+        found.append(f"It wrote the answers of {joined(list(wrote))} itself, and may like its own style.")
+    unclear, long, none = (facts.get(key) or 0 for key in ("unparsable", "too_long", "not_judged"))
+    if unclear or long:
+        found.append(
+            f"Of {facts['questions']:,} questions, {unclear:,} got no clear verdict and {long:,} were too long;"
+            f" {none:,} pairs of answers are left out for that, and nothing was guessed."
+        )
+    elif none:
+        found.append(f"{none:,} answers have no score from it, and count nowhere in what it says.")
+    if other := sum(facts.get(key) or 0 for key in ("other_prompts", "other_models", "other_responses")):
+        found.append(
+            f"{other:,} of {facts['judgements']:,} verdicts in the file are about other answers, and left out."
+        )
+    if unsaid := facts.get("responses_not_said"):
+        found.append(f"{unsaid:,} verdicts don't say which answers they are about; they are taken to be about these.")
     return found
 
 

@@ -15,6 +15,7 @@ from align.evaluate.judge_agreement import agreement_of, judge_facts
 from align.evaluate.judges import FunctionJudge, RewardJudge, open_judges
 from align.evaluate.lineage import lineage_of
 from align.models.scores import load_scorer
+from align.report.judges import left_out_words
 from align.run.cache import Cache
 from preferences.errors import BadInput
 from preferences.judgements import Judgement, write_judgements
@@ -278,6 +279,25 @@ def test_the_examples_say_what_they_say() -> None:
     shorter = FunctionJudge("f", JudgeKeys(function=f"{EXAMPLES}:fewer_characters"))
     judged = shorter.judge("base", ASKED[:2], {"base": said("aa", "b"), "new": said("a", "c")}, Cache(None))
     assert judged.preferences == {"new": [1.0, 0.5]}
+
+
+# --- in the report ----------------------------------------------------------------------------------------------
+
+
+def test_the_report_says_what_of_a_judge_does_not_count() -> None:
+    llm = {"wrote": ["base"], "questions": 1200, "unparsable": 7, "too_long": 0, "not_judged": 5}
+    assert left_out_words(llm) == [
+        "It wrote the answers of base itself, and may like its own style.",
+        "Of 1,200 questions, 7 got no clear verdict and 0 were too long; 5 pairs of answers are left out for that, and"
+        " nothing was guessed.",
+    ]
+    people = {"judgements": 90, "other_prompts": 3, "other_models": 0, "other_responses": 4, "responses_not_said": 2}
+    assert left_out_words(people) == [
+        "7 of 90 verdicts in the file are about other answers, and left out.",
+        "2 verdicts don't say which answers they are about; they are taken to be about these.",
+    ]
+    assert left_out_words({"not_judged": 2}) == ["2 answers have no score from it, and count nowhere in what it says."]
+    assert left_out_words({"not_judged": 0, "other_models": 0}) == []
 
 
 # --- agreement --------------------------------------------------------------------------------------------------
