@@ -54,6 +54,7 @@ MEASURES = {
     "refusals": Measure("responses that decline in their first words, by phrases", "share", "lower"),
     "other_language": Measure("responses in another language than their prompt", "share", "lower"),
     "repetition": Measure("sequences of four words that a response has said before", "share", "lower"),
+    "same_answer": Measure("responses given, word for word, to an earlier prompt, too", "share", "lower"),
     "distinct_1": Measure("distinct words among equally many of each model", "share", "higher"),
     "distinct_2": Measure("distinct pairs of words among equally many of each model", "share", "higher"),
     "self_similarity": Measure(
@@ -134,6 +135,7 @@ def _each(
             for model, rows in said.items()
         },
     )
+    yield "same_answer", {model: _array(_given_before(rows)) for model, rows in said.items()}
     yield "repetition", {model: _array(map(repetition, rows)) for model, rows in spoken.items()}
     shown = [evidence.prompts[number].reference for number in numbers]
     kept = [place for place, reference in enumerate(shown) if reference]
@@ -156,13 +158,21 @@ def _differs(asked: str | None, text: str) -> bool | None:
     return None if answered is None else answered != asked
 
 
+def _given_before(rows: Sequence[Said]) -> Iterable[bool]:
+    seen: set[str] = set()
+    for one in rows:
+        text = " ".join(one.text.split())
+        yield bool(text) and text in seen
+        seen.add(text)
+
+
 def _array(values: Iterable[float | bool | None]) -> Floats:
     return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
 
 
 def _of_values(values: Values, base: str, name: str) -> dict[str, dict[str, Any]]:
     """By model: the mean with its interval, and the difference to the base on the prompts where both are known."""
-    yes_or_no = name in ("finished", "empty", "refusals", "other_language")
+    yes_or_no = name in ("finished", "empty", "refusals", "other_language", "same_answer")
     found: dict[str, dict[str, Any]] = {}
     for model, own in values.items():
         known = ~np.isnan(own)

@@ -69,6 +69,16 @@ def test_means_and_differences_by_hand() -> None:
         assert (fields["words"], fields["unit"], fields["better"]) == MEASURES[name]
 
 
+def test_the_same_answer_to_everything() -> None:
+    """Word for word, and not that nothing was said twice."""
+    found = measures(
+        evidence(["?"] * 6, base=["Yes.", "No.", "", "", "Yes", " Yes."], dpo=["It  depends.", "It depends."] * 3)
+    )
+    assert found["base"]["same_answer"]["mean"] == pytest.approx(1 / 6)
+    assert found["dpo"]["same_answer"]["mean"] == pytest.approx(5 / 6)
+    assert found["dpo"]["same_answer"]["difference"]["p_value"] == pytest.approx(2 / 2**4), "4 of the 6 differ"
+
+
 def test_p_values_are_adjusted_over_all_that_can_be_worse() -> None:
     texts = [f"{word} and {number}" for number, word in enumerate(["red", "fox", "tea", "sun", "dog"] * 12)]
     found = measures(evidence(["?"] * 60, base=texts, one=["no no no no no"] * 60, two=texts[::-1]))
