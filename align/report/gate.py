@@ -25,7 +25,7 @@ _HOLDS = {
 }
 _PAIR = ("win_rate", "length_controlled_win_rate", "anytime", "n", "ties", "p_value")
 _MEANS = ("length", "tokens", "finished", "kl", "truth")
-_OTHERS = ("slices", "slice", "challenge", "score", "gap", "harness")
+_OTHERS = ("slices", "slice", "challenge", "score", "worse", "gap", "harness")
 
 
 class Rule(NamedTuple):
@@ -157,6 +157,8 @@ def measured(metrics: Mapping[str, Any], what: str, judge: str | None = None) ->
         base = (sets[which].get("models") or {}).get(metrics["base"]) or {}
         value, words = _plain(metrics, name, inside, base, tail, judge)
         return value, f"challenge set {which}, {words}" if words else f"challenge set {which}"
+    if rest == "worse":
+        return _worse(metrics, name)
     if head == "gap":
         return _gap(metrics, name, judge)
     if head == "harness":
@@ -275,6 +277,16 @@ def _worst_slice(
     values = {tag: _of_pair(pair, "win_rate", part) for tag, pair in tags.items()}
     worst = min(values, key=lambda tag: values[tag])
     return values[worst], f"slice {worst}, the lowest of {len(values)}, by {by}, {_prompts(tags[worst])}"
+
+
+def _worse(metrics: Mapping[str, Any], name: str) -> tuple[float, str]:
+    """How many things got worse, whatever they are; see align/report/worse.py."""
+    if name == metrics["base"]:
+        raise NotMeasured(f"{name} is the base, which is compared with nothing")
+    if metrics.get("worse") is None:
+        raise NotMeasured("the report has no list of what got worse; evaluate again")
+    mine = [f"{row['kind']} {row['name']}" for row in metrics["worse"]["worse"] if row["model"] == name]
+    return float(len(mine)), ", ".join(mine) or "nothing that was measured"
 
 
 def _gap(metrics: Mapping[str, Any], name: str, judge: str | None) -> tuple[float, str]:

@@ -227,3 +227,17 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
     assert done("gate", tmp_path, *rule).code == 0
     (tmp_path / "metrics.json").write_text(json.dumps({**METRICS, "title": "Another one"}))
     assert "metrics.json: is not what the evaluation wrote" in refused("gate", tmp_path, *rule)
+
+
+def test_what_got_worse_is_counted() -> None:
+    rows = [{"model": "dpo", "kind": "slice", "name": "law"}, {"model": "v1.2", "kind": "measure", "name": "empty"}]
+    known = {**METRICS, "worse": {"worse": rows, "perhaps": rows, "too_few": []}}
+    fails, holds = check(known, [parse_rule("dpo.worse < 1", "-"), parse_rule("v1.worse < 1", "-")])
+    assert (fails.passed, fails.value, fails.words) == (False, 1.0, "slice law")
+    assert (holds.passed, holds.value, holds.words) == (True, 0.0, "nothing that was measured")
+    for rule, facts, why in (
+        ("dpo.worse < 1", METRICS, "no list of what got worse"),
+        ("base.worse < 1", known, "the base"),
+    ):
+        (result,) = check(facts, [parse_rule(rule, "-")])
+        assert not result.passed and why in result.words
