@@ -129,6 +129,11 @@ def at_once(work: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
             raise
 
 
+def whole(text: str) -> str:
+    """The text with U+FFFD for each half of a character (a lone surrogate), so that it can be sent and hashed."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 @lru_cache(maxsize=1)
 def _client() -> "httpx.Client":
     """One for all threads, so that connections are used again. It follows nobody elsewhere: the key would go along."""
@@ -184,7 +189,9 @@ def _read(answer: "httpx.Response", endpoint: str) -> Reply:
         raise BadInput(
             f"{endpoint}: answered with something else than a chat completion; is it an OpenAI-compatible /v1?"
         ) from None
-    return Reply(text or "", {"stop": True, "length": False}.get(reason), tokens if isinstance(tokens, int) else None)
+    return Reply(
+        whole(text or ""), {"stop": True, "length": False}.get(reason), tokens if isinstance(tokens, int) else None
+    )
 
 
 def _refusal(answer: "httpx.Response", endpoint: str, model: str, api_key_env: str | None) -> str:

@@ -13,10 +13,11 @@ from align.data.lengths import check_prompts, context_length
 from align.data.load import data_facts
 from align.evaluate.best_of import Picker
 from align.evaluate.config import EvaluateConfig, JudgeKeys, ModelKeys
+from align.evaluate.endpoint import whole
 from align.evaluate.evidence import Judged, Messages, Prompt, Said
 from align.evaluate.lineage import lineage_of, own_weights, trained_by_function, trained_by_weights
 from align.evaluate.llm_judge import LanguageJudge, open_language_judge
-from align.evaluate.pairwise import in_both_orders, whole
+from align.evaluate.pairwise import in_both_orders
 from align.evaluate.people import open_people
 from align.evaluate.verdicts import prefer
 from align.models.load import find_model, has_score_head, load_config, load_tokenizer, weights_of

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from align.evaluate.endpoint import whole
 from align.evaluate.evidence import Prompt, Said
 from preferences.errors import BadInput
 from preferences.judgements import Judgement
@@ -77,11 +78,6 @@ def as_text(turns: Sequence[dict[str, str]]) -> str:
     if len(turns) == 1 and turns[0]["role"] == "user":
         return whole(turns[0]["content"])
     return "\n\n".join(f"{turn['role'].capitalize()}: {whole(turn['content'])}" for turn in turns)
-
-
-def whole(text: str) -> str:
-    """The text with U+FFFD for each half of a character (a lone surrogate), so that it can be sent and hashed."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def verdict(reply: str) -> float | None:

@@ -163,6 +163,19 @@ def test_hostile_responses_are_judged_like_others(tmp_path: Path) -> None:
     assert facts["not_judged"] == 0
 
 
+def test_a_hostile_reply_is_read_like_others(tmp_path: Path) -> None:
+    """Half a character, a verdict behind it; control characters; a megabyte of verdicts on one line."""
+
+    def rule(prompt: str, first: str, second: str) -> str:
+        return {"Say 0.": "\ud83d\nVerdict: 2", "Say 1.": "\x00\x1b[2J\nVerdict: 1"}.get(
+            prompt, "Verdict: 1 " * 100_000
+        )
+
+    judged, facts = judged_by(rule, tmp_path, {"base": said("a", "b", "c"), "new": said("x", "y", "z")})
+    assert judged.preferences == {"new": [0.5, 0.5, None]}
+    assert facts["unparsable"] == 2
+
+
 def test_the_key_goes_to_the_server_and_nowhere_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

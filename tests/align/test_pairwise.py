@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from align.evaluate.endpoint import whole
 from align.evaluate.evidence import Prompt, Said
-from align.evaluate.pairwise import Template, as_text, fill, in_both_orders, read_template, verdict, whole
+from align.evaluate.pairwise import Template, as_text, fill, in_both_orders, read_template, verdict
 from preferences.errors import BadInput
 from preferences.judgements import by_prompt
 from tests.align.judge_server import TEMPLATE
