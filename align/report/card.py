@@ -209,7 +209,7 @@ def _lineage_part(model: str, metrics: Mapping[str, Any]) -> str:
 def _mean(fields: Mapping[str, Any] | None) -> str:
     if not fields:
         return "–"
-    return _with(measured(fields))
+    return ("at most " if fields.get("bound") else "") + _with(measured(fields))
 
 
 def _with(words: tuple[str, str]) -> str:

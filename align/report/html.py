@@ -7,6 +7,7 @@ Content-Security-Policy lets nothing run and nothing load. Filters are radio but
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def write_report(folder: Path, metrics: Mapping[str, Any], samples: Sequence[Map
     return path
 
 
+@cache
 def environment() -> jinja2.Environment:
     """Jinja for our pages: everything from outside is escaped, and a name that is missing is an error."""
     environment = jinja2.Environment(

@@ -100,6 +100,11 @@ def metrics() -> dict[str, Any]:
             "llm": {
                 "kind": "language model",
                 "source": "Qwen/Qwen3-4B",
+                "wrote": ["dpo"],
+                "questions": 480,
+                "unparsable": 3,
+                "too_long": 1,
+                "not_judged": 2,
                 "gold": False,
                 "bias": {
                     "position": {
@@ -193,7 +198,7 @@ def model(name: str) -> dict[str, Any]:
         "source": f"runs/{name}",
         "judges": judges,
         "scores": {"reward": mean(0.4, 0.1), "gold": mean(0.2, 0.1), "concise": mean(0.4, 0.03)},
-        "kl": mean(kl, kl / 10),
+        "kl": {**mean(kl, kl / 10), **({"bound": True} if name == "best of 4" else {})},
         "length": mean(numbers[0], 6),
         "tokens": mean(numbers[0] / 4.5, 2),
         "finished": 0.79,

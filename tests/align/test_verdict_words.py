@@ -98,8 +98,8 @@ def test_praise_of_the_judge_that_trained_it_is_said_to_be_no_evidence_at_once()
     assert found.outcome == "hint"
     assert found.sentence == (
         "The DPO model pleases the reward model that it was trained to please, which is no evidence that people prefer "
-        "it: it is preferred to the base there in 72% of prompts, 95% interval 66–78%, 240 prompts, judged by the reward "
-        "model."
+        "it: it is preferred to the base there in 72% of prompts, 95% interval 66–78%, 240 prompts, judged by the "
+        "reward model."
     )
     assert found.notes[0].endswith("Let people compare the models before you decide.")
     picked = {"reward": {**REWARD["reward"], "picks": ["dpo"]}}
