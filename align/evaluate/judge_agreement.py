@@ -79,6 +79,7 @@ def judge_facts(evidence: Evidence) -> dict[str, dict[str, Any]]:
     bias.length    `longer_share`, how often the longer response is preferred (a tie half), over items whose responses
                    differ in length; `beside`: {judge of people or truth: that share by both, `judge` and `people`,
                    over the items that both judged}
+    between_raters how often two people who judged the same item say the same of better, worse and tie
     """
     items = {judge: _items(evidence, judged) for judge, judged in evidence.judged.items()}
     made = {}
@@ -104,7 +105,30 @@ def judge_facts(evidence: Evidence) -> dict[str, dict[str, Any]]:
             if beside:
                 bias["length"]["beside"] = beside
         made[judge] = {**judged.facts, "bias": bias or None}
+        if between := between_raters(evidence, judged):
+            made[judge]["between_raters"] = between
     return made
+
+
+def between_raters(evidence: Evidence, judged: Judged) -> dict[str, Any] | None:
+    """The share of pairs of verdicts by two people on one item that are the same; None without such a pair."""
+    main = {prompt.id: number for number, prompt in enumerate(evidence.prompts) if prompt.set == MAIN}
+    items: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for row in judged.judgements:
+        one = row if row.candidate < row.baseline else row.turned()
+        if row.rater is None or row.prompt not in main or row.candidate not in evidence.responses:
+            continue
+        texts = [evidence.responses[model][main[row.prompt]].text for model in (one.candidate, one.baseline)]
+        if texts[0] != texts[1]:
+            item = items.setdefault((row.prompt, one.candidate, one.baseline), {})
+            item.setdefault(row.rater, []).append(one.preference)
+    same, prompts = [], []
+    for (prompt, _, _), said in items.items():
+        sides = [np.sign(np.mean(values) - 0.5) for values in said.values()]
+        pairs = list(combinations(sides, 2))
+        same += [float(a == b) for a, b in pairs]
+        prompts += [prompt] * len(pairs)
+    return share(same, prompts) if same else None
 
 
 def position_bias(judgements: Sequence[Judgement]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 So every question gets a verdict, the same at every run. The model gives it at once, without saying why first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from align.data.lengths import like_lengths, token_ids
@@ -47,7 +47,9 @@ def verdict_tree(tokenizer: Any) -> Tree:
     return tree_of({name: tokenizer.encode(f"Verdict: {name}", add_special_tokens=False) for name in VERDICTS})
 
 
-def likeliest(model: Any, tokenizer: Any, questions: Sequence[str], batch_size: int, heard: Any) -> None:
+def likeliest(
+    model: Any, tokenizer: Any, questions: Sequence[str], batch_size: int, heard: Callable[[int, str], None]
+) -> None:
     """Tell `heard(number of a question, verdict)` of each, batch by batch. `questions` fit the model's context.
 
     What a verdict's probability is made of is that of its tokens up to where it is no other verdict any more.

@@ -66,6 +66,8 @@ def judges_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     names = {judge: str(row["words"]) for judge, row in rows.items()}
     for judge, row in rows.items():
         facts = given.get(judge) or {}
+        if between := facts.get("between_raters"):
+            row["about"] += f" Two of them say the same of the same answers in {_rate(between)}{_of(between, 'cases')}."
         row["bias"] = [*bias_words(names[judge], facts.get("bias") or {}, names), *left_out_words(facts)]
     return rows
 

@@ -56,6 +56,16 @@ def test_raters_are_averaged_and_kept(tmp_path: Path) -> None:
     assert cells_of(found, "ppo", "base", PROMPTS, [0, 1]) is None
 
 
+def test_how_far_people_agree_with_each_other(tmp_path: Path) -> None:
+    """Prompt 1: two of three agree, one pair of three; prompt 2: both say tie; prompt 3: one rater only."""
+    rows = [row(0, 1.0), row(0, 1.0, "p2").turned(), row(0, 0.0, "p3"), row(1, 0.5), row(1, 0.5, "p2"), row(2, 1.0)]
+    people = judged(tmp_path / "j.jsonl", rows)
+    facts = judge_facts(Evidence("base", PROMPTS, RESPONSES, {"people": people}))["people"]
+    assert (facts["between_raters"]["mean"], facts["between_raters"]["n"]) == (0.5, 4)
+    alone = judged(tmp_path / "j.jsonl", [row(0, 1.0)])
+    assert "between_raters" not in judge_facts(Evidence("base", PROMPTS, RESPONSES, {"people": alone}))["people"]
+
+
 def test_what_is_about_something_else_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Another prompt, another model, and the same models' earlier responses, by hash or only by length."""
     earlier = pair_id(PROMPTS[0].id, {"dpo": "an earlier one", "base": "aa"})
