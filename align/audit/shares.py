@@ -1,13 +1,12 @@
 """Shares with their uncertainty: does the longer one win, the one shown first, one model always; languages, tags."""
 
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-Z = 1.959964  # of a 95% interval
+from preferences.stats.intervals import wilson
 
 
 class Share(NamedTuple):
@@ -34,14 +33,8 @@ def share(hits: Sequence[float], clusters: Sequence[object] | None = None) -> Sh
         for hit, cluster in zip(hits, clusters, strict=True):
             sums[cluster] += hit - mean
         effective = n / max(1.0, sum(value * value for value in sums.values()) / (n * mean * (1 - mean)))
-    return Share(mean, wilson(mean, effective), n)
-
-
-def wilson(mean: float, n: float) -> tuple[float, float]:
-    """Wilson's 95% interval of a share in n independent cases; n need not be whole."""
-    centre = (mean + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z * math.sqrt(mean * (1 - mean) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = wilson(mean * effective, effective)
+    return Share(mean, (low, high), n)
 
 
 def longer_wins(lengths: Iterable[tuple[int, int, object]]) -> Share:

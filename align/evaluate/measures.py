@@ -1,9 +1,9 @@
 """What can be measured of responses without a judge: length, refusals, repetition, variety, language, references.
 
 Each measure has its mean for each model, and the difference to the base on the same prompts, with intervals over
-prompts. Which of three ways to an interval is taken depends on what is measured: a share of yes and no has Wilson's and
-Tango's (preferences/stats/rates.py), a mean the bootstrap's, and what is no mean over prompts (distinct n-grams, BLEU)
-the jackknife's.
+prompts. Which of three ways to an interval is taken depends on what is measured: a share of yes and no has the exact
+one and Tango's (preferences/stats/rates.py), a mean the bootstrap's, and what is no mean over prompts (distinct
+n-grams, BLEU) the jackknife's.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,6 +35,7 @@ from preferences.stats.winrate import mean_interval, paired_difference
 
 Floats = NDArray[np.float64]
 
+MOST = {"share": 1.0, "likeness": 1.0, "points": 100.0}  # that a statistic of all prompts together can be
 LEAST_NGRAMS = 100  # of fewer, a share of distinct ones says nothing
 
 
@@ -97,9 +98,9 @@ def measures(
         for name, values in _each(evidence, numbers, said, spoken):
             _add(found, name, _of_values(values, evidence.base, name))
         for name, wholes in [*_variety(spoken), *_bleu(evidence, numbers, said)]:
-            _add(found, name, _of_wholes(wholes, evidence.base))
+            _add(found, name, _of_wholes(wholes, evidence.base, MOST[MEASURES[name].unit]))
     for name, wholes in _surprise(nats or {}, evidence.base):
-        _add(found, name, _of_wholes(wholes, evidence.base))
+        _add(found, name, _of_wholes(wholes, evidence.base, np.inf))
     if of != MAIN:
         for by in found.values():
             if "refusals" in by:
@@ -210,6 +211,9 @@ def _variety(spoken: Mapping[str, Sequence[Sequence[str]]]) -> list[tuple[str, d
             }
             found.append((f"distinct_{n}", wholes))
     if min(map(len, spoken.values())) > 2:
+        # where it begins and ends counts, so that answers of one word can be alike, too
+        whole = {model: [["", *said, ""] if said else [] for said in rows] for model, rows in spoken.items()}
+        counts = {model: ngram_counts(rows, 2) for model, rows in whole.items()}
         alike = {
             model: Whole(self_similarity(rows), self_similarity_without_each(rows)) for model, rows in counts.items()
         }
@@ -247,11 +251,13 @@ def _surprise(nats: Mapping[str, Nats], base: str) -> list[tuple[str, dict[str, 
     return [("nats_per_character", by_character), ("perplexity", by_token)]
 
 
-def _of_wholes(wholes: Mapping[str, Whole], base: str) -> dict[str, dict[str, Any]]:
-    """By model: the statistic with its jackknife interval, and the difference to the base."""
+def _of_wholes(wholes: Mapping[str, Whole], base: str, most: float) -> dict[str, dict[str, Any]]:
+    """By model: the statistic, from 0 to `most`, with its jackknife interval, and the difference to the base."""
     found: dict[str, dict[str, Any]] = {}
     for model, own in wholes.items():
         found[model] = jackknife(own.value, own.without_each)
+        low, high = found[model]["interval"]
+        found[model]["interval"] = [max(low, 0.0), min(high, most)]
         if model != base and base in wholes:
             theirs = wholes[base]
             difference = jackknife(own.value - theirs.value, own.without_each - theirs.without_each)

@@ -6,12 +6,13 @@ it stands on, because a rater of ten answers can look like anything.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import NormalDist, median
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from preferences.stats.coefficients import Floats
+from preferences.stats.intervals import wilson
 from preferences.stats.reliability import Rater
 from preferences.stats.units import pair_values, stack_answers
 
@@ -20,17 +21,6 @@ ENOUGH_ANSWERS = 10  # timed answers, below which nobody is called a speeder or 
 ENOUGH_TRUST = 0.3  # reliability, from which nobody is called a spammer
 COIN = 0.05  # reliability that is as good as none
 HASTE = 1 / 3  # of the project's median seconds
-
-
-def wilson_interval(share: float, n: float, level: float = 0.95) -> list[float]:
-    """Wilson's score interval of a share that n > 0 independent trials gave; n need not be whole.
-
-    Wilson (1927), JASA 22(158). It stays within [0, 1], and keeps its level near the ends and with few trials.
-    """
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return [max(0.0, middle - half), min(1.0, middle + half)]
 
 
 def agreement_with_others(items: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, dict[str, Any]]:
@@ -48,7 +38,7 @@ def agreement_with_others(items: Sequence[Mapping[str, Sequence[int]]]) -> dict[
     return {
         rater: {
             "value": sums[rater] / counts[rater],
-            "interval": wilson_interval(sums[rater] / counts[rater], counts[rater]),
+            "interval": wilson(sums[rater], counts[rater]),
             "n": int(counts[rater]),
         }
         for rater in sums
@@ -100,7 +90,8 @@ def position_bias(answers: Iterable[tuple[Sequence[int], Sequence[int]]]) -> dic
         variance += float(spread) / 18
     if not pairs:
         return None
-    interval = wilson_interval(first / pairs, pairs**2 / variance)
+    trials = pairs**2 / variance
+    interval = wilson(first / pairs * trials, trials)
     biased = pairs >= ENOUGH_PAIRS and not interval[0] <= 0.5 <= interval[1]
     return {"first": first / pairs, "interval": interval, "n": pairs, "biased": biased}
 
@@ -128,7 +119,7 @@ def length_bias(
         if not own.pairs:
             continue
         expected = min(1.0, max(0.0, own.likely / own.pairs + beyond))
-        low, high = wilson_interval(own.longer / own.pairs, own.trials)
+        low, high = wilson(own.longer / own.pairs * own.trials, own.trials)
         found[rater] = {
             "longer": own.longer / own.pairs,
             "interval": [low, high],

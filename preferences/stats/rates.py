@@ -10,21 +10,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from preferences.stats.intervals import LEVEL, wilson
+from preferences.stats.intervals import LEVEL, clopper_pearson
 from preferences.stats.significance import sign_test
 
 _STEPS = 60  # halvings of [-1, 1]: far below the last bit that is printed
 
 
 def rate(values: ArrayLike, level: float = LEVEL) -> dict[str, Any]:
-    """The mean of values (n,) of 0 and 1 with Wilson's interval: mean, interval, n, standard_error (None for n = 1).
+    """The mean of values (n,) of 0 and 1 with Clopper & Pearson's interval: mean, interval, n, standard_error (None for
+    n = 1).
+
+    That interval is exact; Wilson's covers as often as it says on average over rates only, and what is counted here is
+    rare.
 
     Raises ValueError for other values, and for none.
     """
     x = _yes_or_no(values)
     share, n = float(x.mean()), len(x)
     error = float(x.std(ddof=1) / np.sqrt(n)) if n > 1 else None
-    return {"mean": share, "interval": wilson(float(x.sum()), n, level), "n": n, "standard_error": error}
+    return {"mean": share, "interval": clopper_pearson(float(x.sum()), n, level), "n": n, "standard_error": error}
 
 
 def rate_difference(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from annotate.services.projects import find_project
 from annotate.services.report import agreement_report, forecast, project_report
 from annotate.store.tables import Item
-from preferences.stats.raters import wilson_interval
+from preferences.stats.intervals import wilson
 from tests.annotate.house import House, item
 
 PAY = {"amount": 18.0, "currency": "EUR", "per": "hour"}
@@ -96,12 +96,12 @@ def test_a_revision_is_not_paid_twice(house: House) -> None:
 def test_what_stands_out_in_single_raters(house: House) -> None:
     anna, ben = person(house, "anna"), person(house, "ben")
     # Both preferred what stood first every time: 12 pairs are too few to call it a bias.
-    assert anna["position_bias"] == {"first": 1.0, "interval": wilson_interval(1.0, 12), "n": 12, "biased": False}
+    assert anna["position_bias"] == {"first": 1.0, "interval": wilson(12, 12), "n": 12, "biased": False}
     house.rate("anna", 8)
     assert person(house, "anna")["position_bias"]["biased"] and not ben["position_bias"]["biased"]
     # Four items have two answers; anna sides with ben where they were shown the same order.
     same, n = round(4 * ben["agreement"]["value"]), ben["agreement"]["n"]
-    assert n == 4 and ben["agreement"] == {"value": same / 4, "interval": wilson_interval(same / 4, 4), "n": 4}
+    assert n == 4 and ben["agreement"] == {"value": same / 4, "interval": wilson(same, 4), "n": 4}
     # Medians 30 and 60: a third of 45 is 15, and nobody is below.
     assert anna["speeder"] == {"is": False, "median_seconds": 30.0, "limit_seconds": 15.0}
     assert person(house, "olga")["speeder"] is None and person(house, "olga")["agreement"] is None

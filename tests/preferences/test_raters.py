@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from preferences.stats.agreement import disagreement
-from preferences.stats.raters import agreement_with_others, length_bias, position_bias, speeders, wilson_interval
+from preferences.stats.intervals import wilson
+from preferences.stats.raters import agreement_with_others, length_bias, position_bias, speeders
 
 FIRST, SECOND, TIE = [1, 2], [2, 1], [1, 1]
 SHOWN, TURNED = [0, 1], [1, 0]
@@ -19,7 +20,7 @@ SHOWN, TURNED = [0, 1], [1, 0]
 def test_wilson_is_scipys(case: tuple[int, int]) -> None:
     wins, n = case
     expected = binomtest(wins, n).proportion_ci(method="wilson")
-    assert wilson_interval(wins / n, n) == pytest.approx([expected.low, expected.high], abs=1e-12)
+    assert wilson(wins, n) == pytest.approx([expected.low, expected.high], abs=1e-12)
 
 
 def test_wilson_of_newcombes_examples() -> None:
@@ -31,7 +32,7 @@ def test_wilson_of_newcombes_examples() -> None:
         (0, 20, 0, 0.1611),
         (1, 29, 0.0061, 0.1718),
     ):
-        assert wilson_interval(wins / n, n) == pytest.approx([low, high], abs=5e-5)
+        assert wilson(wins, n) == pytest.approx([low, high], abs=5e-5)
 
 
 def test_agreement_with_the_others_by_hand() -> None:
@@ -47,7 +48,7 @@ def test_agreement_with_the_others_by_hand() -> None:
         "c": (1.0, 1),
         "d": (0.0, 1),
     }
-    assert found["c"]["interval"] == wilson_interval(1.0, 1)
+    assert found["c"]["interval"] == wilson(1, 1)
 
 
 def test_disagreement_by_hand() -> None:
@@ -63,7 +64,7 @@ def test_position_bias_of_pairs_is_a_share_of_the_decided_ones() -> None:
     # Shown as imported and the first better; shown turned and the second of the import, which stood first, better; a
     # tie, which decides nothing; shown turned and the first of the import better, which stood second.
     found = position_bias([(FIRST, SHOWN), (SECOND, TURNED), (TIE, SHOWN), (FIRST, TURNED)])
-    assert found == {"first": 2 / 3, "interval": wilson_interval(2 / 3, 3), "n": 3, "biased": False}
+    assert found == {"first": 2 / 3, "interval": wilson(2, 3), "n": 3, "biased": False}
     assert position_bias([(TIE, SHOWN)]) is None and position_bias([]) is None
 
 
@@ -91,7 +92,7 @@ def test_pairs_of_a_ranking_count_for_as_many_trials_as_their_spread_over_all_or
     trials = pairs**2 / np.var(differences)
     found = position_bias([(ranks, list(range(k)))])
     assert found is not None and found["first"] == 1.0 and found["n"] == pairs
-    assert found["interval"] == pytest.approx(wilson_interval(1.0, trials), abs=1e-12)
+    assert found["interval"] == pytest.approx(wilson(trials, trials), abs=1e-12)
 
 
 def test_an_unbiased_rater_is_called_biased_about_one_time_in_twenty() -> None:
@@ -132,7 +133,8 @@ def test_length_bias_is_what_the_other_raters_do_not_share():
     for name, longer, biased in (("a", 20, False), ("b", 20, False), ("c", 29, True)):
         one = found[name]
         assert one["expected"] == pytest.approx(69 / 90) and one["biased"] is biased
-        assert (one["longer"], one["interval"], one["n"]) == (longer / 30, wilson_interval(longer / 30, 30), 30)
+        assert (one["longer"], one["n"]) == (longer / 30, 30)
+        assert one["interval"] == pytest.approx(wilson(longer, 30))
     # Pairs of one length and ties don't count.
     more = [([1, 2], [5, 5], coin), ([1, 1], [9, 5], coin)]
     assert length_bias({"a": [*said(20), *more], "b": said(20), "c": said(29)})["a"] == found["a"]
@@ -152,4 +154,4 @@ def test_length_bias_of_rankings_counts_fewer_trials():
     (found,) = length_bias({"a": [([1, 2, 3], [9, 5, 7], likely)]}).values()
     # Longer is better in (0,1), (0,2), not in (1,2). Who is alone is all raters together.
     assert found["longer"] == pytest.approx(2 / 3) and found["expected"] == pytest.approx(2 / 3)
-    assert found["interval"] == wilson_interval(2 / 3, 2.0)
+    assert found["interval"] == wilson(4 / 3, 2.0)

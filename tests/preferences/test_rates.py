@@ -13,11 +13,11 @@ from preferences.stats.significance import two_sample_permutation
 COUNTS = st.integers(0, 12)
 
 
-def test_rate_is_wilsons() -> None:
-    """81 of 263: 0.2553 to 0.3662 (Newcombe 1998, Statistics in Medicine 17(8), table I, method 3)."""
+def test_rate_is_clopper_pearsons() -> None:
+    """81 of 263: 0.2527 to 0.3676 (Newcombe 1998, Statistics in Medicine 17(8), table I, method 5)."""
     found = rate([1.0] * 81 + [0.0] * 182)
     assert found["mean"] == pytest.approx(81 / 263) and found["n"] == 263
-    assert found["interval"] == pytest.approx([0.2553, 0.3662], abs=5e-5)
+    assert found["interval"] == pytest.approx([0.2527, 0.3676], abs=5e-5)
     assert rate([True])["standard_error"] is None
     with pytest.raises(ValueError, match="a list of 0 and 1 is needed"):
         rate([0.0, 0.5])
