@@ -59,7 +59,7 @@ def win_rate(
     else:
         interval = exact_mean(float(values.mean()), error or 0.0, len(values), level)
         method = "exact over prompts (Clopper-Pearson at the effective number of prompts)"
-        drawn, _ = ratio_interval(values, np.ones_like(values), _wider(level, len(values)), resamples, seed)
+        drawn, _ = ratio_interval(values, np.ones_like(values), level, resamples, seed)
     return {
         "n": len(values),
         "ties": int((values == 0.5).sum()),
