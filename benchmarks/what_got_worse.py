@@ -64,7 +64,7 @@ def false_alarms(pairs: Pairs, runs: int) -> None:
 
 
 def found(pairs: Pairs, runs: int) -> None:
-    count, shares = 240, (0.02, 0.05, 0.1, 0.2)
+    count, shares = 240, (0.02, 0.05, 0.1)
     print(f"Harm to a share of {count} responses: how often, of {runs} evaluations, its measure is listed as worse.\n")
     print(f"| instead of its answer | measure | {' | '.join(f'{share:.0%}' for share in shares)} |")
     print("|---|---|" + "---|" * len(shares))

@@ -77,6 +77,9 @@ def test_the_same_answer_to_everything() -> None:
     assert found["base"]["same_answer"]["mean"] == pytest.approx(1 / 6)
     assert found["dpo"]["same_answer"]["mean"] == pytest.approx(5 / 6)
     assert found["dpo"]["same_answer"]["difference"]["p_value"] == pytest.approx(2 / 2**4), "4 of the 6 differ"
+    one_word = measures(evidence(["?"] * 4, base=["Red", "Fox", "Tea", ""], dpo=["Yes"] * 4))
+    assert one_word["dpo"]["self_similarity"]["mean"] == pytest.approx(1.0)
+    assert one_word["base"]["self_similarity"]["mean"] == 0.0 == one_word["base"]["self_similarity"]["interval"][0]
 
 
 def test_p_values_are_adjusted_over_all_that_can_be_worse() -> None:
