@@ -12,12 +12,11 @@ from typing import Any
 from align.report.changes import CHANGES, SLICES, measure_blocks, p_words, sampling_words, worse_words
 from align.report.judges import judges_of
 from align.report.verdict import Verdict, slice_outcome, the_base, the_model, ties_words, verdict
-from align.report.words import capital, label_of, measured, percent, spread
+from align.report.words import UNSEEN, capital, label_of, measured, percent, spread
 from preferences.files import write_text
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # what the hub takes for a model or a data set
 _MARKS = re.compile(r"[\\`*_{}\[\]|<>~$&@]|(?<=www)\.|:(?=//)")
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]+")
 
 
 def write_cards(folder: Path, metrics: Mapping[str, Any]) -> list[Path]:
@@ -62,12 +61,12 @@ def model_card(model: str, metrics: Mapping[str, Any], judges: Mapping[str, Any]
 
 def plain(text: Any) -> str:
     """A text as Markdown that shows it as it is, on one line; it must not open the line. No address becomes a link."""
-    return _MARKS.sub(r"\\\g<0>", _UNSEEN.sub(" ", str(text)))
+    return _MARKS.sub(r"\\\g<0>", UNSEEN.sub(" ", str(text)))
 
 
 def code(text: Any) -> str:
     """The same in the type of a program; a run of backticks can't end it."""
-    return f"`{_UNSEEN.sub(' ', str(text)).replace('`', 'ˋ').replace('|', '¦')}`"
+    return f"`{UNSEEN.sub(' ', str(text)).replace('`', 'ˋ').replace('|', '¦')}`"
 
 
 # --- the parts --------------------------------------------------------------------------------------------------
@@ -111,7 +110,7 @@ def _clean(value: Any) -> Any:
         return {key: _clean(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_clean(part) for part in value]
-    return _UNSEEN.sub(" ", value) if isinstance(value, str) else value
+    return UNSEEN.sub(" ", value) if isinstance(value, str) else value
 
 
 def _judges_part(one: Verdict, metrics: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from align.report import plots
 from align.report.verdict import Verdict, slice_outcome, the_model
-from align.report.words import capital, joined, measured, percent, spread
+from align.report.words import UNSEEN, capital, joined, measured, percent, quoted, spread
 from align.report.worse import ALPHA, LEAST_PROMPTS, worse
 
 LENGTH_CHANGE = 0.25  # a change of the mean length that deserves a warning
@@ -182,9 +182,9 @@ def worse_words(metrics: Mapping[str, Any], model: str, blocks: Sequence[Mapping
     names: list[str] = []
     for row in worse(metrics)["worse"]:
         said = {
-            "slice": f"“{row['name']}”",
-            "challenge set": f"the {row['name']} set",
-            "task": f"“{row['name']}”",
+            "slice": quoted(row["name"]),
+            "challenge set": f"the {UNSEEN.sub(' ', row['name'])} set",
+            "task": quoted(row["name"]),
             "measure": measure_name(row["name"]),
         }
         if row["model"] == model and row["kind"] in said:
@@ -238,7 +238,7 @@ def fairness_tables(metrics: Mapping[str, Any], judges: Mapping[str, Any]) -> li
             continue
         ends = [abs(end) for gap in gaps[:MOST_GAPS] for end in (gap.get("interval") or [gap["mean"]])]
         span = (-max(0.1, *ends) * 1.05, max(0.1, *ends) * 1.05)
-        rows = [_gap(gap, judges, span) for gap in gaps[:MOST_GAPS]]
+        rows = [_gap(gap, judges, span, "prompts" if kind == "prompts" else "people") for gap in gaps[:MOST_GAPS]]
         found = [row for row in rows if row["outcome"] in ("win", "loss")]
         words = (
             f"{len(found)} of {len(gaps)} gaps {'is' if len(found) == 1 else 'are'} larger than chance explains."
@@ -269,7 +269,7 @@ def gap_outcome(gap: Mapping[str, Any]) -> str:
     return "win" if low > 0 else "loss"
 
 
-def _gap(gap: Mapping[str, Any], judges: Mapping[str, Any], span: tuple[float, float]) -> dict[str, Any]:
+def _gap(gap: Mapping[str, Any], judges: Mapping[str, Any], span: tuple[float, float], units: str) -> dict[str, Any]:
     result = gap_outcome(gap)
     about = judges.get(str(gap.get("judge")))
     label = f"{gap['group']}: {plots.signed_points(gap['mean'])} points"
@@ -283,6 +283,7 @@ def _gap(gap: Mapping[str, Any], judges: Mapping[str, Any], span: tuple[float, f
         "judge": about["words"] if about else gap.get("judge", ""),
         "n": gap.get("n"),
         "rest_n": gap.get("rest_n"),
+        "units": units,
         "value": f"{plots.signed_points(gap['mean'])} points",
         "interval": f"{plots.signed_points(interval[0])} to {plots.signed_points(interval[1])}" if interval else "",
         "words": {"win": "gains more", "loss": "gains less", "unclear": "no gap detected", "few": "too few to tell"}[

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from align.report import plots
-from align.report.words import capital, joined, percent, spread
+from align.report.words import capital, joined, percent, quoted, spread
 
 KINDS = {  # in the order of how much a verdict of theirs says: words, mark, and what it is
     "known truth": (
@@ -49,7 +49,7 @@ def judges_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         facts = given.get(judge) or {}
         words, shape, about = KINDS[kinds[judge]]
         if kinds[judge] in ("function", "judgements") or list(kinds.values()).count(kinds[judge]) > 1:
-            words = f"{words} “{judge}”"
+            words = f"{words} {quoted(judge)}"
         raters = facts.get("raters")
         rows[judge] = {
             "words": words,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from align.report.judges import names_of, say
-from align.report.words import capital, joined, name_of, percent, spread
+from align.report.words import METHODS, UNSEEN, capital, joined, name_of, percent, quoted, spread
 from align.report.worse import ALPHA, LEAST_PROMPTS
 
 LENGTH_CHANGE = 0.05  # a change of the mean length that is named where no interval says whether it is one
@@ -58,7 +58,7 @@ def too_few(fields: Mapping[str, Any]) -> bool:
 
 def the_base(metrics: Mapping[str, Any]) -> str:
     base = metrics["base"]
-    return "the base" if base == "base" else f"the base (“{base}”)"
+    return "the base" if base == "base" else f"the base ({quoted(base)})"
 
 
 def verdict(model: str, metrics: Mapping[str, Any], judges: Mapping[str, Any]) -> Verdict:
@@ -110,7 +110,7 @@ def headline(verdicts: Sequence[Verdict], metrics: Mapping[str, Any]) -> list[tu
 
 def the_model(model: str) -> str:
     """The DPO model for dpo; any other name in quotes."""
-    return f"the {name_of(model)} model" if name_of(model) != model else f"“{model}”"
+    return f"the {name_of(model)} model" if model.lower() in METHODS else quoted(model)
 
 
 def interval_words(fields: Mapping[str, Any]) -> str:
@@ -276,7 +276,7 @@ def _slices(model: str, metrics: Mapping[str, Any], first: Opinion) -> list[str]
     for name, about in sets[:SETS_NAMED]:
         fields = (((about.get("models") or {}).get(model) or {}).get("judges") or {}).get(first.judge)
         if fields:
-            found.append(f"{name} set: {slice_words(fields)}")
+            found.append(f"{UNSEEN.sub(' ', name)} set: {slice_words(fields)}")
     if len(sets) > SETS_NAMED:
         found.append(f"{len(sets) - SETS_NAMED} more challenge sets below")
     judged = {
@@ -287,7 +287,7 @@ def _slices(model: str, metrics: Mapping[str, Any], first: Opinion) -> list[str]
     worse = [tag for tag, fields in judged.items() if slice_outcome(fields) == "loss"]
     if worse:
         found.append(
-            f"worse on {joined([f'“{tag}”' for tag in worse[:3]] + ([f'{len(worse) - 3} more'] if worse[3:] else []))}"
+            f"worse on {joined([quoted(tag) for tag in worse[:3]] + ([f'{len(worse) - 3} more'] if worse[3:] else []))}"
         )
     elif judged:
         found.append(f"on none of {len(judged)} kinds of prompts detectably worse" if len(judged) > 1 else "")

@@ -1,6 +1,7 @@
 """Numbers and names in words, for a reader who is no statistician; and what is said of training. Pure functions."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,9 +30,20 @@ def measured(fields: Mapping[str, Any]) -> tuple[str, str]:
     return texts[0], f"{texts[1]} to {texts[2]}"
 
 
+METHODS = ("dpo", "grpo", "kto", "ppo", "rloo", "sft")
+# What can't be seen, and what turns the direction of all text after it
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]+")
+
+
+def quoted(name: str) -> str:
+    """A name from outside in quotes, so that it can't pass for our words, nor turn them round."""
+    return f"“{UNSEEN.sub(' ', name)}”"
+
+
 def name_of(model: str) -> str:
     """DPO for dpo: the methods' names are written in capitals."""
-    return model.upper() if model.lower() in ("dpo", "grpo", "ppo", "rloo", "sft") else model
+    model = UNSEEN.sub(" ", model)
+    return model.upper() if model.lower() in METHODS else model
 
 
 def label_of(key: str) -> str:

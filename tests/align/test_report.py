@@ -189,6 +189,8 @@ def test_hostile_text_stays_text_everywhere(tmp_path: Path) -> None:
     assert_text_stays_text(found)
     for head in [*HEADS.values(), *ALWAYS, "Read for yourself"]:
         assert head in found, f"{head} is not tested"
+    head = found[found.index("<h1") : found.index("Before you ship")]
+    assert "document.title" in head and "\u202e" not in head, "a name must not turn the verdict's words round"
     style = found[found.index("<style>") : found.index("</style>")]
     assert "owned" not in style and "198.51.100.7" not in style
 
