@@ -92,10 +92,12 @@ def bias_words(judge: str, bias: Mapping[str, Any], names: Mapping[str, str] | N
     found = []
     position, length = bias.get("position") or {}, bias.get("length") or {}
     if share := position.get("first_share"):
-        found.append(_lean(judge, share, "the answer that it is shown first", "the one that it is shown last"))
+        shown = "they are" if _many(judge) else "it is"
+        found.append(_lean(judge, share, f"the answer that {shown} shown first", f"the one that {shown} shown last"))
     if flips := position.get("flips"):
+        changes = "they change their" if _many(judge) else "it changes its"
         found.append(
-            f"Shown the same two answers the other way round, it changes its mind in {_rate(flips)}"
+            f"Shown the same two answers the other way round, {changes} mind in {_rate(flips)}"
             f"{_of(flips, 'pairs')}; both orders are averaged, so that this can't favour a model."
         )
     if share := length.get("longer_share"):
@@ -134,9 +136,14 @@ def left_out_words(facts: Mapping[str, Any]) -> list[str]:
 def _lean(judge: str, share: Mapping[str, Any], one: str, other: str) -> str:
     interval = share.get("interval")
     low, high = interval or (0.0, 1.0)
-    verdict = f"leans to {one}" if low > 0.5 else f"leans to {other}" if high < 0.5 else f"shows no leaning to {one}"
-    seen = f"it prefers {one} in {_rate(share)}{_of(share, 'verdicts')}; 50% would be even"
+    lean, show, prefer = ("lean", "show", "they prefer") if _many(judge) else ("leans", "shows", "it prefers")
+    verdict = f"{lean} to {one}" if low > 0.5 else f"{lean} to {other}" if high < 0.5 else f"{show} no leaning to {one}"
+    seen = f"{prefer} {one} in {_rate(share)}{_of(share, 'verdicts')}; 50% would be even"
     return f"{capital(judge)} {verdict}: {seen}."
+
+
+def _many(judge: str) -> bool:
+    return judge.startswith("people")
 
 
 def _rate(fields: Mapping[str, Any] | float) -> str:

@@ -15,7 +15,7 @@ from align.evaluate.judge_agreement import agreement_of, judge_facts
 from align.evaluate.judges import FunctionJudge, RewardJudge, open_judges
 from align.evaluate.lineage import lineage_of
 from align.models.scores import load_scorer
-from align.report.judges import left_out_words
+from align.report.judges import bias_words, left_out_words
 from align.run.cache import Cache
 from preferences.errors import BadInput
 from preferences.judgements import Judgement, write_judgements
@@ -298,6 +298,9 @@ def test_the_report_says_what_of_a_judge_does_not_count() -> None:
     ]
     assert left_out_words({"not_judged": 2}) == ["2 answers have no score from it, and count nowhere in what it says."]
     assert left_out_words({"not_judged": 0, "other_models": 0}) == []
+    share = {"mean": 0.6, "interval": [0.55, 0.65], "n": 90}
+    (said,) = bias_words("people", {"position": {"first_share": share}})
+    assert said.startswith("People lean to the answer that they are shown first: they prefer the answer that they")
 
 
 # --- agreement --------------------------------------------------------------------------------------------------
