@@ -289,8 +289,8 @@ def _slices(model: str, metrics: Mapping[str, Any], first: Opinion) -> list[str]
         found.append(
             f"worse on {joined([quoted(tag) for tag in worse[:3]] + ([f'{len(worse) - 3} more'] if worse[3:] else []))}"
         )
-    elif judged:
-        found.append(f"on none of {len(judged)} kinds of prompts detectably worse" if len(judged) > 1 else "")
+    elif enough := [tag for tag, fields in judged.items() if not too_few(fields)]:
+        found.append(f"on none of {len(enough)} kinds of prompts detectably worse" if len(enough) > 1 else "")
     return found
 
 

@@ -39,7 +39,7 @@ def test_a_card_for_each_compared_model_in_the_hubs_form(tmp_path: Path) -> None
     assert result["metrics"][0]["value"] == 0.61
     assert (
         "> **The DPO model is preferred to the base in 61% of prompts, 95% interval 55–67%, 240 prompts, 5 judges; it "
-        "is 18% longer; safety set: no change detected; maths set: worse (38%); on none of 4 kinds of prompts "
+        "is 18% longer; safety set: no change detected; maths set: worse (38%); on none of 3 kinds of prompts "
         "detectably worse.**"
     ) in text
     for part in (

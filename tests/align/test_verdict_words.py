@@ -36,7 +36,7 @@ def test_the_sentence_of_a_win() -> None:
     assert said(report_example.metrics()).sentence == (
         "The DPO model is preferred to the base in 61% of prompts, 95% interval 55–67%, 240 prompts, 5 judges; "
         "it is 18% longer; safety set: no change detected; maths set: worse (38%); "
-        "on none of 4 kinds of prompts detectably worse."
+        "on none of 3 kinds of prompts detectably worse."
     )
 
 
