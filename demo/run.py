@@ -59,7 +59,7 @@ def main() -> None:
     step("SFT, for PPO to start from", "align", "sft", "demo/sft.yaml", *on_model)
     step("PPO", "align", "ppo", "demo/ppo.yaml")
     models: dict[str, Any] = {"base": model, **{name: str(OUT / name) for name in ("sft", "dpo", "ppo")}}
-    models["best of 4"] = {"model": model, "best_of": 4, "reward_model": str(OUT / "reward")}
+    models["best of 2"] = {"model": model, "best_of": 2, "reward_model": str(OUT / "reward")}
     step("Did it help?", "align", "evaluate", "demo/evaluate.yaml", "--models", json.dumps(models))
     step("A login for you, to rank", "annotate", "people", "add", "demo", "you", *where)
     step("A login for you, to watch", "annotate", "people", "add", "demo", "owner", "--role", "owner", *where)

@@ -24,7 +24,7 @@ from align.evaluate.prompts import load_evaluation_prompts
 from align.evaluate.responses import Candidate, answers, open_models, sampling
 from align.evaluate.slices import by_tag, challenge_sets, gaps
 from align.evaluate.verdicts import many_models, pairs, verdict_by
-from align.models.load import find_model, model_facts
+from align.models.load import find_model, hub_commit, model_facts
 from align.report.worse import worse
 from align.run.cache import Cache
 from align.run.manifest import Run, check_output_folder, is_run, start_run
@@ -187,7 +187,10 @@ def _inputs(args: EvaluateConfig) -> dict[str, dict[str, Any]]:
         if model.endpoint is not None:
             found[f"model {name}"] = {"name": model.model, "endpoint": model.endpoint, "sha256": {}}
         else:
-            found[f"model {name}"] = model_facts(find_model(model.model))
+            source = find_model(model.model)
+            found[f"model {name}"] = model_facts(source)
+            if not source.folders:
+                found[f"model {name}"]["commit"] = hub_commit(source.base, source.revision)
         if model.reward_model is not None:
             found[f"reward model of {name}"] = model_facts(find_model(model.reward_model))
     for name, judge in args.judges.items():

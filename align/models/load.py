@@ -283,12 +283,12 @@ def weights_of(source: ModelSource) -> dict[str, Any]:
             files = [*weights, *(folder / file for file in _CONFIGS)]
             parts.append({path.name: digest(path) for path in sorted(files) if path.is_file()})
         elif name:
-            parts.append({"hub": name, "commit": _commit(name, source.revision)})
+            parts.append({"hub": name, "commit": hub_commit(name, source.revision)})
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
     return {"parts": parts, "dtype": str(weight_dtype()), "device": device().type, **versions}
 
 
-def _commit(name: str, revision: str | None) -> str | None:
+def hub_commit(name: str, revision: str | None) -> str | None:
     """The commit of a hub model's configuration, which load_config has fetched. None where it is not to be told."""
     from huggingface_hub import try_to_load_from_cache
 

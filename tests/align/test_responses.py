@@ -141,6 +141,21 @@ def test_weights_are_known_by_content(tiny: Path, tmp_path: Path) -> None:
     assert weights_of(find_model(str(tmp_path / "copy"))) != own
 
 
+def test_a_hub_model_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the hub's cache as huggingface_hub lays it out; nothing is fetched."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    found = []
+    for commit in ("a" * 40, "b" * 40):
+        snapshot = tmp_path / "models--org--model" / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text("{}")
+        (tmp_path / "models--org--model" / "refs").mkdir(exist_ok=True)
+        (tmp_path / "models--org--model" / "refs" / "main").write_text(commit)
+        found.append(weights_of(find_model("org/model")))
+        assert found[-1]["parts"] == [{"hub": "org/model", "commit": commit}]
+    assert found[0] != found[1]
+
+
 def test_checkpoints_are_models_whether_their_run_is_finished_or_not(
     tiny: Path, pairs_file: Path, reward_run: Path, tmp_path: Path
 ) -> None:
