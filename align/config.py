@@ -134,7 +134,7 @@ def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
         if isinstance(value, dict):
             inner = arguments[1] if arguments else Any
             return {str(name): _convert(item, inner, where, f"{key}.{name}") for name, item in value.items()}
-    elif dataclasses.is_dataclass(hint):
+    elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if isinstance(value, dict):
             return parse({str(name): item for name, item in value.items()}, (hint,), where, f"{key}.")[0]
     elif hint is bool:
