@@ -19,6 +19,7 @@ from scipy.stats import binom
 from preferences.stats.bradley_terry import against_others, fit_strengths, strengths
 from preferences.stats.crossed import over_prompts_and_raters
 from preferences.stats.intervals import clopper_pearson, exact_mean, wilson
+from preferences.stats.power import more_prompts, prompts_needed
 from preferences.stats.sequential import ends_of_counts
 from preferences.stats.winrate import equal_values_interval, mean_interval, win_rate
 
@@ -88,8 +89,8 @@ def of_win_rates(runs: int) -> Iterator[str]:
 
 def of_graded(runs: int) -> Iterator[str]:
     yield "\n## Win rates of graded preferences\n"
-    yield "Probabilities, as language models and people's means give them. The last is a warning: where one prompt in"
-    yield "twenty is a disaster and all others are alike, 50 prompts hold no disaster one time in thirteen.\n"
+    yield "Probabilities, as language models and people's means give them. The last is a warning: where one prompt"
+    yield "in twenty is a disaster and all others are alike, a study holds a handful of what matters, or nothing.\n"
     yield "| prompts | preferences | win rate | reported | width | naive | width |\n|---|---|---|---|---|---|---|"
     rng = np.random.default_rng(2)
     draws: dict[str, tuple[Callable[[tuple[int, int]], np.ndarray], float]] = {
@@ -108,16 +109,15 @@ def of_graded(runs: int) -> Iterator[str]:
                 # As win_rate does, whose bootstrap would take hours here.
                 reported.add(*(exact_mean(mean, error, n) if np.ptp(study) else equal_values_interval(study[0], n)))
                 naive.add(mean - 1.96 * error, mean + 1.96 * error)
-            yield f"| {n} | {name} | {truth:.3f} | {reported.cells(not name.startswith('0.8'))} | {naive.cells()} |"
+            yield f"| {n} | {name} | {truth:.3f} | {reported.cells(True)} | {naive.cells()} |"
 
 
 def of_people(runs: int) -> Iterator[str]:
     yield "\n## Win rates by people: prompts crossed with raters\n"
-    yield "A verdict is a win, tie or loss by a normal score: 0.6, plus the prompt's own (spread 1), plus the rater's"
-    yield "taste, plus noise (spread 1); within 0.3 of 0 it is a tie. The truth is about other prompts and other"
-    yield "people. Over"
-    yield "prompts: the interval that takes raters for given. Both drawn: percentiles of a bootstrap that draws prompts"
-    yield "and raters (Owen 2007, Annals of Applied Statistics 1(2); 400 resamples,"
+    yield "A verdict is a win, tie or loss by a normal score: 0.6, plus the prompt's own (spread 1), plus the"
+    yield "rater's taste, plus noise (spread 1); within 0.3 of 0 it is a tie. The truth is about other prompts and"
+    yield "other people. Over prompts: the interval that takes raters for given. Both drawn: percentiles of a"
+    yield "bootstrap that draws prompts and raters (Owen 2007, Annals of Applied Statistics 1(2); 400 resamples,"
     yield f"{min(runs, RESAMPLED // 5):,} runs).\n"
     yield "| prompts | raters | on each | taste | reported | width | over prompts | width | both drawn | width |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
@@ -183,24 +183,25 @@ def _both_drawn(rng: np.random.Generator, said: np.ndarray, raters: np.ndarray, 
     return np.quantile(sums[sizes > 0] / sizes[sizes > 0], [0.025, 0.975])
 
 
+def _ends(study: np.ndarray) -> list[float]:
+    """The interval of (wins, ties, losses), as win_rate has it, whose bootstrap would take hours here."""
+    n = int(study.sum())
+    mean = float(study @ LEVELS) / n
+    variance = max(float(study @ LEVELS**2) / n - mean**2, 0.0)
+    if study.max() == n:
+        return equal_values_interval(mean, n)
+    return exact_mean(mean, float(np.sqrt(variance / (n - 1))), n)
+
+
 def of_daily_looks(runs: int) -> Iterator[str]:
     yield "\n## Looking every day\n"
-    yield "Ten prompts a day, a look each day, up to the number of prompts. Coverage: the share of studies in which the"
-    yield "intervals of all days held the truth. At a win rate of 0.5 the rest is who would have stopped with a"
-    yield "difference"
-    yield "that is none. Naive: the interval of a single look, used every day. Widths are those of the last day.\n"
+    yield "Ten prompts a day, a look each day, up to the number of prompts. Coverage: the share of studies in which"
+    yield "the intervals of all days held the truth. At a win rate of 0.5 the rest is who would have stopped with a"
+    yield "difference that is none. Naive: the interval of a single look, used every day. Widths are those of the"
+    yield "last day.\n"
     yield "| prompts | win rate | ties | anytime | width | naive, every day | width | ratio of widths |"
     yield "|---|---|---|---|---|---|---|---|"
     rng = np.random.default_rng(4)
-
-    def ends(study: np.ndarray) -> list[float]:
-        """As win_rate does, whose bootstrap would take hours here."""
-        n = int(study.sum())
-        mean = float(study @ LEVELS) / n
-        variance = max(float(study @ LEVELS**2) / n - mean**2, 0.0)
-        if study.max() == n:
-            return equal_values_interval(mean, n)
-        return exact_mean(mean, float(np.sqrt(variance / (n - 1))), n)
 
     for n in SIZES:
         for rate, ties in ((0.5, 0), (0.5, 0.3), (0.6, 0), (0.6, 0.3), (0.9, 0), (0.9, 0.1)):
@@ -208,7 +209,7 @@ def of_daily_looks(runs: int) -> Iterator[str]:
             counts = rng.multinomial(10, chances(rate, ties), size=(runs, days)).cumsum(axis=1)
             different, which = np.unique(counts.reshape(-1, 3), axis=0, return_inverse=True)
             low, high = ends_of_counts(different, LEVELS)
-            both = [np.stack([low, high], axis=1), np.array([ends(study) for study in different])]
+            both = [np.stack([low, high], axis=1), np.array([_ends(study) for study in different])]
             cells, widths = [], []
             for intervals, judged in zip(both, (True, False), strict=True):
                 each = intervals[which.ravel()].reshape(runs, days, 2)
@@ -227,11 +228,9 @@ def of_daily_looks(runs: int) -> Iterator[str]:
 def of_many_models(runs: int) -> Iterator[str]:
     yield "\n## Bradley-Terry, four models\n"
     yield "All pairs on every prompt; strengths evenly spaced, with a prompt's own liking of each model (spread"
-    yield "0.7) and"
-    yield "ties, so that the model's form is wrong, as it always is; the truth is its fit to endless prompts. Of"
-    yield "the four"
-    yield "models, the one covered most rarely. Resampled:"
-    yield f"percentiles of a bootstrap over prompts (500 resamples, {min(runs, RESAMPLED):,} runs).\n"
+    yield "0.7) and ties, so that the model's form is wrong, as it always is; the truth is its fit to endless"
+    yield "prompts. Of the four models, the one covered most rarely. Resampled: percentiles of a bootstrap over"
+    yield f"prompts (500 resamples, {min(runs, RESAMPLED):,} runs).\n"
     yield "| prompts | best less worst | strength | width | win rate | width | strength, resampled | width |"
     yield "|---|---|---|---|---|---|---|---|"
     rng = np.random.default_rng(5)
@@ -275,8 +274,7 @@ def of_many_models(runs: int) -> Iterator[str]:
 def of_shares(runs: int) -> Iterator[str]:
     yield "\n## Shares of yes and no: Wilson and Clopper-Pearson\n"
     yield "Exactly, by summing binomial probabilities: at rates 0.01, 0.02, …, 0.99 the mean and the lowest"
-    yield "coverage, and"
-    yield "the mean width.\n"
+    yield "coverage, and the mean width.\n"
     yield "| n | Wilson, mean | lowest | width | Clopper-Pearson, mean | lowest | width |"
     yield "|---|---|---|---|---|---|---|"
     rates = np.arange(1, 100) / 100
@@ -291,11 +289,42 @@ def of_shares(runs: int) -> Iterator[str]:
         yield f"| {n} | {' | '.join(cells)} |"
 
 
+def of_power(runs: int) -> Iterator[str]:
+    yield "\n## How many prompts\n"
+    yield "`prompts_needed` for 80% power, with the spread that a rate of one half would have with so many ties."
+    yield "Found: the share of studies of that size whose reported interval excludes one half. Ask for: what"
+    yield "`more_prompts` says after three fifths of them where the interval holds one half still, the median."
+    yield "Every day: a look at the anytime interval every ten prompts up to two and a half times as many, stopping"
+    yield "when it excludes one half; the share that stops, and after how many prompts half of all have"
+    yield f"({min(runs, 2000):,} runs).\n"
+    yield "| win rate | ties | prompts | found | after | ask for | every day, up to | found | half stop by |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    rng = np.random.default_rng(7)
+    for rate, ties in ((0.55, 0), (0.55, 0.3), (0.6, 0), (0.6, 0.3), (0.65, 0), (0.7, 0)):
+        n = prompts_needed(rate, float(np.sqrt(0.25 * (1 - ties))))
+        counts, which = np.unique(rng.multinomial(n, chances(rate, ties), size=runs), axis=0, return_inverse=True)
+        ends = np.array([_ends(study) for study in counts])
+        found = ((ends[:, 0] > 0.5) | (ends[:, 1] < 0.5))[which.ravel()].mean()
+        part = round(0.6 * n)
+        asked = [
+            more_prompts(float(study @ LEVELS) / part, _ends(study), part)
+            for study in rng.multinomial(part, chances(rate, ties), size=min(runs, 2000))
+        ]
+        more = np.median([number for number in asked if number is not None])
+        days = round(n / 4)
+        looks = rng.multinomial(10, chances(rate, ties), size=(min(runs, 2000), days)).cumsum(axis=1)
+        low, high = ends_of_counts(looks.reshape(-1, 3), LEVELS)
+        out = ((low > 0.5) | (high < 0.5)).reshape(-1, days)
+        stopped = np.where(out.any(axis=1), 10 * (out.argmax(axis=1) + 1), np.inf)
+        daily = f"{10 * days} | {out.any(axis=1).mean():.1%} | {np.median(stopped):.0f}"
+        yield f"| {rate} | {ties:.0%} | {n} | {found:.1%} | {part} | {more:.0f} | {daily} |"
+
+
 def of_means(runs: int) -> Iterator[str]:
     yield "\n## Means of what has no bounds\n"
     yield f"`mean_interval` (BCa, made wider for few values; 1,000 resamples, {min(runs, 2000):,} runs), of lengths,"
-    yield "scores, KL. No interval holds its level where a mean hangs on rare huge values; these rows show how"
-    yield "far off it is.\n"
+    yield "scores, KL. No interval holds its level where a mean hangs on rare huge values; these rows show how far"
+    yield "off it is.\n"
     yield "| values | distribution | reported | width | naive | width |\n|---|---|---|---|---|---|"
     rng = np.random.default_rng(6)
     draws: dict[str, tuple[Callable[[int], np.ndarray], float]] = {
@@ -319,9 +348,10 @@ PARTS = {
     "graded": of_graded,
     "people": of_people,
     "daily": of_daily_looks,
-    "many models": of_many_models,
+    "power": of_power,
     "shares": of_shares,
     "means": of_means,
+    "many models": of_many_models,
 }
 
 
@@ -330,9 +360,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
     args = parser.parse_args()
-    print(
-        f"# Coverage of 95% intervals\n\n`python benchmarks/coverage.py --runs {args.runs}`: {args.runs:,} studies a row."
-    )
+    print(f"# Coverage of 95% intervals\n\n`python benchmarks/coverage.py`: {args.runs:,} studies a row.")
     error = np.sqrt(0.95 * 0.05 / args.runs)
     print(f'The simulation\'s own error is {error:.4f}; "!" marks reported intervals below {0.95 - 2 * error:.4f}.\n')
     for name in args.only:
