@@ -180,12 +180,16 @@ def fit_curve(
 ) -> dict[str, Any] | None:
     """The form through measured points, by least squares weighted by standard errors, with intervals over prompts.
 
+    Where the points lie farther from the curve than their errors explain, the form itself is off, and the intervals of
+    α, β and the peak are wider by `misfit` = max(1, √(χ² / (points - 2))) (Birge 1932; the Particle Data Group's scale
+    factor).
+
     kl: (points, prompts) where it was measured on samples, or (points,) where it is known, in nats. rewards: (points,
     prompts), less the base's on the same prompt. Points at KL 0 say nothing of α and β. Returns {"alpha",
-    "alpha_interval", "beta", "beta_interval", "r2", "points", "peak"}, or None with fewer than three points off the
-    base, or one prompt. `peak` is {"sqrt_kl", "interval", "reward"}, or None. It is one only if d* and its whole
-    interval lie among the distances of the points, and if a point behind d* is shown to be below one before it (see
-    told_apart): a form alone falls somewhere, whether or not the reward does.
+    "alpha_interval", "beta", "beta_interval", "r2", "misfit", "points", "peak"}, or None with fewer than three points
+    off the base, or one prompt. `peak` is {"sqrt_kl", "interval", "reward"}, or None. It is one only if d* and its
+    whole interval lie among the distances of the points, and if a point behind d* is shown to be below one before it
+    (see told_apart): a form alone falls somewhere, whether or not the reward does.
     """
     values, r = np.asarray(kl, dtype=np.float64), np.asarray(rewards, dtype=np.float64)
     known = values.ndim == 1
@@ -198,20 +202,24 @@ def fit_curve(
     mean, error = r.mean(axis=1), r.std(axis=1, ddof=1) / np.sqrt(prompts)
     weight = 1 / np.maximum(error, 1e-3 * error.max() or 1.0) ** 2
     alpha, beta = fit(form, at, mean, weight)
-    drawn_alpha, drawn_beta = [], []
+    drawn_alpha, drawn_beta, strayed = [], [], []
     for drawn in draws(prompts, resamples, seed, points):
         means = (r @ drawn / prompts).T
         distance = at if known else np.sqrt(np.maximum((values @ drawn / prompts).T, 0))
         a, b = fit(form, distance, means, weight)
         drawn_alpha.append(a)
         drawn_beta.append(b)
+        strayed.append(means - curve(form, distance, alpha, beta))
     alphas, betas = np.concatenate(drawn_alpha), np.concatenate(drawn_beta)
     told = ~np.isnan(alphas)
     if np.isnan(alpha) or not told.any():
         return None
-    alphas, betas = alphas[told], betas[told]
-    ends = ((1 - level) / 2, (1 + level) / 2)
     left = weight * (mean - curve(form, at, alpha, beta)) ** 2
+    spread = np.concatenate(strayed).var(axis=0)  # of reward and distance together
+    squares = np.divide(left / weight, spread, out=np.zeros_like(spread), where=spread > 0)
+    misfit = max(1.0, float(np.sqrt(squares.sum() / (points - 2))))
+    alphas, betas = alpha + misfit * (alphas[told] - alpha), beta + misfit * (betas[told] - beta)
+    ends = ((1 - level) / 2, (1 + level) / 2)
     around = weight * (mean - np.average(mean, weights=weight)) ** 2
     found = {
         "alpha": float(alpha),
@@ -219,6 +227,7 @@ def fit_curve(
         "beta": float(beta),
         "beta_interval": np.quantile(betas, ends).tolist(),
         "r2": float(1 - left.sum() / around.sum()) if around.sum() > 0 else None,
+        "misfit": misfit,
         "points": points,
         "peak": None,
     }

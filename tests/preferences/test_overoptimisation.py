@@ -146,6 +146,19 @@ def test_no_fall_is_marked_where_there_is_none(form: str, shape: str) -> None:
     assert sum(peak is not None for peak in marked) <= 2  # 30 × 5% of them are 1.5, if the fall test alone decided
 
 
+def test_points_that_do_not_follow_the_form_make_the_intervals_wider() -> None:
+    """A parabola is no d(α - β log d). With a tenth of the noise the prompts alone would make intervals ten times
+    narrower, though the form is off as before.
+    """
+    right = fit_curve("bon", KL, measured("falls", 200, 0.5, 1))
+    assert right is not None and right["misfit"] < 1.8  # χ² of 4 degrees of freedom is above 4 × 1.8² in 1.2%
+    found = [fit_curve("rl", KL, measured("falls", 200, noise, 1)) for noise in (0.5, 0.05)]
+    assert found[0] is not None and found[1] is not None
+    assert 3 < found[0]["misfit"] < found[1]["misfit"] / 5
+    widths = [np.ptp(each["beta_interval"]) / each["misfit"] for each in found]
+    assert widths[0] == pytest.approx(10 * widths[1], rel=0.3), "prompts alone"
+
+
 def test_too_little_gives_no_fit() -> None:
     assert fit_curve("bon", KL[:3], measured("falls", 50, 0.1, 0)[:3]) is None, "two points off the base"
     assert fit_curve("bon", KL, measured("falls", 1, 0.1, 0)) is None, "one prompt"
@@ -154,10 +167,10 @@ def test_too_little_gives_no_fit() -> None:
 def test_a_measured_kl_varies_with_the_prompts() -> None:
     rng = np.random.default_rng(3)
     rewards = measured("falls", 200, 0.5, 4)
-    known = fit_curve("rl", KL, rewards)
-    sampled = fit_curve("rl", KL[:, None] * rng.exponential(size=(7, 200)) ** 3 / 6, rewards)
+    known = fit_curve("bon", KL, rewards)
+    sampled = fit_curve("bon", KL[:, None] * rng.exponential(size=(7, 200)) ** 3 / 6, rewards)
     assert known is not None and sampled is not None
-    widths = [np.ptp(found["alpha_interval"]) for found in (known, sampled)]
+    widths = [np.ptp(found["alpha_interval"]) / found["misfit"] for found in (known, sampled)]
     assert widths[1] > 1.1 * widths[0]
 
 
