@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 # Below these (and LEAST_PROMPTS) a group is not judged. Of 20 prompts a sign test finds 15 wins, or 17 after correction
 # for ten slices; of fewer, little less than all.
 LEAST_RATERS = 5
+MOST_TAGS = 100  # the commonest: a data set that gives every prompt a tag of its own says nothing by its slices
 
 
 def by_tag(evidence: Evidence) -> dict[str, dict[str, dict[str, Any]]]:
@@ -101,13 +102,14 @@ def _others(evidence: Evidence) -> list[str]:
 
 
 def _tagged(evidence: Evidence) -> dict[str, list[int]]:
-    """The main prompts that have each tag, by number."""
+    """The main prompts that have each of the commonest tags, by number."""
     found: dict[str, list[int]] = defaultdict(list)
     for number, prompt in enumerate(evidence.prompts):
         if prompt.set == MAIN:
             for tag in prompt.tags:
                 found[tag].append(number)
-    return dict(sorted(found.items()))
+    common = sorted(found, key=lambda tag: (-len(found[tag]), tag))[:MOST_TAGS]
+    return {tag: found[tag] for tag in sorted(common)}
 
 
 def _adjust(

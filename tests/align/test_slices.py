@@ -59,6 +59,11 @@ def test_tags_with_exact_p_values() -> None:
     assert maths["candidate"] == "dpo" and maths["baseline"] == "base" and maths["interval"][1] < 0.5
 
 
+def test_only_the_commonest_of_very_many_tags_are_slices() -> None:
+    own = [row for number in range(120) for row in rows(MAIN, (f"tag {number:03}", "all"), 1, number < 30)]
+    assert sorted(by_tag(evidence(own))["dpo"]) == ["all", *(f"tag {number:03}" for number in range(99))]
+
+
 def test_challenge_sets_stand_by_themselves() -> None:
     said = evidence([*rows(MAIN, (), 30, 0), *rows("hard", (), 3, 22), *rows("small", (), 1, 1)])
     found = challenge_sets(said)

@@ -1,12 +1,13 @@
 """`align evaluate` as a whole: what metrics.json says of a copy of the base, and of a model that is cut off."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.align.conftest import WORDS, done, write_recipe, write_rows
+from tests.align.conftest import WORDS, done, refused, write_recipe, write_rows
 
 LONGER = "def longer(prompt, response):\n    return len(response)\n"
 
@@ -69,3 +70,18 @@ def test_a_model_that_is_cut_off(metrics: dict[str, Any]) -> None:
 
 def test_the_gate_reads_the_list(home: Path) -> None:
     assert "2 of 2" in done("gate", home / "run", "--rule", "copy.worse < 1", "--rule", "cut.worse > 3").out
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"perplexity_on": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
+        ({"challenge_sets": {"hard": "nowhere.jsonl"}}, "nowhere.jsonl: no such file"),
+        ({"harness_tasks": ["no_such_task"]}, "key `harness_tasks`: "),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_written(
+    keys: dict[str, Any], said: str, evaluate_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert said in refused("evaluate", evaluate_recipe(**keys))
+    assert not any((tmp_path / "home").iterdir())
