@@ -155,11 +155,20 @@ def measure_name(name: str) -> str:
 
 def _on_sets(metrics: Mapping[str, Any], model: str) -> list[str]:
     """Measures that got worse on challenge sets, each with its numbers."""
-    return [
-        f"{row['name'].replace('_', ' ')}: {row['words']}"
-        for row in worse(metrics)["worse"]
-        if row["model"] == model and row["kind"] == "measure on a challenge set"
-    ]
+    found = []
+    for name, about in (metrics.get("challenge_sets") or {}).items():
+        models = about.get("models") or {}
+        for key, measure in ((models.get(model) or {}).get("measures") or {}).items():
+            if measure and change_of(measure) == "worse":
+                unit = measure.get("unit")
+                before = ((models.get(metrics["base"]) or {}).get("measures") or {}).get(key)
+                value, base = in_unit(measure, unit)[0], in_unit(before, unit)[0]
+                change, interval = in_unit(measure["difference"], unit, sign=True)
+                found.append(
+                    f"{capital(measure_name(key))} on the {UNSEEN.sub(' ', name)} set: {value}, the base {base} "
+                    f"({change}, {interval})"
+                )
+    return found
 
 
 def in_unit(fields: Mapping[str, Any] | None, unit: str | None, *, sign: bool = False) -> tuple[str, str]:
@@ -250,7 +259,8 @@ def fairness_tables(metrics: Mapping[str, Any], judges: Mapping[str, Any]) -> li
         tables.append(
             {
                 "title": title,
-                "rows": rows,
+                "rows": found,
+                "others": [row for row in rows if row not in found],
                 "words": words,
                 "left_out": max(0, len(gaps) - MOST_GAPS),
                 "axis": plots.axis(span, percent=False, points=True),
@@ -284,7 +294,7 @@ def _gap(gap: Mapping[str, Any], judges: Mapping[str, Any], span: tuple[float, f
         "n": gap.get("n"),
         "rest_n": gap.get("rest_n"),
         "units": units,
-        "value": f"{plots.signed_points(gap['mean'])} points",
+        "value": _points(gap["mean"]),
         "interval": f"{plots.signed_points(interval[0])} to {plots.signed_points(interval[1])}" if interval else "",
         "words": {"win": "gains more", "loss": "gains less", "unclear": "no gap detected", "few": "too few to tell"}[
             result
@@ -293,6 +303,11 @@ def _gap(gap: Mapping[str, Any], judges: Mapping[str, Any], span: tuple[float, f
         "outcome": result,
         "plot": drawing,
     }
+
+
+def _points(share: float) -> str:
+    number = plots.signed_points(share)
+    return f"{number} point" if number[1:] == "1" else f"{number} points"
 
 
 # --- what may spoil a win ---------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ KINDS = {  # in the order of how much a verdict of theirs says: words, mark, and
         "circle",
         "The preference that the simulated raters were given: what they would say without noise.",
     ),
-    "people": ("people", "triangle", "People compared the answers blind, without knowing which model wrote which."),
+    "people": ("people", "triangle", "People compared two answers to the same prompt."),
     "gold": (
         "the gold reward model",
         "square",
@@ -56,7 +56,7 @@ def judges_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             "kind": kinds[judge],
             "who": f"{raters:,} {words}" if raters and kinds[judge] == "people" else words,
             "many": kinds[judge] == "people",
-            "about": about + (f" {raters:,} of them." if raters else ""),
+            "about": about + (f" {raters:,} of them did." if raters else ""),
             "source": facts.get("source") or "",
             "trained": facts.get("trained") or [],
             "picked": facts.get("picks") or [],

@@ -175,7 +175,8 @@ def missing(fields: Mapping[str, Any]) -> str:
 
 def ties_words(fields: Mapping[str, Any]) -> str:
     ties = fields.get("ties")
-    return f"{ties:,} of the {prompts(fields['n'])} are ties, which count half." if ties else ""
+    how = "is a tie, which counts half" if ties == 1 else "are ties, which count half"
+    return f"{ties:,} of the {prompts(fields['n'])} {how}." if ties else ""
 
 
 def equal_length(fields: Mapping[str, Any], result: str) -> str:
@@ -209,6 +210,10 @@ def _trained_note(first: Opinion) -> str:
             "No person judged this. The judge is a reward model that was not kept away from training: a hint that it "
             "may be better, and a reason to let people compare."
         )
+    if first.about["kind"] == "function":
+        return "No person judged this. The judge is a rule: it knows what it was written for and nothing else."
+    if first.about["kind"] == "language model":
+        return "No person judged this. Whether the language model likes what your people like is not known from this."
     return ""
 
 

@@ -112,6 +112,10 @@ def test_praise_of_the_judge_that_trained_it_is_said_to_be_no_evidence_at_once()
 
 def test_a_reward_model_that_is_not_gold_is_only_a_hint() -> None:
     assert said(small({"reward": pair(0.72, 240)}, REWARD)).notes[0].startswith("No person judged this.")
+    rule = {"short": {"kind": "function"}}
+    assert said(small({"short": pair(0.72, 240)}, rule)).notes[0] == (
+        "No person judged this. The judge is a rule: it knows what it was written for and nothing else."
+    )
     gold = {"gold": {"kind": "reward model", "gold": True}}
     assert not [note for note in said(small({"gold": pair(0.72, 240)}, gold)).notes if "No person" in note]
 
