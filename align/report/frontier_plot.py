@@ -177,10 +177,10 @@ def _labels(points: Sequence[Mapping[str, Any]], chosen: Sequence[Mapping[str, A
 
 
 def _short(point: Mapping[str, Any]) -> str:
-    """What stands beside a point: n of best of n, the step of a checkpoint, a name where there is neither."""
+    """What stands beside a point: n of best of n, the step of a checkpoint."""
     if point["kind"] == "best of n":
         return f"n={point['n']}"
-    return str(point["label"] if point.get("step") is None else point["step"])
+    return "final" if point.get("step") is None else str(point["step"])
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> Markup:
@@ -205,7 +205,7 @@ def _key(frontier: Mapping[str, Any]) -> Markup:
         "</g></svg> {}</span> "
     )
     parts = [mark.format(reward, KINDS["checkpoint"], words) for reward, words in REWARDS.items()]
-    parts += [mark.format("plain", KINDS[kind], names[kind]) for kind in kinds]
+    parts += [mark.format("either", KINDS[kind], names[kind]) for kind in kinds]
     if any(point["label"] == frontier.get("recommended") for point in frontier["points"]):
         ring = '<circle class="best" cx="9" cy="9" r="7"/></svg> recommended</span>'
         parts.append(Markup('<span><svg width="18" height="18" aria-hidden="true">' + ring))
