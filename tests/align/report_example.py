@@ -224,6 +224,7 @@ def corrected(tags: dict[str, Any]) -> dict[str, Any]:
 
 def challenge_set(shift: float, n: int) -> dict[str, Any]:
     found: dict[str, Any] = {"base": {"judges": {}, "length": mean(180, 9, n), "finished": 0.9}}
+    found["base"]["measures"] = base()["measures"]
     for name, (people, *_, numbers, _) in MODELS.items():
         rate = 0.5 + (people - 0.5) * 0.4 + shift
         found[name] = {
