@@ -6,7 +6,7 @@ one half). Miller 2024, "Adding Error Bars to Evals", arXiv 2411.00640, section 
 winrate.smallest_detectable.
 """
 
-from math import ceil, inf, isfinite, sqrt
+from math import ceil, isfinite, sqrt
 
 from scipy.special import ndtr, ndtri
 
@@ -44,20 +44,26 @@ def power_of(rate: float, spread: float = 0.5, n: int = 100, level: float = LEVE
     return float(ndtr(distance - z) + ndtr(-distance - z))
 
 
-def more_prompts(rate: float, interval: tuple[float, float] | list[float], n: int) -> int | None:
-    """How many more prompts until the interval can be expected to exclude one half, if the rate stays as seen.
+def more_prompts(
+    rate: float,
+    interval: tuple[float, float] | list[float],
+    n: int,
+    power: float = POWER,
+    level: float = LEVEL,
+) -> int | None:
+    """How many more prompts until the interval excludes one half with probability `power`, if the rate stays as seen.
 
-    The side of the interval towards one half, whose length is w, shrinks as 1/√n: n (w / |rate - 0.5|)² - n, at least
-    1. "Expected" is about an even chance. None where the interval excludes one half already, and where the rate is one
-    half, so that no number would do (the interval tells which). With raters as clusters it asks for as many more
-    raters, too, in proportion.
+    The side of the interval towards one half, whose length is w, shrinks as 1/√n, and the rate will be seen a bit off:
+    n (w (1 + z_power / z_(1+level)/2) / |rate - 0.5|)² - n. None where the interval excludes one half already, and
+    where the rate is one half, so that no number would do (the interval tells which). Where it is about raters, too, it
+    means more raters in proportion.
     """
     low, high = interval
     if low > 0.5 or high < 0.5 or rate == 0.5:
         return None
-    reach = rate - low if rate > 0.5 else high - rate
+    reach = (rate - low if rate > 0.5 else high - rate) * (1 + ndtri(power) / ndtri((1 + level) / 2))
     needed = n * (reach / abs(rate - 0.5)) ** 2
-    return max(1, ceil(needed - n - 1e-9)) if isfinite(needed) and needed < inf else None
+    return max(1, ceil(needed - n - 1e-9)) if isfinite(needed) else None
 
 
 def design_effect(raters: float, correlation: float) -> float:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.power import NormalIndPower, normal_power
 
+from preferences.stats.intervals import clopper_pearson
 from preferences.stats.power import design_effect, more_prompts, power_of, prompts_needed
 from preferences.stats.winrate import smallest_detectable, win_rate
 
@@ -54,26 +55,24 @@ def test_power_by_simulation():
 
 
 def test_more_prompts_by_hand():
-    # 60% of 100, interval 0.50 - 0.05 to 0.70: the lower side is 0.15 and must become 0.10, so n (1.5)² = 225.
-    assert more_prompts(0.6, [0.45, 0.7], 100) == 125
-    assert more_prompts(0.4, [0.3, 0.55], 100) == 125
+    # 60% of 100, interval from 0.45: for an even chance the lower side of 0.15 must become 0.10, so 100 (1.5)² = 225;
+    # for 80%, 0.10 must be 2.80158 / 1.95996 = 1.42940 such sides: 100 (1.5 · 1.42940)² = 459.7.
+    assert more_prompts(0.6, [0.45, 0.7], 100, power=0.5) == 125
+    assert more_prompts(0.6, [0.45, 0.7], 100) == more_prompts(0.4, [0.3, 0.55], 100) == 360
     assert more_prompts(0.6, [0.51, 0.7], 100) is None, "it excludes one half already"
     assert more_prompts(0.4, [0.3, 0.49], 100) is None
     assert more_prompts(0.5, [0.4, 0.6], 100) is None, "no number would do"
-    assert more_prompts(0.6, [0.5, 0.7], 100) == 1
+    assert more_prompts(0.6, [0.5, 0.7], 100) == 105  # 100 · 1.42940² = 204.3
 
 
-def test_with_as_many_more_the_interval_does_exclude_one_half():
-    # 28 of 50 is not enough; the number it names is, at the same rate, to within the exact interval's own steps.
+def test_with_as_many_more_the_interval_excludes_one_half_four_times_in_five():
+    # 28 of 50: it names about what planning for a true rate of 0.56 does, and that finds it.
     fields = win_rate([1.0] * 28 + [0.0] * 22)
-    more = more_prompts(fields["win_rate"], fields["interval"], 50)
-    assert more == pytest.approx(prompts_needed(0.56, np.sqrt(0.56 * 0.44), power=0.5) - 50, abs=40)
-    n = 50 + more
-    low, _ = win_rate([1.0] * round(0.56 * n) + [0.0] * (n - round(0.56 * n)))["interval"]
-    assert 0.5 < low < 0.51
-    n = 50 + more // 2
-    low, _ = win_rate([1.0] * round(0.56 * n) + [0.0] * (n - round(0.56 * n)))["interval"]
-    assert low < 0.5
+    n = 50 + more_prompts(fields["win_rate"], fields["interval"], 50)
+    assert n == pytest.approx(prompts_needed(0.56, np.sqrt(0.56 * 0.44)), rel=0.15)
+    wins, times = np.unique(np.random.default_rng(0).binomial(n, 0.56, size=4000), return_counts=True)
+    found = np.array([clopper_pearson(int(k), n)[0] > 0.5 for k in wins]) @ times / 4000
+    assert found == pytest.approx(0.80, abs=0.06)
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
