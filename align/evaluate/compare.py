@@ -183,6 +183,8 @@ def _inputs(args: EvaluateConfig) -> dict[str, dict[str, Any]]:
     if args.perplexity_on is not None:
         found["perplexity"] = data_facts(args.perplexity_on)
     found |= {f"challenge set {name}": data_facts(source) for name, source in (args.challenge_sets or {}).items()}
+    own = [task for task in args.harness_tasks or [] if Path(task).is_file()]
+    found |= {f"harness task {task}": data_facts(task) for task in own}
     for name, model in args.models.items():
         if model.endpoint is not None:
             found[f"model {name}"] = {"name": model.model, "endpoint": model.endpoint, "sha256": {}}

@@ -27,7 +27,7 @@ from preferences.files import read_json, sha256_file, sha256_json, write_text
 # What a killed run leaves of a file or checkpoint that it was writing: see preferences.files
 _UNFINISHED = re.compile(r"\.(checkpoint-\d+|\w+\.(json|jsonl|yaml))(\.old)?\.[a-z0-9_]{8}")
 DECISIONS = "decisions.jsonl"  # the record of `align decide`, which nothing here replaces
-_LIBRARIES = ("concord", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+_LIBRARIES = ("concord", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "lm-eval")
 
 
 class Run:
