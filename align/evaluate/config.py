@@ -184,5 +184,7 @@ def _check_endpoint(endpoint: str | None, api_key_env: str | None) -> None:
         raise ValueError("key `endpoint`: has a name or a password in it; name its key's variable by `api_key_env`")
     if endpoint is not None and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", endpoint):
         raise ValueError(f"key `endpoint`: {endpoint!r} is no address of a server; write it like http://host:8000/v1")
+    if api_key_env is not None and not re.fullmatch(r"[A-Za-z_]\w*", api_key_env):
+        raise ValueError("key `api_key_env`: is the name of an environment variable, as MY_KEY, and not the key itself")
     if api_key_env is not None and endpoint is None:
         raise ValueError("key `api_key_env`: is for an `endpoint`, and there is none")

@@ -100,7 +100,7 @@ def check_endpoint(endpoint: str, model: str, api_key_env: str | None, where: st
     """Raise BadInput where the key is not there, nobody listens, the key is refused, or the model is not served."""
     import httpx
 
-    if api_key_env is not None and not os.environ.get(api_key_env):
+    if api_key_env is not None and _key(api_key_env) is None:
         raise BadInput(f"{where}: key `api_key_env`: the environment variable {api_key_env} is not set; put the key in")
     url = endpoint.rstrip("/") + "/models"
     try:
@@ -143,7 +143,10 @@ def _client() -> "httpx.Client":
 
 
 def _key(api_key_env: str | None) -> str | None:
-    return None if api_key_env is None else os.environ.get(api_key_env, "").strip() or None
+    key = "" if api_key_env is None else os.environ.get(api_key_env, "").strip()
+    if not key.isascii() or not key.isprintable():  # else the library's own error would show it
+        raise BadInput(f"{api_key_env}: what this environment variable holds is no key: it has odd characters in it")
+    return key or None
 
 
 def _headers(key: str | None) -> dict[str, str]:

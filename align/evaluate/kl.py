@@ -33,8 +33,7 @@ def kl_to_base(
     for name, candidate in candidates.items():
         found[name] = None
         if candidate.keys.best_of is not None:
-            same = ("model", "endpoint", "temperature")
-            if all(getattr(candidate.keys, key) == getattr(base.keys, key) for key in same):
+            if _draws_alike(candidate, base):
                 bound = best_of_kl(candidate.keys.best_of)
                 found[name] = {"mean": bound, "interval": None, "n": len(own), "standard_error": None, "bound": True}
         elif name != args.base and scorer is not None and candidate.source is not None:
@@ -43,6 +42,18 @@ def kl_to_base(
                 said = [responses[name][number] for number in own]
                 found[name] = mean_interval(scorer.log_ratios(said))
     return found
+
+
+def _draws_alike(one: Candidate, other: Candidate) -> bool:
+    """Whether the two draw single responses from one distribution."""
+    if (one.temperature, one.max_new_tokens) != (other.temperature, other.max_new_tokens):
+        return False
+    if one.source is None or other.source is None:
+        return one.source is other.source and (one.keys.endpoint, one.keys.model) == (
+            other.keys.endpoint,
+            other.keys.model,
+        )
+    return weights_of(one.source) == weights_of(other.source)
 
 
 class BaseLogprobs:

@@ -16,12 +16,12 @@ from typing import Any, Literal
 from align.data.lengths import check_prompts, context_length, token_ids
 from align.evaluate.best_of import Picker
 from align.evaluate.config import EvaluateConfig, ModelKeys
-from align.evaluate.endpoint import at_once, check_endpoint, reply
+from align.evaluate.endpoint import Refused, at_once, check_endpoint, reply
 from align.evaluate.evidence import Prompt, Said
 from align.models.load import ModelSource, device, find_model, load_causal_lm, load_config, load_tokenizer, weights_of
 from align.models.sampling import sample, seed_of
 from align.run.cache import Cache
-from align.run.progress import Progress
+from align.run.progress import Progress, say
 from preferences.files import dump_json, sha256_json
 
 Rows = list[Said]
@@ -77,12 +77,12 @@ def answers(candidate: Candidate, prompts: Sequence[Prompt], args: EvaluateConfi
     pick = Picker(candidate.keys.reward_model, cache, args.batch_size) if candidate.keys.reward_model else None
     source = _Source(candidate, cache)
 
-    def say(batch: Sequence[Prompt]) -> tuple[Rows, int]:
+    def answer(batch: Sequence[Prompt]) -> tuple[Rows, int]:
         if pick is not None:
             return _best(source, pick, batch)
         return source.say(batch, [seed_of(candidate.seed, prompt.id) for prompt in batch])
 
-    return _in_batches(say, candidate.name, prompts, args.batch_size, folder / f"responses-{candidate.name}.jsonl")
+    return _in_batches(answer, candidate.name, prompts, args.batch_size, folder / f"responses-{candidate.name}.jsonl")
 
 
 def draws(
@@ -98,15 +98,15 @@ def draws(
 
 
 def _in_batches(
-    say: Callable[[Sequence[Prompt]], tuple[Rows, int]], words: str, prompts: Sequence[Prompt], size: int, kept: Path
+    answer: Callable[[Sequence[Prompt]], tuple[Rows, int]], words: str, prompts: Sequence[Prompt], size: int, kept: Path
 ) -> Rows:
-    """What `say` says to each batch (and how much of it is from the cache), in the file `kept` as it comes."""
+    """What `answer` says to each batch (and how much of it is from the cache), in the file `kept` as it comes."""
     rows = _kept(kept, prompts, size)
     progress = Progress(words, len(prompts), "prompts", done=len(rows))
     with open(kept, "ab") as stream:
         for start in range(len(rows), len(prompts), size):
             batch = prompts[start : start + size]
-            said, cached = say(batch)
+            said, cached = answer(batch)
             rows += said
             stream.write(b"".join(_line(prompt, one) for prompt, one in zip(batch, said, strict=True)))
             stream.flush()
@@ -150,7 +150,7 @@ class _Source:
     def __init__(self, candidate: Candidate, cache: Cache) -> None:
         self.candidate = candidate
         self.cache = cache
-        self.key: dict[str, Any] = {"what": "response", "temperature": candidate.temperature}
+        self.key: dict[str, Any] = {"what": "response", "format": 1, "temperature": candidate.temperature}
         self.key["max_new_tokens"] = candidate.max_new_tokens
         if candidate.source is None:
             self.key |= {"endpoint": candidate.keys.endpoint, "model": candidate.keys.model}
@@ -158,6 +158,7 @@ class _Source:
             self.tokenizer = load_tokenizer(candidate.source)
             self.key |= {"model": weights_of(candidate.source), "tokenizer": _tokenizer_hash(self.tokenizer)}
         self.sampler: Callable[[Sequence[Prompt], Sequence[int]], Rows] | None = None
+        self.answered = False  # the endpoint, at least one prompt
 
     def say(self, batch: Sequence[Prompt], seeds: Sequence[int]) -> tuple[Rows, int]:
         """(a response to each prompt, how many of them come from the cache: all or none)."""
@@ -186,20 +187,32 @@ class _Source:
         assert keys.endpoint is not None
         url = keys.endpoint
 
+        refused: list[Refused] = []
+
         def one(task: tuple[Prompt, int]) -> Said:
             prompt, seed = task
-            said = reply(
-                url,
-                keys.model,
-                prompt.turns,
-                api_key_env=keys.api_key_env,
-                max_tokens=self.candidate.max_new_tokens,
-                temperature=self.candidate.temperature,
-                seed=seed,
-            )
+            try:
+                said = reply(
+                    url,
+                    keys.model,
+                    prompt.turns,
+                    api_key_env=keys.api_key_env,
+                    max_tokens=self.candidate.max_new_tokens,
+                    temperature=self.candidate.temperature,
+                    seed=seed,
+                )
+            except Refused as error:
+                refused.append(error)
+                return Said("")
+            self.answered = True
             return Said(said.text.strip(), said.ended)
 
-        return at_once(one, list(zip(batch, seeds, strict=True)))
+        found = at_once(one, list(zip(batch, seeds, strict=True)))
+        if refused and not self.answered:  # then it is not the prompts
+            raise refused[0]
+        if refused:
+            say(f"{self.candidate.name}: {len(refused)} prompts count as answered by nothing; {refused[0]}")
+        return found
 
     def _local(self, source: ModelSource) -> Callable[[Sequence[Prompt], Sequence[int]], Rows]:
         from align.models.logprobs import total_logprobs

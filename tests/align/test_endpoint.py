@@ -168,6 +168,11 @@ def test_an_endpoint_is_looked_at_before_anything_slow(monkeypatch: pytest.Monke
             check_endpoint(server.url, "o", None, "r.yaml")
         with pytest.raises(BadInput, match="the environment variable THE_KEY is not set"):
             check_endpoint(server.url, "m", "THE_KEY", "r.yaml")
+        for odd in ("sk-secret\nline", "sk-secret-é"):
+            monkeypatch.setenv("THE_KEY", odd)
+            with pytest.raises(BadInput, match=r"THE_KEY: .* is no key: it has odd characters in it") as told:
+                check_endpoint(server.url, "m", "THE_KEY", "r.yaml")
+            assert "secret" not in str(told.value)
     with pytest.raises(BadInput, match=r"r.yaml: key `endpoint`: http://.* can't be reached \("):
         check_endpoint(server.url, "m", None, "r.yaml")
     with serving((403, {"error": {"message": "No."}})) as server, pytest.raises(BadInput, match="name the variable"):

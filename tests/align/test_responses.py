@@ -18,6 +18,7 @@ from align.models.rewards import load_as_trained
 from align.models.sampling import sample, seed_of
 from align.run.cache import Cache
 from tests.align.conftest import TRAIN, done, refused, write_recipe
+from tests.align.test_endpoint import serving
 from tests.align.test_serve import served
 
 KEY = "a-key-of-the-test"
@@ -245,6 +246,24 @@ def test_a_model_behind_an_endpoint_says_what_it_says_here(
     assert len(files) > 5
     assert not any(KEY.encode() in path.read_bytes() for path in files) and KEY not in said.out + said.err
     assert not (tmp_path / "wrong").exists()
+
+
+def test_a_prompt_that_the_server_will_not_take_is_answered_by_nothing(
+    tiny: Path, pairs_file: Path, reward_run: Path, tmp_path: Path
+) -> None:
+    """A provider's filter refuses one prompt; the others count. One that refuses all is a mistake in the recipe."""
+    listed = (200, {"data": [{"id": "m"}]})
+    filtered = (400, {"error": {"message": "content_filter"}})
+    answer = (200, {"choices": [{"message": {"content": "red"}, "finish_reason": "stop"}]})
+    with serving(listed, answer, filtered, answer) as server:
+        models = {"base": str(tiny), "production": {"model": "m", "endpoint": server.url}}
+        said = done("evaluate", recipe_of(tmp_path / "r.yaml", pairs_file, reward_run, models, num_prompts=3))
+    assert "production: 1 prompts count as answered by nothing; " in said.err and "(400: content_filter)" in said.err
+    assert sorted(row["text"] for row in rows_of(tmp_path / "run", "production")) == ["", "red", "red"]
+    with serving(listed, filtered) as server:
+        models = {"base": str(tiny), "production": {"model": "m", "endpoint": server.url}}
+        recipe = recipe_of(tmp_path / "r.yaml", pairs_file, reward_run, models, num_prompts=3)
+        assert "(400: content_filter)" in refused("evaluate", recipe, "--output_dir", tmp_path / "all")
 
 
 def test_other_sampling_is_said(tiny: Path, pairs_file: Path, reward_run: Path, tmp_path: Path) -> None:
