@@ -63,6 +63,9 @@ def _slice(name: str, fields: Mapping[str, Any], shape: str) -> dict[str, Any]:
     label = f"{name}: {percent(fields['win_rate'])}, interval {spread(fields['interval'])}, {SLICES[result]}"
     drawing = plots.track(fields["win_rate"], fields["interval"], label=label, shape=shape)
     words = SLICES[result] + p_words(fields, result)
+    smallest = fields.get("smallest_detectable")
+    if result == "unclear" and smallest is not None:  # what a reader must not take for "no change"
+        words += f"; one to {percent(1 - smallest)} or {percent(smallest)} would most likely have shown"
     return {"label": name, "fields": fields, "outcome": result, "plot": drawing, "words": words}
 
 

@@ -54,6 +54,7 @@ def test_every_part_is_there(page: str) -> None:
     assert '<h1 class="several"><span>The DPO model is preferred to the base in 61% of prompts' in page
     assert "at most 0.60 <small>(0.54 to 0.66)</small>" in page, "the KL of best of n is a bound"
     assert "Repetition on the safety set: 9.0%, the base 5.0% (+4.0 points, 2.8 to 5.2)" in page
+    assert "no change detected (p 0.50); one to 32% or 68% would most likely have shown" in page
     assert "1 of 2 gaps is larger than chance explains." in page and "−17 points" in page
     assert "The gap is no larger than chance explains." in page
 
