@@ -16,11 +16,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from align.evaluate.evidence import MAIN, Evidence, Judged, Prompt, Said
 from align.evaluate.measures import measures
 from align.evaluate.slices import by_tag, challenge_sets, gaps
 from align.report.worse import worse
 from preferences.stats.intervals import wilson
+from preferences.stats.texts import (
+    distinct,
+    distinct_without_each,
+    jackknife,
+    ngram_counts,
+    self_similarity,
+    self_similarity_without_each,
+)
 
 Pairs = list[tuple[str, str, str]]  # instruction, one response, the other
 
@@ -46,20 +56,35 @@ def main() -> None:
     ]
     false_alarms(pairs, args.runs)
     found(pairs, max(20, args.runs // 5))
+    coverage(10 * args.runs)
     speed(pairs)
 
 
 def false_alarms(pairs: Pairs, runs: int) -> None:
     print(f"No harm: evaluations, of {runs}, that list anything, with the 95% interval of their share.\n")
     print("| prompts | worse | | perhaps | |\n|---|---|---|---|---|")
+    below: dict[str, dict[int, int]] = {}
     for count in (100, 300):
-        lists = [worse(numbers(evidence(pairs, count, seed))) for seed in range(runs)]
+        hits = {"worse": 0, "perhaps": 0}
+        for seed in range(runs):
+            metrics = numbers(evidence(pairs, count, seed))
+            lists = worse(metrics)
+            for name in hits:
+                hits[name] += bool(lists[name])
+            for name, measure in metrics["models"]["model 1"]["measures"].items():
+                p = (measure["difference"] or {}).get("p_value")
+                if p is not None:
+                    below.setdefault(name, {}).setdefault(count, 0)
+                    below[name][count] += p < 0.05
         cells = []
-        for name in ("worse", "perhaps"):
-            hits = sum(bool(one[name]) for one in lists)
-            low, high = wilson(hits, runs)
-            cells += [f"{hits / runs:.3f}", f"{low:.3f} to {high:.3f}"]
+        for name in hits:
+            low, high = wilson(hits[name], runs)
+            cells += [f"{hits[name] / runs:.2f}", f"{low:.2f} to {high:.2f}"]
         print(f"| {count} | {' | '.join(cells)} |")
+    print(f"\nNo harm: how often p is below 0.05, of {runs} evaluations, before correction.\n")
+    print("| measure | 100 prompts | 300 prompts |\n|---|---|---|")
+    for name, by in below.items():
+        print(f"| {name} | {' | '.join(f'{by[count] / runs:.2f}' for count in (100, 300))} |")
     print()
 
 
@@ -77,6 +102,46 @@ def found(pairs: Pairs, runs: int) -> None:
                 hits += any(row["name"] == measure for row in lists["worse"])
             cells.append(f"{hits / runs:.2f}")
         print(f"| {name} | {measure} | {' | '.join(cells)} |")
+    print()
+
+
+def coverage(runs: int) -> None:
+    """Two models that are the same source: how often the interval of their difference has 0 in it."""
+    chance = np.random.default_rng(0)
+    size = 3000
+    zipf = 1 / np.arange(1, size + 1)
+
+    def texts() -> list[list[str]]:
+        """A hundred texts of 20 to 59 words by Zipf's law, three in ten of them from eight words of the text's own."""
+        made = []
+        for _ in range(100):
+            length, own = int(chance.integers(20, 60)), chance.integers(0, size, 8)
+            usual = chance.choice(size, length, p=zipf / zipf.sum())
+            said = np.where(chance.random(length) < 0.3, own[chance.integers(0, 8, length)], usual)
+            made.append([str(word) for word in said])
+        return made
+
+    print(f"Jackknife intervals of differences that are 0, of {runs} pairs of made-up models with 100 texts each.\n")
+    print(
+        "| measure | in the interval | 95% interval | standard deviation | mean standard error |\n|---|---|---|---|---|"
+    )
+    for name, n in (("distinct_1", 1), ("distinct_2", 2), ("self_similarity", 2)):
+        hits, apart, errors = 0, [], []
+        for _ in range(runs):
+            counts = [ngram_counts(texts(), n) for _ in range(2)]
+            if name == "self_similarity":
+                values = [(self_similarity(rows), self_similarity_without_each(rows)) for rows in counts]
+            else:
+                least = int(min(rows.sum() - rows.sum(axis=1).max() for rows in counts))
+                values = [(distinct(rows, least), distinct_without_each(rows, least)) for rows in counts]
+            (a, without_a), (b, without_b) = values
+            interval_of = jackknife(a - b, without_a - without_b)
+            hits += interval_of["interval"][0] <= 0 <= interval_of["interval"][1]
+            apart.append(a - b)
+            errors.append(interval_of["standard_error"])
+        low, high = wilson(hits, runs)
+        cells = f"{hits / runs:.3f} | {low:.3f} to {high:.3f} | {np.std(apart):.4f} | {np.mean(errors):.4f}"
+        print(f"| {name} | {cells} |")
     print()
 
 
