@@ -197,6 +197,15 @@ def test_best_of_n_is_the_honest_rival() -> None:
     assert "without any training, is shown to be worse than step 6" in strong["words"]
 
 
+def test_best_of_n_can_go_too_far() -> None:
+    """The truth likes scores up to 1 standard deviation, and takes off for more: best of 4 picks 1.03 on average."""
+    drawn = np.random.default_rng(2).normal(size=(200, 64))
+    found = frontier_numbers("base", {"reward": drawn, "gold": -np.abs(drawn - 1)}, [], "gold")
+    assert found["fits"]["bon"]["gold"]["peak"] is not None
+    assert "Best of n, too, can go too far: it wins most at √KL" in found["words"]
+    assert "about n = 4." in found["words"] or "about n = 8." in found["words"]
+
+
 def test_without_checkpoints_off_the_base_there_is_best_of_n_alone() -> None:
     drawn = np.random.default_rng(1).normal(size=(30, 6))
     found = frontier_numbers("base", {"reward": drawn, "gold": drawn}, [], "gold")
