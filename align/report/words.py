@@ -22,7 +22,7 @@ def spread(interval: Sequence[float]) -> str:
 def measured(fields: Mapping[str, Any]) -> tuple[str, str]:
     """A mean and its interval, both with as many digits as the interval's width deserves: "128", "116 to 141"."""
     mean, interval = fields["mean"], fields.get("interval")
-    if not interval or interval[0] == interval[1]:
+    if not interval or interval[1] <= interval[0]:
         return number(mean), ""
     digits = max(0, 1 - math.floor(math.log10(interval[1] - interval[0])))
     # what rounds to zero has no sign

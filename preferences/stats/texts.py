@@ -117,7 +117,8 @@ def self_similarity(counts: Any) -> float:
         raise ValueError(f"{count} texts; a pair needs two")
     units = _units(counts)
     total = np.asarray(units.sum(axis=0)).ravel()
-    return float((total @ total - units.multiply(units).sum()) / (count * (count - 1)))
+    found = (total @ total - units.multiply(units).sum()) / (count * (count - 1))
+    return float(np.clip(found, 0, 1))  # the last bits of a sum of roots can lie beyond
 
 
 def self_similarity_without_each(counts: Any) -> Floats:
@@ -129,7 +130,7 @@ def self_similarity_without_each(counts: Any) -> Floats:
     total = np.asarray(units.sum(axis=0)).ravel()
     own = np.asarray(units.multiply(units).sum(axis=1)).ravel()
     pairs = total @ total - own.sum()
-    values: Floats = (pairs - 2 * (units @ total - own)) / ((count - 1) * (count - 2))
+    values: Floats = np.clip((pairs - 2 * (units @ total - own)) / ((count - 1) * (count - 2)), 0, 1)
     return values
 
 

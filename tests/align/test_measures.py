@@ -82,6 +82,14 @@ def test_the_same_answer_to_everything() -> None:
     assert one_word["base"]["self_similarity"]["mean"] == 0.0 == one_word["base"]["self_similarity"]["interval"][0]
 
 
+@pytest.mark.parametrize("count", [3, 7, 25, 26, 49])
+def test_a_model_that_has_collapsed_has_an_interval(count: int) -> None:
+    """Sums of roots leave 1 by a last bit, and an interval must not be the wrong way round for it."""
+    found = measures(evidence(["?"] * count, base=["red cat"] * count))["base"]["self_similarity"]
+    low, high = found["interval"]
+    assert low <= found["mean"] <= high <= 1.0 and low == pytest.approx(1.0)
+
+
 def test_p_values_are_adjusted_over_all_that_can_be_worse() -> None:
     texts = [f"{word} and {number}" for number, word in enumerate(["red", "fox", "tea", "sun", "dog"] * 12)]
     found = measures(evidence(["?"] * 60, base=texts, one=["no no no no no"] * 60, two=texts[::-1]))
