@@ -2,10 +2,10 @@
 
     python benchmarks/what_got_worse.py [--data FOLDER] [--runs 300]
 
-Texts are responses of five 7B models to the instructions of PandaLM's test set (Wang et al. 2023, arXiv 2306.05087;
-Apache-2.0), two to each of 999 items. No harm: which of the two is the base's and which the other model's is a coin's
-choice, and so is the judge's verdict; each prompt has two of ten tags, and a response to another prompt as its
-reference. Then some of the other model's responses are spoilt. Everything is computed by what `align evaluate` uses.
+Texts are responses of five 7B models to the 170 instructions of PandaLM's test set (Wang et al. 2023, arXiv
+2306.05087; Apache-2.0), two to each of 999 items. No harm: which of the two is the base's and which the other model's
+is a coin's choice, and so is the judge's verdict; each prompt has two of ten tags, and a response to another prompt as
+its reference. Then some of the other model's responses are spoilt. Everything is computed by what `align evaluate` uses.
 """
 
 import argparse
@@ -55,7 +55,8 @@ def main() -> None:
         (f"{row['instruction']}\n{row['input']}".strip(), str(row["response1"]), str(row["response2"])) for row in rows
     ]
     false_alarms(pairs, args.runs)
-    found(pairs, max(20, args.runs // 5))
+    each = list({asked: (asked, *both) for asked, *both in pairs}.values())  # or answers would repeat by themselves
+    found([(asked, one, other) for asked, one, other in each], max(20, args.runs // 5))
     coverage(10 * args.runs)
     speed(pairs)
 
@@ -89,7 +90,7 @@ def false_alarms(pairs: Pairs, runs: int) -> None:
 
 
 def found(pairs: Pairs, runs: int) -> None:
-    count, shares = 240, (0.02, 0.05, 0.1)
+    count, shares = 160, (0.02, 0.05, 0.1)
     print(f"Harm to a share of {count} responses: how often, of {runs} evaluations, its measure is listed as worse.\n")
     print(f"| instead of its answer | measure | {' | '.join(f'{share:.0%}' for share in shares)} |")
     print("|---|---|" + "---|" * len(shares))
