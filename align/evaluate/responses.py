@@ -75,7 +75,7 @@ def open_models(args: EvaluateConfig, prompts: Sequence[Prompt], where: str) -> 
 def answers(candidate: Candidate, prompts: Sequence[Prompt], args: EvaluateConfig, folder: Path, cache: Cache) -> Rows:
     """The model's response to each prompt, kept in `responses-NAME.jsonl` of the run's folder as they come."""
     pick = Picker(candidate.keys.reward_model, cache, args.batch_size) if candidate.keys.reward_model else None
-    source = _Source(candidate, cache)
+    source = _Source(candidate, cache, logprobs=pick is None)
 
     def answer(batch: Sequence[Prompt]) -> tuple[Rows, int]:
         if pick is not None:
@@ -89,7 +89,7 @@ def draws(
     candidate: Candidate, prompts: Sequence[Prompt], n: int, args: EvaluateConfig, folder: Path, cache: Cache
 ) -> list[Rows]:
     """n responses to each prompt, those that best of n picks from, kept in `responses-NAME-NUMBER.jsonl` each."""
-    source = _Source(candidate, cache)
+    source = _Source(candidate, cache, logprobs=False)
     found = []
     for number in range(n):
         kept, words = folder / f"responses-{candidate.name}-{number}.jsonl", f"{candidate.name}, draw {number + 1}"
@@ -140,15 +140,19 @@ def _best(source: "_Source", pick: Picker, batch: Sequence[Prompt]) -> tuple[Row
         drawn.append(said)
         cached = min(cached, known)
     best = pick([prompt.turns for prompt in batch], [[one.text for one in said] for said in drawn])
-    # its log-probability as a draw is not that of a pick
-    return [drawn[which][place]._replace(logprob=None) for place, which in enumerate(best)], cached
+    return [drawn[which][place] for place, which in enumerate(best)], cached
 
 
 class _Source:
-    """What a candidate's single draws come from: the cache, or the model, loaded when it is first needed."""
+    """What a candidate's draws come from: the cache, or the model, loaded when it is first needed.
 
-    def __init__(self, candidate: Candidate, cache: Cache) -> None:
+    `logprobs`: with each draw's log-probability, which costs a look at the whole text. That of a draw is not that of a
+    pick, so those that best of n picks from have none.
+    """
+
+    def __init__(self, candidate: Candidate, cache: Cache, *, logprobs: bool) -> None:
         self.candidate = candidate
+        self.logprobs = logprobs
         self.cache = cache
         self.key: dict[str, Any] = {"what": "response", "format": 1, "temperature": candidate.temperature}
         self.key["max_new_tokens"] = candidate.max_new_tokens
@@ -229,7 +233,9 @@ class _Source:
                 max_new_tokens=self.candidate.max_new_tokens,
                 temperature=temperature,
             )
-            totals = total_logprobs(model, said.prompts, said.responses, temperature)
+            totals: list[float | None] = [None] * len(batch)
+            if self.logprobs:
+                totals = [*total_logprobs(model, said.prompts, said.responses, temperature)]
             rows = zip(said.texts, said.ended, said.prompts, said.responses, totals, strict=True)
             return [Said(text.strip(), ended, read, ids, total) for text, ended, read, ids, total in rows]
 
