@@ -5,7 +5,7 @@
 Texts are responses of five 7B models to the 170 instructions of PandaLM's test set (Wang et al. 2023, arXiv
 2306.05087; Apache-2.0), two to each of 999 items. No harm: which of the two is the base's and which the other model's
 is a coin's choice, and so is the judge's verdict; each prompt has two of ten tags, and a response to another prompt as
-its reference. Then some of the other model's responses are spoilt. Everything is computed by what `align evaluate` uses.
+its reference. Then some of the other model's responses are spoilt. Everything is computed as `align evaluate` does.
 """
 
 import argparse
