@@ -121,7 +121,9 @@ def words(found: Mapping[str, Any], best: str, gold: str, rival: str) -> str:
     rivals = [point for point in found["points"] if point["kind"] == "best of n"]
     if top := (found["fits"]["bon"]["gold"] or {}).get("peak"):
         nearest = min(rivals, key=lambda point: abs(float(point["sqrt_kl"]) - top["sqrt_kl"]))
-        said.append(f"Best of n, too, can go too far: it wins most at √KL {top['sqrt_kl']:.2f}, about n = {nearest['n']}.")
+        said.append(
+            f"Best of n, too, can go too far: it wins most at √KL {top['sqrt_kl']:.2f}, about n = {nearest['n']}."
+        )
     if rivals and checkpoints and rival:
         said.append(f"The {rivals[-1]['label']} of {base}, without any training, is shown to be {rival} than {chosen}.")
     elif rivals and checkpoints and chosen != base:
