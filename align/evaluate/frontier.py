@@ -71,9 +71,14 @@ def open_frontier(
             " model or a function"
         )
     lineage = lineage_of(keys.run)
-    learnt = trained_by_weights(lineage, own_weights(gold.source)) if isinstance(gold, RewardJudge) else False
-    learnt = learnt or (isinstance(gold, FunctionJudge) and trained_by_function(lineage, gold.source))
-    if learnt or gold.source == reward.source:
+    same = gold.source == reward.source
+    if isinstance(gold, RewardJudge):
+        weights = own_weights(gold.source)
+        same = same or trained_by_weights(lineage, weights)
+        same = same or (isinstance(reward, RewardJudge) and bool(weights) and own_weights(reward.source) == weights)
+    else:
+        same = same or trained_by_function(lineage, gold.source)
+    if same:
         raise BadInput(
             f"{where}: key `frontier.gold`: {keys.run} was trained to please {gold.source}, so it can't tell whether"
             " that went too far; name a judge that was kept away from training"
