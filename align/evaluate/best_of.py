@@ -15,11 +15,12 @@ from align.run.cache import Cache
 class Picker:
     """Picks by a reward run, which is loaded when the first score is not in the cache."""
 
-    def __init__(self, reward_model: str, cache: Cache, batch_size: int) -> None:
+    def __init__(self, reward_model: str, cache: Cache, batch_size: int, what: str = "reward") -> None:
+        """`what` the scores are for: each purpose has its own in the cache, since they are made in other batches."""
         self.name = reward_model
         self.cache = cache
         self.batch_size = batch_size
-        self.key = {"what": "reward", "model": weights_of(find_model(reward_model))}
+        self.key = {"what": what, "model": weights_of(find_model(reward_model))}
         self.model: RewardModel | None = None
 
     def __call__(self, prompts: Sequence[Any], drawn: Sequence[Sequence[str]]) -> list[int]:
@@ -29,15 +30,12 @@ class Picker:
 
     def scores(self, prompts: Sequence[Any], texts: Sequence[str]) -> list[float]:
         """The reward run's score of each text as a response to its prompt."""
+        keys = [{**self.key, "prompt": p, "response": text} for p, text in zip(prompts, texts, strict=True)]
+        found, _ = self.cache.complete(keys, lambda: self._compute(prompts, texts))
+        return [float(value) for value in found]
+
+    def _compute(self, prompts: Sequence[Any], texts: Sequence[str]) -> list[float]:
         from align.models.rewards import load_as_trained
 
-        keys = [{**self.key, "prompt": p, "response": text} for p, text in zip(prompts, texts, strict=True)]
-        known: list[Any] = [self.cache.get(key) for key in keys]
-        if any(value is None for value in known):
-            self.model = self.model or load_as_trained(self.name)
-            found = self.model.scores(prompts, texts, self.batch_size)
-            for place, (key, value) in enumerate(zip(keys, found, strict=True)):
-                if known[place] is None:  # a text that came before keeps its score, which is this one but for last bits
-                    self.cache.put(key, value)
-                    known[place] = value
-        return [float(value) for value in known]
+        self.model = self.model or load_as_trained(self.name)
+        return self.model.scores(prompts, texts, self.batch_size)

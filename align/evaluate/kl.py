@@ -1,6 +1,7 @@
 """How far a model has gone from the base: the KL divergence, on what the model itself samples."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from align.evaluate.config import EvaluateConfig
@@ -77,18 +78,14 @@ class BaseLogprobs:
         for start in range(0, len(said), self.batch_size):
             batch = said[start : start + self.batch_size]
             keys = [{**self.key, "prompt": one.prompt_ids, "response": one.ids} for one in batch]
-            known: list[Any] = [self.cache.get(key) for key in keys]
-            if any(value is None for value in known):
-                from align.models.logprobs import total_logprobs
-
-                if self.model is None:
-                    say("measuring the distance to the base")
-                    self.model = load_causal_lm(self.source).to(device()).eval()
-                prompts, texts = [list(one.prompt_ids or []) for one in batch], [list(one.ids or []) for one in batch]
-                found = total_logprobs(self.model, prompts, texts, self.temperature)
-                for place, (key, value) in enumerate(zip(keys, found, strict=True)):
-                    if known[place] is None:  # what came before in another batch keeps its value, to the last bit
-                        self.cache.put(key, value)
-                        known[place] = value
-            values += known
+            values += self.cache.complete(keys, partial(self._compute, batch))[0]
         return values
+
+    def _compute(self, batch: Sequence[Said]) -> list[float]:
+        from align.models.logprobs import total_logprobs
+
+        if self.model is None:
+            say("measuring the distance to the base")
+            self.model = load_causal_lm(self.source).to(device()).eval()
+        prompts, texts = [list(one.prompt_ids or []) for one in batch], [list(one.ids or []) for one in batch]
+        return total_logprobs(self.model, prompts, texts, self.temperature)

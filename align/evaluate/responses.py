@@ -74,7 +74,7 @@ def open_models(args: EvaluateConfig, prompts: Sequence[Prompt], where: str) -> 
 
 def answers(candidate: Candidate, prompts: Sequence[Prompt], args: EvaluateConfig, folder: Path, cache: Cache) -> Rows:
     """The model's response to each prompt, kept in `responses-NAME.jsonl` of the run's folder as they come."""
-    pick = Picker(candidate.keys.reward_model, cache, args.batch_size) if candidate.keys.reward_model else None
+    pick = Picker(candidate.keys.reward_model, cache, args.batch_size, "pick") if candidate.keys.reward_model else None
     source = _Source(candidate, cache, logprobs=pick is None)
 
     def answer(batch: Sequence[Prompt]) -> tuple[Rows, int]:
@@ -167,14 +167,10 @@ class _Source:
     def say(self, batch: Sequence[Prompt], seeds: Sequence[int]) -> tuple[Rows, int]:
         """(a response to each prompt, how many of them come from the cache: all or none)."""
         keys = [{**self.key, "prompt": self._prompt(p), "seed": s} for p, s in zip(batch, seeds, strict=True)]
-        known = [self.cache.get(key) for key in keys]
-        if all(value is not None for value in known):
-            return [Said(**value) for value in known if value is not None], len(batch)
-        said = (self.sampler or self._load())(batch, seeds)
-        for key, value, one in zip(keys, known, said, strict=True):
-            if value is None:
-                self.cache.put(key, one._asdict())
-        return said, 0
+        found, known = self.cache.complete(
+            keys, lambda: [one._asdict() for one in (self.sampler or self._load())(batch, seeds)]
+        )
+        return [Said(**value) for value in found], known if known == len(batch) else 0
 
     def _prompt(self, prompt: Prompt) -> Any:
         """What the model reads: tokens under its template, which may write the day's date, say; else the turns."""

@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,16 @@ _HASH = slice(len(_HEAD), len(_HEAD) + 64)
 class Cache:
     """Values by key. A key is everything that the value depends on, as JSON; equal keys are one.
 
-    `folder` None keeps nothing. The folder and its files can be read by their owner only: they hold texts of others.
+    What is known stays: a value depends in its last bits on what was computed beside it, and one thing must have one
+    value, or equal texts would not tie. `folder` None: as long as the process lives. The folder and its files can be
+    read by their owner only: they hold texts of others.
     """
 
     def __init__(self, folder: str | Path | None) -> None:
         """Raises BadInput for a folder that can't be made or written to."""
         self.folder = None if folder is None else Path(folder).expanduser()
         self._places: dict[str, dict[str, int]] = {}  # shard -> hash -> where its line begins
+        self._memory: dict[str, Any] = {}  # without a folder
         if self.folder is not None:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -38,10 +41,10 @@ class Cache:
                 raise BadInput(f"cache_dir {self.folder}: cannot be written to; name another folder, or null")
 
     def get(self, key: Mapping[str, Any]) -> Any | None:
-        """The value put last under this key, or None."""
-        if self.folder is None:
-            return None
+        """The value under this key, or None."""
         digest = sha256_json(key)
+        if self.folder is None:
+            return self._memory.get(digest)
         place = self._shard(digest).get(digest)
         if place is None:
             return None
@@ -50,10 +53,11 @@ class Cache:
             return _value(stream.readline(), digest)
 
     def put(self, key: Mapping[str, Any], value: Any) -> None:
-        """Keep a value, which is anything but None that JSON can say."""
-        if self.folder is None:
-            return
+        """Keep a value, which is anything but None that JSON can say. Ask by `get` first."""
         digest = sha256_json(key)
+        if self.folder is None:
+            self._memory[digest] = value
+            return
         line = _HEAD + digest.encode() + b'", "value": ' + dump_json(value).encode() + b"}\n"
         places = self._shard(digest)
         handle = os.open(self._path(digest), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
@@ -68,6 +72,21 @@ class Cache:
             places[digest] = end
         finally:
             os.close(handle)
+
+    def complete(
+        self, keys: Sequence[Mapping[str, Any]], compute: Callable[[], Sequence[Any]]
+    ) -> tuple[list[Any], int]:
+        """(the value of each key, how many of them were known). If not all are, `compute` makes all of them anew, so
+        that what comes out does not depend on how many were kept when somebody was killed; those that are known stay.
+        """
+        known = [self.get(key) for key in keys]
+        missing = sum(value is None for value in known)
+        if missing:
+            for number, (key, value) in enumerate(zip(keys, compute(), strict=True)):
+                if known[number] is None:
+                    self.put(key, value)
+                    known[number] = value
+        return known, len(keys) - missing
 
     def _path(self, digest: str) -> Path:
         assert self.folder is not None

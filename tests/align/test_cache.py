@@ -85,10 +85,27 @@ def test_two_processes_write_at_once_and_one_is_killed(tmp_path: Path) -> None:
     assert cache.get({"who": "killed", "number": 0}) == {"text": "killed 0 é " * 50}
 
 
-def test_no_folder_keeps_nothing_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+def test_a_batch_is_made_as_a_whole_and_what_is_known_stays(tmp_path: Path) -> None:
+    """As where somebody was killed between two lines of a batch, and where another evaluation knew one of them."""
+    for cache in (Cache(tmp_path / "cache"), Cache(None)):
+        keys = [{"n": n} for n in range(3)]
+        cache.put(keys[1], "known")
+        made: list[int] = []
+
+        def compute(made: list[int] = made) -> list[str]:
+            made.append(1)
+            return ["new 0", "new 1", "new 2"]
+
+        assert cache.complete(keys, compute) == (["new 0", "known", "new 2"], 1)
+        assert cache.complete(keys, compute) == (["new 0", "known", "new 2"], 3)
+        assert made == [1]
+        assert cache.complete([], compute) == ([], 0)
+
+
+def test_no_folder_keeps_as_long_as_it_lives_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
     cache = Cache(None)
     cache.put({"a": 1}, 1)
-    assert cache.get({"a": 1}) is None
+    assert cache.get({"a": 1}) == 1 and Cache(None).get({"a": 1}) is None
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="cache_dir .*file: cannot be made .*; name another"):
+    with pytest.raises(BadInput, match=r"cache_dir .*file: cannot be made .*; name another"):
         Cache(tmp_path / "file")

@@ -142,6 +142,18 @@ def test_weights_are_known_by_content(tiny: Path, tmp_path: Path) -> None:
     assert weights_of(find_model(str(tmp_path / "copy"))) != own
 
 
+def test_equal_responses_tie_whatever_they_were_scored_beside(reward_run: Path) -> None:
+    """In other batches a score differs in its last bits; that must make nobody the winner."""
+    from align.evaluate.judges import RewardJudge
+
+    prompts = [[{"role": "user", "content": f"Say {word}."}] for word in ("red", "cat", "sun")]
+    judge, cache = RewardJudge("reward", str(reward_run), False, 3), Cache(None)
+    first = judge.score([(prompt, "red") for prompt in prompts], cache)
+    beside = [(prompts[0], "a much longer response, beside which it is padded " * 2), (prompts[1], "red")]
+    again = judge.score([*beside, (prompts[2], "red")], cache)
+    assert again[1:] == first[1:]
+
+
 def test_a_hub_model_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the hub's cache as huggingface_hub lays it out; nothing is fetched."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
