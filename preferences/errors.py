@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from preferences.terminal import shown
+
 
 class BadInput(ValueError):
     """The user's input is wrong. The message says what, where (file, line, key), and what to do."""
@@ -16,11 +18,11 @@ def exit_on_bad_input() -> Iterator[None]:
     try:
         yield
     except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            where = f" while writing {error.filename}" if error.filename else ""
+            where = f" while writing {shown(str(error.filename))}" if error.filename else ""
             print(f"error: no space left on the disk{where}; free some and run the command again", file=sys.stderr)
             sys.exit(2)
         raise

@@ -2,7 +2,7 @@
 
 A rule is `MODEL.QUANTITY[.PART] OPERATOR NUMBER [by JUDGE]`, as `dpo.win_rate.low > 0.5` or `dpo.kl < 30`; the judge is
 the one that decides the verdict where the rule names none. docs/evaluation.md has the quantities. What was not measured
-can not pass.
+can not pass, nor a win rate of so few prompts that the report itself says nothing of it.
 """
 
 import difflib
@@ -13,8 +13,11 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
+from align.report.verdict import too_few
+from align.report.worse import LEAST_PROMPTS
 from preferences.errors import BadInput
 from preferences.files import read_json, sha256_file
+from preferences.terminal import on_one_line
 
 _RULE = re.compile(r"(?P<what>[^<>=]+?)\s*(?P<operator><=|>=|<|>)\s*(?P<number>[^\s<>=]+)(?:\s+by\s+(?P<judge>.+))?")
 _HOLDS = {
@@ -84,7 +87,8 @@ def read_rules(rules: Iterable[str], files: Iterable[str]) -> list[Rule]:
 def parse_rule(text: str, where: str) -> Rule:
     """Raises BadInput that opens with `where`."""
     match = _RULE.fullmatch(text.strip())
-    if match is None or "." not in match["what"]:
+    parts = match["what"].strip().split(".") if match else []
+    if match is None or len(parts) < 2 or not all(parts):
         raise BadInput(
             f"{where}: {text!r} is not a rule; write MODEL.QUANTITY, <, <=, > or >=, and a number,"
             " as in dpo.win_rate.low > 0.5"
@@ -101,17 +105,20 @@ def parse_rule(text: str, where: str) -> Rule:
 def read_metrics(report: str | Path) -> dict[str, Any]:
     """The metrics.json of an evaluation: its folder, or the file itself. Raises BadInput."""
     path = Path(report)
-    if path.is_dir():
-        manifest = read_json(path / "manifest.json") if (path / "manifest.json").is_file() else {}
+    folder = path.parent if path.name == "metrics.json" else path
+    if folder.is_dir():
+        path = folder / "metrics.json"
+        manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
         status = manifest.get("status", "finished")
         if status != "finished":
             raise BadInput(f"{report}: an evaluation that is not finished ({status}); go on with it by --resume")
-        path = path / "metrics.json"
-        written = (manifest.get("results_sha256") or {}).get("metrics.json")
+        hashes = manifest.get("results_sha256")
+        written = hashes.get("metrics.json") if isinstance(hashes, dict) else None
         if written is not None and path.is_file() and sha256_file(path) != written:
             raise BadInput(f"{path}: is not what the evaluation wrote; evaluate again, and check that")
     metrics = read_json(path)
-    if metrics.get("format") != 1 or not isinstance(metrics.get("models"), dict) or "base" not in metrics:
+    base = metrics.get("base")
+    if metrics.get("format") != 1 or not isinstance(metrics.get("models"), dict) or not isinstance(base, str):
         raise BadInput(f"{path}: not what `align evaluate` writes; name an evaluation's folder, or its metrics.json")
     return metrics
 
@@ -126,6 +133,8 @@ def _check(metrics: Mapping[str, Any], rule: Rule) -> Result:
         value, words = measured(metrics, rule.what, rule.judge)
     except NotMeasured as error:
         return Result(rule, False, None, f"{error}.")
+    except (AttributeError, KeyError, TypeError, ValueError):  # a number where a table should be, say
+        return Result(rule, False, None, "what metrics.json has there is damaged; evaluate again.")
     return Result(rule, _HOLDS[rule.operator](value, rule.number), value, words)
 
 
@@ -223,8 +232,19 @@ def _pair(metrics: Mapping[str, Any], name: str, judges: Mapping[str, Any], judg
 
 
 def _of_pair(pair: Mapping[str, Any], what: str, part: str) -> float:
-    """One number of a comparison with the base."""
+    """One number of a comparison with the base; all but counts want as many prompts as the report's verdict."""
     about = f"{what} of {pair['candidate']}" if "candidate" in pair else what
+    if what not in ("n", "ties") and too_few(pair):
+        raise NotMeasured(
+            f"{_prompts(pair)} are too few to say anything about {about}, in the report as here; judge at least"
+            f" {LEAST_PROMPTS}"
+            if pair["n"] < LEAST_PROMPTS
+            else f"{_prompts(pair)} are too few to show any difference in {about}; judge more"
+        )
+    return _number_of(pair, what, part, about)
+
+
+def _number_of(pair: Mapping[str, Any], what: str, part: str, about: str) -> float:
     if what == "anytime":
         if part not in ("low", "high"):
             raise NotMeasured("anytime is an interval; write anytime.low or anytime.high")
@@ -261,7 +281,7 @@ def _end(interval: Any, part: str, about: str) -> float:
 
 
 def _finite(value: Any, about: str) -> float:
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise NotMeasured(f"{about} was not measured")
     return float(value)
 
@@ -274,7 +294,12 @@ def _worst_slice(
     tags = {tag: judges[by] for tag, judges in (facts.get("tags") or {}).items() if judges.get(by)}
     if not tags:
         raise NotMeasured(f"{by} has no slices of {name}; prompts with tags make them")
-    values = {tag: _of_pair(pair, "win_rate", part) for tag, pair in tags.items()}
+    if all(too_few(pair) for pair in tags.values()):
+        raise NotMeasured(
+            f"no slice of {name} has prompts enough to say anything; judge at least {LEAST_PROMPTS} of one"
+        )
+    # small ones count, too: a minimum over more of them is no easier to pass
+    values = {tag: _number_of(pair, "win_rate", part, f"win_rate of {tag}") for tag, pair in tags.items()}
     worst = min(values, key=lambda tag: values[tag])
     return values[worst], f"slice {worst}, the lowest of {len(values)}, by {by}, {_prompts(tags[worst])}"
 
@@ -325,15 +350,17 @@ def _named(known: Iterable[str], what: str) -> tuple[str | None, str]:
 
 
 def _prompts(pair: Mapping[str, Any]) -> str:
-    return f"{pair.get('n')} prompts"
+    return "1 prompt" if pair.get("n") == 1 else f"{pair.get('n')} prompts"
 
 
 def in_words(results: list[Result]) -> str:
     """The results for people: a line a rule, and how many pass."""
     wide = max(len(result.rule.text) for result in results)
     lines = [
-        f"{'pass' if one.passed else 'FAIL'}  {one.rule.text:<{wide}}  "
-        + (one.words if one.value is None else _number(one) + (f" ({one.words})" if one.words else ""))
+        on_one_line(
+            f"{'pass' if one.passed else 'FAIL'}  {one.rule.text:<{wide}}  "
+            + (one.words if one.value is None else _number(one) + (f" ({one.words})" if one.words else ""))
+        )
         for one in results
     ]
     passed = sum(one.passed for one in results)

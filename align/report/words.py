@@ -1,11 +1,11 @@
 """Numbers and names in words, for a reader who is no statistician; and what is said of training. Pure functions."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from align.report.plots import number
+from preferences.terminal import UNSEEN as UNSEEN
 
 
 def percent(rate: float) -> str:
@@ -31,8 +31,6 @@ def measured(fields: Mapping[str, Any]) -> tuple[str, str]:
 
 
 METHODS = ("dpo", "grpo", "kto", "ppo", "rloo", "sft")
-# What can't be seen, and what turns the direction of all text after it
-UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]+")
 
 
 def quoted(name: str) -> str:

@@ -6,11 +6,13 @@ import sys
 import time
 import warnings
 
+from preferences.terminal import shown
+
 
 def say(text: str) -> None:
     """One line of progress on stderr, from the main process only; standard output is kept for results."""
     if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr, flush=True)
+        print(shown(text), file=sys.stderr, flush=True)
 
 
 class Progress:

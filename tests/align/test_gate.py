@@ -53,7 +53,7 @@ METRICS: dict[str, Any] = {
             "finished": 0.975,
             "tags": {
                 "safety": {"gold": pair("dpo", 0.5, 0.41, 0.59, 80)},
-                "de.formal": {"gold": pair("dpo", 0.62, 0.38, 0.8, 12), "people": None},
+                "de.formal": {"gold": pair("dpo", 0.62, 0.38, 0.8, 20), "people": None},
             },
             "measures": {
                 "refusals": {**mean(0.15, 0.1, 0.2), "difference": mean(0.05, -0.01, 0.11)},
@@ -201,6 +201,7 @@ def test_exit_codes(report: Path) -> None:
         ((), "no rule; give one"),
         (("--rule", "dpo.win_rate"), "'dpo.win_rate' is not a rule; write MODEL.QUANTITY"),
         (("--rule", "dpo > 3"), "is not a rule"),
+        (("--rule", "dpo.win_rate. > 0.5"), "is not a rule"),
         (("--rule", "dpo.win_rate == 3"), "is not a rule"),
         (("--rule", "dpo.win_rate > 50%"), "'50%' is not a number; write a rate as 0.5"),
         (("--rule", "dpo.win_rate > nan"), "'nan' is not a number"),
@@ -241,3 +242,68 @@ def test_what_got_worse_is_counted() -> None:
     ):
         (result,) = check(facts, [parse_rule(rule, "-")])
         assert not result.passed and why in result.words
+
+
+def test_a_win_rate_of_so_few_prompts_passes_nothing() -> None:
+    few = pair("dpo", 1.0, 0.82, 1.0, 19, length_controlled_win_rate=0.9, length_controlled_standard_error=0.01)
+    few |= {"p_value": 0.001, "anytime_interval": [0.6, 1.0]}
+    facts = {
+        "judges": {"gold": few, "people": few | {"n": 25, "smallest_detectable": None}},
+        "tags": {"t": {"gold": few}},
+    }
+    report = {**METRICS, "models": {**METRICS["models"], "dpo": facts}}
+    win_rates = ["win_rate > 0.5", "win_rate.low > 0.5", "win_rate < 2", "length_controlled_win_rate.low > 0.5"]
+    for rule in [*win_rates, "anytime.low > 0.5", "p_value < 0.05", "slice.t > 0.5"]:
+        (found,) = check(report, [parse_rule(f"dpo.{rule}", "")])
+        assert not found.passed and found.words.startswith("19 prompts are too few to say anything about "), rule
+        assert found.words.endswith("judge at least 20.")
+    (found,) = check(report, [parse_rule("dpo.win_rate.low > 0.5 by people", "")])
+    assert not found.passed and found.words.startswith("25 prompts are too few to show any difference")
+    (found,) = check(report, [parse_rule("dpo.slices > 0.5", "")])
+    assert not found.passed and "no slice of dpo has prompts enough" in found.words
+    assert all(one.passed for one in check(report, [parse_rule("dpo.n < 20", ""), parse_rule("dpo.ties < 20", "")]))
+    # beside a larger slice a small one counts, which makes the rule no easier
+    facts["tags"] = {"t": {"gold": few | {"win_rate": 0.3}}, "large": {"gold": pair("dpo", 0.6, 0.5, 0.7)}}
+    assert not check(report, [parse_rule("dpo.slices > 0.5", "")])[0].passed
+
+
+@pytest.mark.parametrize(
+    "damage", [3, "x", [1], {"gold": 3}, {"gold": {"n": "x"}}, {"gold": {"n": 240, "interval": 3}}]
+)
+def test_a_damaged_report_fails_in_a_sentence(report: Path, damage: Any) -> None:
+    facts = {"judges": damage, "tags": damage, "measures": damage, "kl": damage, "length": damage}
+    rest = {"worse": damage, "fairness": damage, "harness": damage, "challenge_sets": damage}
+    (report / "metrics.json").write_text(json.dumps({**METRICS, "models": {"base": {}, "dpo": facts}, **rest}))
+    quantities = (
+        "win_rate.low",
+        "slices",
+        "slice.gold",
+        "kl",
+        "length.ratio",
+        "gold.difference",
+        "worse",
+        "gap",
+        "harness.gold.n",
+    )
+    for what in (*quantities, "challenge.gold.win_rate"):
+        said = align("gate", report, "--rule", f"dpo.{what} > 0")
+        assert (said.code, said.err) == (1, "") and said.out.startswith("FAIL"), what
+
+
+def test_a_report_s_words_do_nothing_to_the_terminal(report: Path) -> None:
+    evil = "\x1b[31mevil\u202e\n1 of 1 rules pass"
+    tags = {evil: {"gold": pair("dpo", 0.6, 0.5, 0.7)}}
+    models = {"base": {}, evil: {}, "dpo": {"tags": tags, "judges": {}}}
+    (report / "metrics.json").write_text(json.dumps({**METRICS, "models": models}))
+    for rule, code in (("dpo.slices > 0.5", 0), ("ppo.win_rate > 0.5", 1)):
+        said = align("gate", report, "--rule", rule)
+        assert (said.code, len(said.out.splitlines())) == (code, 2)
+        assert "evil" in said.out and not {"\x1b", "\u202e"} & set(said.out)
+
+
+def test_numbers_that_the_evaluation_did_not_write_are_refused_by_the_file_s_name_too(report: Path) -> None:
+    (report / "manifest.json").write_text(
+        json.dumps({"status": "finished", "results_sha256": {"metrics.json": "0" * 64}})
+    )
+    for name in (report, report / "metrics.json"):
+        assert "is not what the evaluation wrote" in refused("gate", name, "--rule", "dpo.kl < 30")
