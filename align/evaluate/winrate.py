@@ -148,15 +148,16 @@ def sentence(pair: Fields) -> str:
         elif pair["more_prompts"]:
             text += f" If it stays at that, about {pair['more_prompts']:,} prompts more would show it."
     controlled = pair["length_controlled_win_rate"]
+    error = pair["length_controlled_standard_error"]
     if controlled is not None:
-        error = pair["length_controlled_standard_error"]
-        text += f" At equal length: {percent(controlled)} (standard error {error:.1%})."
+        known = "these prompts can't tell" if error is None else f"{percent(controlled)} (standard error {error:.1%})"
+        text += f" At equal length: {known}."
     return f"{text} If you look as verdicts come in: {spread(pair['anytime_interval'])}."
 
 
 def _cells(fields: Fields) -> list[str]:
     controlled = fields["length_controlled_win_rate"]
-    equal = "" if controlled is None else percent(controlled)
+    equal = "" if fields["length_controlled_standard_error"] is None else percent(controlled)
     rate = percent(fields["win_rate"])
     return [f"{fields['n']:,}", f"{fields['ties']:,}", rate, spread(fields["interval"]), equal]
 

@@ -120,7 +120,8 @@ def _judges_part(one: Verdict, metrics: Mapping[str, Any]) -> str:
     for judge in one.opinions:
         fields, name = judge.fields, judge.about["words"]
         name = plain(name) + (" (it was trained or picked to please it: no evidence)" if judge.trained else "")
-        equal = fields.get("length_controlled_win_rate")
+        known = fields.get("length_controlled_standard_error") is not None
+        equal = fields.get("length_controlled_win_rate") if known else None
         rows.append(
             [
                 name,

@@ -184,9 +184,9 @@ def equal_length(fields: Mapping[str, Any], result: str) -> str:
     rate, error = fields.get("length_controlled_win_rate"), fields.get("length_controlled_standard_error")
     if rate is None:
         return ""
-    text = f"If both models' answers were equally long it would be preferred in {percent(rate)}"
     if error is None:
-        return f"{text}."
+        return "These prompts can't tell what would be if both models' answers were equally long."
+    text = f"If both models' answers were equally long it would be preferred in {percent(rate)}"
     low, high = max(0.0, rate - 1.96 * error), min(1.0, rate + 1.96 * error)
     text += f" ({spread([low, high])})"
     if result == "win" and low <= 0.5:

@@ -7,11 +7,14 @@ Floats = NDArray[np.float64]
 
 PENALTIES = 10.0 ** np.linspace(4, -4, 10)  # scikit-learn's default grid of 1 / C, the strongest first
 FOLDS = 5
+SEEN = (
+    0.05  # the least share of prompts on which each model is not the longer one, to know what equal length would bring
+)
 
 
 def length_controlled(
     preferences: ArrayLike, length_differences: ArrayLike, difficulty: ArrayLike | None = None
-) -> tuple[float, float] | None:
+) -> tuple[float, float | None] | None:
     """The length-controlled win rate and its standard error, of preferences (n,) in [0, 1], 1 = candidate better.
 
     A logistic model of the preference x on the difference d of lengths (n,), candidate's minus baseline's, and the
@@ -24,8 +27,12 @@ def length_controlled(
     with the smallest log loss over five folds; difficulty is in units of its standard deviation. The rate is the mean
     over prompts of σ(a + c · difficulty): d is set to 0. With λ → ∞ it is the win rate itself.
 
-    The standard error is that of the mean of its influence values over the prompts at the λ and s found (delta method):
-    it says how a, b and c would differ with other prompts, which AlpacaEval's own leaves out.
+    The standard error is that of the mean of its influence values over the prompts (delta method): it says how a, b and
+    c would differ with other prompts, which AlpacaEval's own leaves out. It is that of weights without a penalty, at
+    those found: λ draws b to 0 just where length and preference can't be told apart, and an error that takes λ's word
+    for it can be half of the true one. It is None where the data
+    say nothing of equal length: where one of the models is the longer one on more than 1 - `SEEN` of the prompts, or on
+    all but one; and where all preferences are equal.
 
     None where nothing can be said: fewer than five prompts, or lengths that all differ by the same, other than 0.
     Raises ValueError for lists of different lengths, and for what is no number.
@@ -42,7 +49,7 @@ def length_controlled(
     if spread == 0 and difference[0] != 0:
         return None
     if np.ptp(y) < 1e-12:
-        return float(y[0]), 0.0
+        return float(y[0]), None
     features = [np.ones_like(y)]
     if spread > 0:
         features.append(np.tanh(difference / spread))
@@ -52,14 +59,18 @@ def length_controlled(
     x = np.stack(features, axis=1)
     # What a prompt says whichever model is called the candidate decides on its fold; so neither that nor the order of
     # prompts changes anything.
-    ranks = np.lexsort((*columns[1:], (y - 0.5) * difference, np.abs(difference), np.abs(y - 0.5)))
+    side = np.sign(np.round((y - 0.5).sum(), 12)) or np.sign((y - 0.5) @ difference)
+    sizes = np.round([side * difference, (y - 0.5) * difference, np.abs(difference), np.abs(y - 0.5)], 12)
+    ranks = np.lexsort((sizes[0], *columns[1:], *sizes[1:]))
     fold = np.empty(len(y), dtype=np.int64)
     fold[ranks] = np.arange(len(y)) % FOLDS
     penalty = PENALTIES[0]
     if x.shape[1] > 1:
         losses = [_losses(x[fold != one], y[fold != one], x[fold == one], y[fold == one]) for one in range(FOLDS)]
         penalty = PENALTIES[int(np.argmin(np.sum(losses, axis=0)))]
-    return _rate(x, y, penalty, 1 if spread > 0 else None)
+    rate, error = _rate(x, y, penalty, 1 if spread > 0 else None)
+    unseen = min((difference <= 0).sum(), (difference >= 0).sum()) < max(2, SEEN * len(y))
+    return rate, None if unseen else error
 
 
 def _losses(x: Floats, y: Floats, held_x: Floats, held_y: Floats) -> list[float]:
@@ -108,8 +119,9 @@ def _rate(x: Floats, y: Floats, penalty: float, length: int | None) -> tuple[flo
         even[:, length] = 0.0
     chance, level = (1 / (1 + np.exp(-(one @ weights))) for one in (x, even))
     rate = float(level.mean())
-    hessian = (x * (chance * (1 - chance))[:, None]).T @ x + np.diag([0.0] + [penalty] * (k - 1))
+    information = (x * (chance * (1 - chance))[:, None]).T @ x
+    information += 1e-9 * np.trace(information) * np.eye(k)
     gradient = (even * (level * (1 - level))[:, None]).mean(axis=0)
     scores = x * (y - chance)[:, None]
-    influence = level - rate + n * ((scores - scores.mean(axis=0)) @ np.linalg.solve(hessian, gradient))
+    influence = level - rate + n * ((scores - scores.mean(axis=0)) @ np.linalg.solve(information, gradient))
     return rate, float(np.sqrt((influence**2).sum() / (n * max(1, n - k))))

@@ -166,6 +166,8 @@ def test_at_equal_length() -> None:
     assert controlled(0.4, 240, 0.48) == start + "48% (42–54%): length may be all that it loses by."
     assert controlled(0.5, 240, 0.5) == start + "50% (44–56%)."
     assert words.equal_length(pair(0.6, 9, length_controlled_win_rate=None), "win") == ""
+    unseen = pair(0.6, 240, length_controlled_standard_error=None)  # always longer
+    assert words.equal_length(unseen, "win").startswith("These prompts can't tell what would be if both")
 
 
 def test_length_is_a_change_only_where_one_was_detected() -> None:

@@ -139,6 +139,16 @@ def test_words_carry_no_more_than_the_numbers(tmp_path: Path) -> None:
     )
 
 
+def test_at_equal_length_is_not_said_where_one_model_is_always_the_longer_one(tmp_path: Path) -> None:
+    rows = [
+        {**row, "candidate_length": 100 + place, "baseline_length": 50} for place, row in enumerate(judgements(45, 10))
+    ]
+    found = write_rows(tmp_path / "a.jsonl", rows)
+    pair = said_of(found)["pairs"][0]
+    assert pair["length_controlled_win_rate"] >= 0 and pair["length_controlled_standard_error"] is None
+    assert "At equal length: these prompts can't tell." in done("winrate", found).out
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "sentence"),
     [
