@@ -53,9 +53,7 @@ def main() -> None:
     found = fit_strengths(prompts, MODELS[one].tolist(), MODELS[other].tolist(), won)
     print(f"# Elo and Bradley-Terry on the same {len(one):,} verdicts in {orders:,} orders\n")
     print(f"`python benchmarks/elo.py --orders {orders}`. Points: 400 to a factor of ten in odds, 1000 on average.\n")
-    print(
-        "| model | true | Bradley-Terry, 95% interval | Elo, K = 32, over the orders | Elo, K = 4, over the orders |"
-    )
+    print("| model | true | Bradley-Terry, 95% interval | Elo, K = 32, over the orders | Elo, K = 4, over the orders |")
     print("|---|---|---|---|---|")
     for place, model in enumerate(MODELS):
         fields = found[model]

@@ -206,8 +206,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
         ben = add_person(session, project, "ben", role="rater", name="Ben", password="long enough")
         people["other"] = add_person(session, elsewhere, "otto", role="owner", name=None, password="long enough")
         records = [
-            Item.model_validate({"id": f"i{n}", "prompt": f"Number {n}?", "responses": RESPONSES})
-            for n in range(4)
+            Item.model_validate({"id": f"i{n}", "prompt": f"Number {n}?", "responses": RESPONSES}) for n in range(4)
         ]
         import_items(session, project, records, "items")
         headers: dict[str, dict[str, str]] = {"nobody": {}}
