@@ -13,6 +13,7 @@ from scipy.special import stdtrit
 from preferences.stats.intervals import exact_mean
 
 ENOUGH = 3  # raters: two say next to nothing of all others (Student's t with one degree of freedom is 12.7)
+LEAST_FREEDOM = 0.25  # degrees of freedom at which an interval has long been all of [0, 1]
 
 
 def over_prompts_and_raters(
@@ -29,9 +30,14 @@ def over_prompts_and_raters(
     B is known from few people, so each part is taken with its own t quantile (Banerjee 1960, Sankhya 22, whose interval
     never covers less than it says), and the sum given in units of the prompts' own, as an error for `exact_mean`:
 
-        √(max(A - C, 0) + B (t_{R-1} / t_{P-1})²), and at least √A
+        √(max(A - C, 0) + B (t_{R*-1} / t_{P-1})²), and at least √A
 
-    None where there are fewer than three raters, or where all prompts have the same mean.
+    R* = 1 / Σ_raters (Σ w)² is how many raters of equal weight these are worth (Kish 1965): where one person gave most
+    of the verdicts, B sees next to nothing of how much people differ, whatever R is. With R for R* the interval would
+    hold the truth in 42% of studies where one of ten people gave three quarters of the verdicts
+    (benchmarks/results/coverage.md).
+
+    None where there are fewer than three raters, or two prompts, or where all verdicts are the same.
     """
     prompt = np.array([cell[0] for cell in cells], dtype=np.int64)
     names, rater = np.unique(np.array([cell[1] for cell in cells]), return_inverse=True)
@@ -40,11 +46,14 @@ def over_prompts_and_raters(
     mean = float(weights @ x)
     u = weights * (x - mean)
     by_prompt, by_rater = np.bincount(prompt, u, prompts), np.bincount(rater, u, len(names))
-    if len(names) < ENOUGH or prompts < 2 or np.ptp(by_prompt) * prompts <= 1e-12:
+    if len(names) < ENOUGH or prompts < 2 or np.ptp(x) <= 1e-12:
         return None
     a, b = (len(one) / (len(one) - 1) * float((one**2).sum()) for one in (by_prompt, by_rater))
-    t_raters, t_prompts = (float(stdtrit(count - 1, (1 + level) / 2)) for count in (len(names), prompts))
-    variance = max(a, max(a - float((u**2).sum()), 0.0) + b * (t_raters / t_prompts) ** 2)
+    c = float((np.bincount(np.unique(prompt * len(names) + rater, return_inverse=True)[1], u) ** 2).sum())
+    worth = 1 / float((np.bincount(rater, weights) ** 2).sum())
+    freedom = (max(worth - 1, LEAST_FREEDOM), prompts - 1)
+    t_raters, t_prompts = (float(stdtrit(count, (1 + level) / 2)) for count in freedom)
+    variance = max(a, max(a - c, 0.0) + b * (t_raters / t_prompts) ** 2)
     error = float(np.sqrt(variance))
     interval = exact_mean(mean, error, prompts, level)
     return error, interval, "over prompts and raters (two-way cluster-robust, exact at that error)"

@@ -60,6 +60,8 @@ def win_rate(
         interval = exact_mean(float(values.mean()), error or 0.0, len(values), level)
         method = "exact over prompts (Clopper-Pearson at the effective number of prompts)"
         drawn, _ = ratio_interval(values, np.ones_like(values), level, resamples, seed)
+    if cells is not None and crossed is None:
+        method += ", of these raters and no others"
     return {
         "n": len(values),
         "ties": int((values == 0.5).sum()),

@@ -37,7 +37,8 @@ def test_the_error_over_prompts_and_raters_is_made_of_statsmodels_three():
 
     a, b = (variance(cov_type="cluster", cov_kwds={"groups": one}) for one in (prompt.astype(int), raters))
     c = variance(cov_type="HC0")
-    ratio = t.ppf(0.975, 5) / t.ppf(0.975, 39)
+    worth = 1 / ((np.bincount(raters) / len(y)) ** 2).sum()  # 5.9 of 6 raters
+    ratio = t.ppf(0.975, worth - 1) / t.ppf(0.975, 39)
     found = over_prompts_and_raters(cells, 40)
     assert found is not None
     assert found[0] == pytest.approx(np.sqrt(max(a - c, 0) + b * ratio**2))
@@ -48,8 +49,8 @@ def test_the_error_over_prompts_and_raters_is_made_of_statsmodels_three():
 def test_fewer_than_three_raters_say_nothing_of_others():
     cells = [(prompt, f"w{rater}", float(prompt % 2)) for prompt in range(30) for rater in range(2)]
     fields = pair_fields(means(cells, 30), cells=cells)
-    assert fields["raters"] == 2 and fields["method"].startswith("exact over prompts (")
-    assert fields == {**pair_fields(means(cells, 30)), "raters": 2}
+    alone = pair_fields(means(cells, 30))
+    assert fields == {**alone, "raters": 2, "method": f"{alone['method']}, of these raters and no others"}
 
 
 def test_intervals_over_prompts_and_raters_cover_where_those_over_prompts_do_not():
@@ -66,6 +67,41 @@ def test_intervals_over_prompts_and_raters_cover_where_those_over_prompts_do_not
         alone += low <= truth <= high
     assert 0.93 <= inside / 400 <= 0.995
     assert alone / 400 < 0.85
+
+
+def test_raters_who_differ_are_seen_where_all_prompts_have_the_same_mean():
+    cells = [(prompt, name, value) for prompt in range(200) for name, value in (("a", 1.0), ("b", 1.0), ("c", 0.0))]
+    fields = pair_fields(np.full(200, 2 / 3), cells=cells)
+    assert fields["method"].startswith("over prompts and raters")
+    assert fields["interval"][0] < 0.1 and fields["interval"][1] > 0.99  # of three people one is against it
+    same = pair_fields(np.ones(200), cells=[(prompt, name, 1.0) for prompt, name, _ in cells])
+    assert same["interval"] == pair_fields(np.ones(200))["interval"]
+
+
+def test_one_busy_rater_among_few_others_says_little_of_all_raters():
+    # 300 studies of 200 prompts, one rater each; one of ten people gives three quarters of the verdicts.
+    rng = np.random.default_rng(3)
+    shares = np.array([30] + [1] * 9) / 39
+    truth = (1 / (1 + np.exp(-0.4 - rng.normal(0, 0.8, 1_000_000)))).mean()
+    inside = 0
+    for _ in range(300):
+        who = rng.choice(10, 200, p=shares)
+        liked = rng.random(200) < 1 / (1 + np.exp(-0.4 - rng.normal(0, 0.8, 10)[who]))
+        cells = [
+            (prompt, f"w{rater}", float(value)) for prompt, (rater, value) in enumerate(zip(who, liked, strict=True))
+        ]
+        (_, (low, high), _) = over_prompts_and_raters(cells, 200) or (0, (0, 0), "")
+        inside += low <= truth <= high
+    assert inside / 300 >= 0.95
+    alone = [(prompt, "busy" if prompt > 1 else f"w{prompt}", float(prompt % 2)) for prompt in range(200)]
+    assert over_prompts_and_raters(alone, 200)[1] == pytest.approx([0, 1], abs=1e-6)
+
+
+def test_a_rater_under_two_judges_names_is_one_rater():
+    cells = asked(np.random.default_rng(4), spread=1.0)
+    once = over_prompts_and_raters(cells, 40)
+    twice = over_prompts_and_raters([*cells, *cells], 40)
+    assert (once[0], *once[1]) == pytest.approx((twice[0], *twice[1]))
 
 
 def test_fields_are_complete_and_each_its_own():
