@@ -11,6 +11,7 @@ import click
 
 from preferences.errors import BadInput
 from preferences.formats import list_of_formats
+from preferences.terminal import on_one_line
 
 ask_people = [
     click.Option(
@@ -59,13 +60,12 @@ def gate(report: str, rules: tuple[str, ...], files: tuple[str, ...], as_json: b
     where one can't be read. docs/evaluation.md has all quantities.
     """
     from align.report import gate
-    from preferences.files import dump_json
 
     wanted = gate.read_rules(rules, files)
     results = gate.check(gate.read_metrics(report), wanted)
     passed = all(result.passed for result in results)
     facts = {"format": 1, "report": report, "passed": passed, "rules": [result.facts() for result in results]}
-    print(dump_json(facts) if as_json else gate.in_words(results))
+    print(_json(facts) if as_json else gate.in_words(results))
     if not passed:
         sys.exit(1)
 
@@ -134,22 +134,29 @@ def decide(
     Without ship or stop, list the decisions and check the record; the exit code is 1 where it was tampered with.
     """
     from align.run import decisions
-    from preferences.files import dump_json
 
     if decision is not None:
         if model is None or by is None:
             raise BadInput(f"say which model and who decides: align decide {report} {decision} --model NAME --by WHO")
         entry = decisions.decide(report, decision, model, by, reason, record)
-        print(dump_json(entry) if as_json else decisions.in_words([entry]))
+        print(_json(entry) if as_json else decisions.in_words([entry]))
         return
     if model is not None or by is not None or reason is not None:
         raise BadInput(f"say what is decided: align decide {report} ship, or stop")
     path, entries, faults = decisions.read_record(report, record)
     facts = {"format": 1, "record": str(path), "head": decisions.head(path), "decisions": entries, "faults": faults}
     if as_json:
-        print(dump_json(facts))
+        print(_json(facts))
     else:
-        print("\n".join([*([decisions.in_words(entries)] if entries else []), *faults, f"last hash: {facts['head']}"]))
+        print(
+            "\n".join(
+                [
+                    *([decisions.in_words(entries)] if entries else []),
+                    *map(on_one_line, faults),
+                    f"last hash: {facts['head']}",
+                ]
+            )
+        )
     if faults:
         sys.exit(1)
 
@@ -171,7 +178,6 @@ def runs(
 
     from align.run import runs
     from align.run.progress import say
-    from preferences.files import dump_json
 
     if again is not None:
         if folders or output_dir is None:
@@ -190,9 +196,16 @@ def runs(
         raise BadInput("--output_dir is for --again RUN; say which run to make again")
     if len(folders) > 1:
         found = runs.compare_runs(folders)
-        print(dump_json({"format": 1, **found}) if as_json else runs.comparison_in_words(found))
+        print(_json({"format": 1, **found}) if as_json else runs.comparison_in_words(found))
         return
     folder = folders[0] if folders else "runs" if Path("runs").is_dir() else "."
     listed = runs.list_runs(folder)
     facts = {"format": 1, "runs": [run._asdict() for run in listed]}
-    print(dump_json(facts) if as_json else runs.list_in_words(listed))
+    print(_json(facts) if as_json else runs.list_in_words(listed))
+
+
+def _json(facts: dict[str, Any]) -> str:
+    """One line that can be printed: a path's bytes that are not UTF-8 are escaped."""
+    from preferences.files import dump_json
+
+    return dump_json(facts).encode("utf-8", "backslashreplace").decode()

@@ -17,7 +17,8 @@ from preferences.shapes import Id, Strict, validate
 from preferences.stats.within import Cell, nested_means
 
 Floats = NDArray[np.float64]
-Length = Annotated[int | float, Field(ge=0)]
+MOST = 2**53  # a number up to here is the same as a float; no text is longer
+Length = Annotated[int | float, Field(ge=0, le=MOST)]
 
 
 class Judgement(Strict):
@@ -40,7 +41,7 @@ class Judgement(Strict):
     rater: Id | None = None
     rater_groups: list[str] = Field(default=[])
     order: Literal[0, 1] | None = None
-    sample: Annotated[int, Field(ge=0)] | None = None
+    sample: Annotated[int, Field(ge=0, le=MOST)] | None = None
     tags: list[str] = Field(default=[])
     difficulty: float | None = None
 

@@ -9,6 +9,7 @@ from preferences.judgements import Judgement, Prompts, by_prompt, pairs_of, read
 from preferences.stats.bradley_terry import fit_strengths
 from preferences.stats.pair import pair_fields
 from preferences.stats.significance import holm
+from preferences.terminal import cleaned
 
 Fields = dict[str, Any]
 
@@ -103,6 +104,7 @@ def _strengths(found: Mapping[tuple[str, str], Prompts]) -> tuple[dict[str, Fiel
 
 def in_words(found: Fields) -> str:
     """The same for people: the pairs as a table and a sentence each, their judges and tags, an order of many models."""
+    found = cleaned(found)
     people = f", {found['raters']:,} raters" if found["raters"] else ""
     judges = f", judged by {joined(found['judges'])}" if found["judges"] else ""
     parts = [f"{found['judgements']:,} judgements of {found['prompts']:,} prompts{judges}{people}"]

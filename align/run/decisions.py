@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 from align.run.manifest import DECISIONS, now
 from preferences.errors import BadInput
 from preferences.files import dump_json, read_json, sha256_file, write_bytes
+from preferences.terminal import on_one_line
 
 KEYS = ("format", "decision", "model", "by", "at", "report", "metrics_sha256", "weights", "previous")
+_TEXTS = ("decision", "model", "by", "at", "report", "metrics_sha256")
 
 
 class Report(NamedTuple):
@@ -42,10 +44,13 @@ def decide(
         raise BadInput(f"--model {model}: not in the report; it has {', '.join(found.metrics['models'])}")
     if not by.strip():
         raise BadInput("--by: is empty; say who decides")
+    for option, text in (("--by", by), ("--reason", reason or "")):
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise BadInput(f"{option}: is not UTF-8; type it anew")
     wrong = changed_since(found, model)
     if wrong:
         raise BadInput(f"{report}: {wrong[0]}; evaluate again, and decide on that")
-    path = Path(record) if record is not None else found.folder / DECISIONS
+    path = _record(found.folder, record)
     if not path.parent.is_dir():
         raise BadInput(f"--record {path}: there is no folder {path.parent}; make it first")
     with _locked(path.parent):
@@ -82,8 +87,14 @@ def read_report(report: str) -> Report:
     if manifest.get("status") != "finished":
         raise BadInput(f"{report}: an evaluation that is not finished ({manifest.get('status')}); go on by --resume")
     metrics = read_json(folder / "metrics.json")
-    if not isinstance(metrics.get("models"), dict):
+    models = metrics.get("models")
+    if not isinstance(models, dict) or not all(isinstance(facts, dict) for facts in models.values()):
         raise BadInput(f"{folder / 'metrics.json'}: names no models; evaluate again")
+    hashes = manifest.get("results_sha256")
+    if not isinstance(hashes, dict) or "metrics.json" not in hashes or not isinstance(manifest.get("inputs"), dict):
+        raise BadInput(
+            f"{folder / 'manifest.json'}: does not say by hashes what was evaluated and what came of it; evaluate again"
+        )
     return Report(folder, manifest, metrics, sha256_file(folder / "metrics.json"))
 
 
@@ -108,8 +119,11 @@ def changed_since(report: Report, model: str) -> list[str]:
 
 def weights_of(manifest: dict[str, Any], model: str) -> dict[str, dict[str, str]]:
     """{folder: {file: SHA-256}} of a model's weights on this machine; empty for one behind an endpoint."""
-    facts = (manifest.get("inputs") or {}).get(f"model {model}") or {}
-    return {folder: files for folder, files in (facts.get("sha256") or {}).items() if isinstance(files, dict)}
+    facts = manifest["inputs"].get(f"model {model}")
+    hashes = facts.get("sha256") if isinstance(facts, dict) else None
+    if facts is not None and not isinstance(hashes, dict):
+        raise BadInput(f"manifest.json: what it says of the model {model} is damaged; evaluate again")
+    return {folder: files for folder, files in (hashes or {}).items() if isinstance(files, dict)}
 
 
 # --- reading the record -----------------------------------------------------------------------------------------
@@ -121,12 +135,14 @@ def read_record(report: str, record: str | None) -> tuple[Path, list[dict[str, A
     A report or weights that are no longer there can't be checked, and are no fault.
     """
     folder = Path(report) if Path(report).is_dir() else Path(report).parent
-    path = Path(record) if record is not None else folder / DECISIONS
+    path = _record(folder, record)
     if not path.is_file():
         raise BadInput(
             f"{path}: nothing is decided there yet; decide with: align decide {report} ship --model NAME --by WHO"
         )
     lines = _lines(path, path.read_bytes())
+    if not lines:
+        raise BadInput(f"{path}: is empty, and a record never is; put the whole file back, or delete it")
     faults = chain_faults(path, lines)
     entries = []
     for number, line in enumerate(lines, start=1):
@@ -135,7 +151,7 @@ def read_record(report: str, record: str | None) -> tuple[Path, list[dict[str, A
             continue
         entries.append(entry)
         metrics = path.parent / entry["report"] / "metrics.json"
-        if metrics.is_file() and sha256_file(metrics) != entry["metrics_sha256"]:
+        if os.path.isfile(metrics) and sha256_file(metrics) != entry["metrics_sha256"]:
             faults.append(f"{path}, line {number}: {metrics} is not the report that was decided on")
     return path, entries, faults
 
@@ -159,6 +175,14 @@ def head(path: Path) -> str:
     return _hash(_lines(path, path.read_bytes())[-1])
 
 
+def _record(folder: Path, record: str | None) -> Path:
+    """Where the record is, or will be. Raises BadInput for what is there and no file: a rename would replace it."""
+    path = Path(record) if record is not None else folder / DECISIONS
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path}: is no file that a record could be in; name another by --record")
+    return path
+
+
 def _lines(path: Path, data: bytes) -> list[bytes]:
     if data and not data.endswith(b"\n"):
         raise BadInput(f"{path}: its last line is cut off; put the whole file back")
@@ -166,12 +190,14 @@ def _lines(path: Path, data: bytes) -> list[bytes]:
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
+    """The decision in a line; None where it is none that `decide` wrote."""
     try:
         value = json.loads(line)
-    except ValueError:
+        dump_json(value).encode()
+    except (ValueError, RecursionError):  # also NaN, and half a character
         return None
-    fits = isinstance(value, dict) and all(key in value for key in KEYS) and isinstance(value["report"], str)
-    return value if fits and isinstance(value["weights"], dict) else None
+    fits = isinstance(value, dict) and all(key in value for key in KEYS) and isinstance(value["weights"], dict)
+    return value if fits and all(isinstance(value[key], str) and "\0" not in value[key] for key in _TEXTS) else None
 
 
 def _hash(line: bytes) -> str:
@@ -192,12 +218,12 @@ def _locked(folder: Path) -> Iterator[None]:
 def in_words(entries: list[dict[str, Any]]) -> str:
     """The record for people, a line a decision."""
     rows = [
-        [entry["at"], str(entry["decision"]), str(entry["model"]), f"by {entry['by']}", str(entry["report"])]
-        for entry in entries
+        [on_one_line(text) for text in (one["at"], one["decision"], one["model"], f"by {one['by']}", one["report"])]
+        for one in entries
     ]
     wide = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, wide, strict=True)).rstrip() for row in rows]
     return "\n".join(
-        line + (f"\n    {entry['reason']}" if entry.get("reason") else "")
+        line + (f"\n    {on_one_line(str(entry['reason']))}" if entry.get("reason") else "")
         for line, entry in zip(lines, entries, strict=True)
     )

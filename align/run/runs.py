@@ -3,7 +3,9 @@
 What it reads may be half-written, or damaged: that is said in the list, and stops nothing.
 """
 
+import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 from align.run.manifest import versions
 from preferences.errors import BadInput
 from preferences.files import read_json, read_jsonl, sha256_file
+from preferences.terminal import on_one_line
 
 # What says most of a run of each verb, of what it logged last; the first that is there.
 _TELLING = {
@@ -24,6 +27,7 @@ _TELLING = {
 }
 LONGEST = 40  # characters of a path in the list
 _PLACE = ("output_dir",)  # keys of a recipe that say where, not what
+_SECRET = re.compile(r"(^|_)(token|secret|password|api_key|credentials?)$")  # keys whose values nobody is shown
 
 
 class Listed(NamedTuple):
@@ -74,7 +78,7 @@ def listed(folder: Path) -> Listed:
     except BadInput as error:
         return Listed(str(folder), None, "broken", None, None, None, None, None, [], f"{error}")
     verb, status = _text(manifest.get("verb")), manifest.get("status")
-    seconds = manifest.get("seconds")
+    seconds = _number(manifest.get("seconds"))
     problem = None
     result = None
     try:
@@ -90,7 +94,7 @@ def listed(folder: Path) -> Listed:
         model=_model(manifest),
         data=_text(_at(manifest, "inputs", "dataset", "name")),
         started_at=_text(manifest.get("started_at")),
-        seconds=float(seconds) if isinstance(seconds, int | float) and status == "finished" else None,
+        seconds=seconds if seconds is not None and seconds >= 0 and status == "finished" else None,
         result=result,
         parents=[text for one in _list(manifest.get("parents")) if (text := _text(_at(one, "folder")))],
         problem=problem,
@@ -126,9 +130,9 @@ def _verdicts(folder: Path) -> Iterator[tuple[str, Any]]:
     metrics = read_json(path)
     models = metrics.get("models")
     for model, facts in models.items() if isinstance(models, dict) else ():
-        judges = _at(facts, "judges")
-        by = metrics.get("verdict_by") or next(iter(judges or {}), None)
-        if isinstance(judges, dict) and by in judges:
+        judges = _dict(_at(facts, "judges"))
+        by = metrics.get("verdict_by") or next(iter(judges), None)
+        if isinstance(by, str) and by in judges:
             yield str(model), judges[by]
 
 
@@ -162,7 +166,7 @@ def compare_runs(folders: Sequence[str]) -> dict[str, Any]:
         return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
 
     recipes = [
-        {key: value for key, value in _dict(manifest.get("recipe")).items() if key not in _PLACE}
+        {key: _secret(key, value) for key, value in _dict(manifest.get("recipe")).items() if key not in _PLACE}
         for manifest in manifests
     ]
     inputs = [
@@ -188,6 +192,13 @@ def compare_runs(folders: Sequence[str]) -> dict[str, Any]:
             for name in dict.fromkeys(name for part in numbers for name in part)
         },
     }
+
+
+def _secret(key: str, value: Any) -> Any:
+    """A value that may be shown: of a key like `hub_token` only whether there is one; no NaN, which equals nothing."""
+    if _SECRET.search(key) and value is not None:
+        return "(not shown)"
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _metrics(folder: Path, verb: str) -> dict[str, float]:
@@ -303,7 +314,9 @@ def list_in_words(runs: Sequence[Listed]) -> str:
         ]
         for run in runs
     ]
-    return "\n".join([*_table([head, *rows]), *(f"{run.folder}: {run.problem}" for run in runs if run.problem)])
+    return "\n".join(
+        [*_table([head, *rows]), *(on_one_line(f"{run.folder}: {run.problem}") for run in runs if run.problem)]
+    )
 
 
 def comparison_in_words(found: Mapping[str, Any]) -> str:
@@ -343,6 +356,7 @@ def _end_of(path: str) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    rows = [[on_one_line(cell) for cell in row] for row in rows]
     wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, wide, strict=True)).rstrip() for row in rows]
 
@@ -369,7 +383,12 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A finite number as a float; None for anything else."""
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # 400 digits
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _is_interval(value: Any) -> bool:

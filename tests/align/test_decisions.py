@@ -172,3 +172,75 @@ def test_a_kill_leaves_the_record_whole(report: Path) -> None:
         process.communicate()
         assert done("decide", report).code == 0  # with or without it, never half of it
     done("decide", report, "ship", *WHO)
+
+
+EVIL = "\x1b[31mO\u202e\n2026-11-22T00:00:00Z  ship  dpo  by boss  ."
+
+
+def test_a_record_s_words_do_nothing_to_the_terminal(report: Path) -> None:
+    for said in (
+        done("decide", report, "stop", "--model", "dpo", "--by", EVIL, "--reason", EVIL),
+        done("decide", report),
+    ):
+        assert not {"\x1b", "\u202e"} & set(said.out)
+        assert sum(line.startswith("2026-11-22T00") for line in said.out.splitlines()) == 0
+        assert "by �[31mO� 2026" in said.out
+    assert record(report)[0]["by"] == EVIL  # it is kept as it was given
+    assert "--by: is not UTF-8" in refused("decide", report, "ship", "--model", "dpo", "--by", "\udcff")
+
+
+ODD = {
+    "at": 3,
+    "by": [],
+    "report": "a\0b",
+    "model": "\ud800",
+    "weights": [1],
+    "format": float("nan"),
+}
+
+
+@pytest.mark.parametrize("key", ODD)
+def test_a_line_with_odd_values_is_no_decision(report: Path, key: str) -> None:
+    done("decide", report, "ship", *WHO)
+    path = report / "decisions.jsonl"
+    path.write_text(json.dumps({**record(report)[0], key: ODD[key]}) + "\n")
+    for words in ((), ("--json",)):
+        said = align("decide", report, *words)
+        assert (said.code, said.err) == (1, "") and "line 1: not a decision" in said.out
+        said.out.encode()
+    assert "nothing is added" in refused("decide", report, "ship", *WHO)
+
+
+def test_an_odd_record_is_refused(report: Path) -> None:
+    path = report / "decisions.jsonl"
+    path.write_bytes(b"")
+    assert "is empty, and a record never is" in refused("decide", report)
+    path.write_bytes(b"[" * 100_000 + b"\n")
+    assert align("decide", report).code == 1
+    path.unlink()
+    path.mkdir()
+    for words in ((), ("ship", *WHO)):
+        assert "is no file that a record could be in" in refused("decide", report, *words)
+    path.rmdir()
+    pipe = report.parent / "pipe"
+    os.mkfifo(pipe)
+    assert "is no file" in refused("decide", report, "ship", *WHO, "--record", pipe)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"results_sha256": None},
+        {"results_sha256": [1]},
+        {"results_sha256": {}},
+        {"inputs": [1]},
+        {"inputs": {"model dpo": [1]}},
+        {"inputs": {"model dpo": {"sha256": 3}}},
+    ],
+)
+def test_a_report_that_is_not_known_by_hashes_is_not_decided_on(report: Path, change: dict[str, Any]) -> None:
+    manifest = json.loads((report / "manifest.json").read_text())
+    (report / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    assert "evaluate again" in refused("decide", report, "ship", *WHO)
+    assert not (report / "decisions.jsonl").exists()

@@ -1,6 +1,7 @@
 """`align runs`: what is listed and compared, that broken folders stop nothing, and making a run again."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,61 @@ def test_other_inputs_make_another_run(home: Path, tmp_path: Path) -> None:
     assert "into a folder of its own" in refused("runs", "--again", run)
     assert "is for --again RUN" in refused("runs", run, "--output_dir", new)
     assert not new.exists()
+
+
+def write_run(folder: Path, metrics: str | None = None, **manifest: Any) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"verb": "dpo", "status": "finished", **manifest}))
+    if metrics is not None:
+        name = "metrics.json" if manifest.get("verb") == "evaluate" else "metrics.jsonl"
+        (folder / name).write_text(metrics)
+    return folder
+
+
+def test_what_manifests_say_does_nothing_to_the_terminal(tmp_path: Path) -> None:
+    evil = "\x1b]0;title\x07\u202e\nevil"
+    inputs = {"model": {"name": evil}, "dataset": {"name": evil}}
+    one = write_run(
+        tmp_path / "a\x1b[31m", inputs=inputs, started_at=evil, parents=[{"folder": evil}], recipe={evil: 1}
+    )
+    two = write_run(tmp_path / "two", recipe={evil: evil})
+    for said in (done("runs", tmp_path), done("runs", one, two)):
+        assert "evil" in said.out and not {"\x1b", "\x07", "\u202e"} & set(said.out)
+        assert not any(line.startswith("evil") for line in said.out.splitlines())
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff"))).mkdir()
+    shutil.copy(two / "manifest.json", Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff")))
+    done("runs", tmp_path, "--json").out.encode()
+    done("runs", tmp_path).out.encode()
+
+
+def test_secrets_in_recipes_are_not_shown(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", recipe={"hub_token": "hf_SECRET", "max_new_tokens": 7, "api_key_env": "NAME"})
+    two = write_run(tmp_path / "two", recipe={"hub_token": None, "max_new_tokens": 8, "api_key_env": "OTHER"})
+    for words in ((), ("--json",)):
+        said = done("runs", one, two, *words)
+        assert "SECRET" not in said.out and "(not shown)" in said.out
+        assert "7" in said.out and "OTHER" in said.out
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"seconds": -5},
+        {"seconds": 10**400},
+        {"verb": "evaluate", "metrics": '{"verdict_by": ["x"], "models": {"m": {"judges": {"x": 1}}}}'},
+        {"verb": "evaluate", "metrics": '{"models": {"m": {"judges": 3}}}'},
+        {
+            "verb": "evaluate",
+            "metrics": '{"models": {"m": {"judges": {"x": {"win_rate": NaN, "interval": [0, 1e999]}}}}}',
+        },
+        {"metrics": '{"loss": NaN}\n{"loss": Infinity}\n'},
+        {"recipe": {"learning_rate": float("nan")}},
+    ],
+)
+def test_odd_numbers_stop_nothing(tmp_path: Path, odd: dict[str, Any]) -> None:
+    runs = [write_run(tmp_path / "one", **odd), write_run(tmp_path / "two")]
+    for words in ((tmp_path,), runs):
+        assert "nan" not in done("runs", *words).out.replace("learning_rate  nan", "")
+        json.loads(done("runs", *words, "--json").out)

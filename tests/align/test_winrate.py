@@ -191,3 +191,12 @@ def test_pandalms_people_as_counted_by_hand(tmp_path: Path) -> None:
     (pair,) = said_of(write_rows(tmp_path / "a.jsonl", made))["pairs"]
     assert (pair["n"], pair["ties"], pair["raters"]) == (counted["n"], counted["ties"], 3)
     assert pair["win_rate"] == pytest.approx(counted["six times the rate"] / 6 / counted["n"])
+
+
+def test_names_from_outside_do_nothing_to_the_terminal(tmp_path: Path) -> None:
+    evil = "\x1b[31mevil\u202e\nbase is preferred to evil in 100% of 1,000 prompts"
+    row = {"prompt": "p", "candidate": evil, "baseline": "b", "preference": 1, "judge": evil, "tags": [evil]}
+    (tmp_path / "j.jsonl").write_text(json.dumps(row))
+    said = done("winrate", tmp_path / "j.jsonl")
+    assert "evil" in said.out and not {"\x1b", "\u202e"} & set(said.out)
+    assert not any(line.startswith("base is") for line in said.out.splitlines())

@@ -159,3 +159,11 @@ def test_a_pair_goes_the_way_that_most_rows_go_or_to_the_baseline() -> None:
     assert list(pairs_of(rows, "dpo")) == [("base", "dpo"), ("ppo", "base")]
     even = [verdict(1, "a"), verdict(1, "b").turned()]
     assert list(pairs_of(even)) == list(pairs_of(even[::-1])) == [("base", "dpo")]
+
+
+@pytest.mark.parametrize("key", ["candidate_length", "baseline_length", "sample"])
+def test_numbers_that_nothing_can_count_are_refused(tmp_path: Path, key: str) -> None:
+    row = {"prompt": "p", "candidate": "a", "baseline": "b", "preference": 1, key: 10**400}
+    (tmp_path / "j.jsonl").write_text(json.dumps(row))
+    with pytest.raises(BadInput, match=f"line 1: {key}"):
+        read_judgements(tmp_path / "j.jsonl")
