@@ -22,6 +22,18 @@ class Lineage(NamedTuple):
 def lineage_of(model: str) -> Lineage:
     """What the run that made a model, or a checkpoint, learnt from, and the runs that this one built on."""
     found = Lineage([], set(), [])
+    manifests, unknown = runs_behind(model)
+    for manifest in manifests:
+        _learnt_from(manifest, found)
+    return found._replace(unknown=unknown)
+
+
+def runs_behind(model: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """(manifests of the run that made a model, or a checkpoint, and of those that it built on; the folders of such runs
+    that are not there). Runs of reward models are not among them.
+    """
+    manifests: list[dict[str, Any]] = []
+    unknown: list[str] = []
     folder = Path(model).expanduser()
     # a checkpoint lies in the folder of its run
     waiting = [place for place in (folder, folder.resolve().parent) if folder.is_dir() and is_run(place)][:1]
@@ -32,15 +44,15 @@ def lineage_of(model: str) -> Lineage:
             continue
         seen.add(place.resolve())
         manifest = read_json(place / "manifest.json")
-        _learnt_from(manifest, found)
+        manifests.append(manifest)
         for parent in manifest.get("parents") or []:
             if parent["verb"] == "reward":  # what a reward model was made of is not what it makes of others
                 continue
             if is_run(parent["folder"]):
                 waiting.append(Path(parent["folder"]))
             else:
-                found.unknown.append(parent["folder"])
-    return found
+                unknown.append(parent["folder"])
+    return manifests, unknown
 
 
 def own_weights(reward_model: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ from align.report.examples import browser
 from align.report.frontier_plot import frontier_section
 from align.report.judges import agreement_rows, judges_of, strength_rows
 from align.report.training import curves_part, reward_part, truth_part
+from align.report.unseen import prompts_words
 from align.report.verdict import Verdict, headline, the_base, the_model, ties_words, verdict
 from align.report.words import capital, held_out_words, label_of, measured, minutes, name_of, percent, spread
 from preferences.files import write_text
@@ -79,6 +80,7 @@ def context(metrics: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) ->
         "simulated": bool(metrics.get("simulated")),
         "headline": headline(verdicts, metrics),
         "prompts": metrics.get("prompts"),
+        "prompts_words": prompts_words(metrics),
         "base": base,
         "the_base": the_base(metrics),
         "cards": [_card(one, worse_words(metrics, one.model, measures)) for one in verdicts],

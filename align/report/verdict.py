@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from align.report.judges import names_of, say
+from align.report.unseen import seen_note
 from align.report.words import METHODS, UNSEEN, capital, joined, name_of, percent, quoted, spread
 from align.report.worse import ALPHA, LEAST_PROMPTS
 
@@ -86,6 +87,7 @@ def verdict(model: str, metrics: Mapping[str, Any], judges: Mapping[str, Any]) -
     notes = [
         _absent(judges[decides]) if decides in judges and decides != first.judge else "",
         _trained_note(first),
+        seen_note(model, metrics),
         missing(first.fields) if result == "unclear" else "",
         others(opinions),
         equal_length(first.fields, result),
