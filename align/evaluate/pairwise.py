@@ -129,7 +129,8 @@ def in_both_orders(
             if ours == theirs:
                 values[number] = 0.5
             elif len(both) == 2:
-                values[number] = sum(both) / 2
+                mean = sum(both) / 2
+                values[number] = 0.5 if abs(mean - 0.5) < 1e-12 else mean  # 0.1 and 0.9 are a tie in floats, too
                 judgements += [
                     Judgement(
                         prompt=prompt.id,

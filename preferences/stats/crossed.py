@@ -6,6 +6,7 @@ of all raters far too rarely (benchmarks/coverage.py).
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
@@ -39,21 +40,60 @@ def over_prompts_and_raters(
 
     None where there are fewer than three raters, or two prompts, or where all verdicts are the same.
     """
+    found = _parts(cells, prompts)
+    return None if found is None else _interval(found, level)
+
+
+def p_over_prompts_and_raters(cells: Sequence[tuple[int, str, float]], prompts: int) -> float | None:
+    """Two-sided p-value of "one half": 1 - the highest level at which the interval above excludes it; None as there."""
+    found = _parts(cells, prompts)
+    if found is None:
+        return None
+
+    def excludes(alpha: float) -> bool:
+        low, high = _interval(found, 1 - alpha)[1]
+        return low > 0.5 or high < 0.5
+
+    inside, outside = 0.0, -10.0  # log10 of p; beyond 1e-10 the tails of a few people's t mean nothing
+    if excludes(10**outside) or not excludes(1 - 1e-9):
+        return 10**outside if excludes(10**outside) else 1.0
+    for _ in range(50):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if excludes(10**middle) else (inside, middle)
+    return float(10**inside)
+
+
+class _Parts(NamedTuple):
+    """A, B and C above, the mean, how many raters of equal weight these are worth, and the number of prompts."""
+
+    mean: float
+    a: float
+    b: float
+    c: float
+    worth: float
+    prompts: int
+
+
+def _parts(cells: Sequence[tuple[int, str, float]], prompts: int) -> _Parts | None:
     prompt = np.array([cell[0] for cell in cells], dtype=np.int64)
     names, rater = np.unique(np.array([cell[1] for cell in cells]), return_inverse=True)
     x = np.array([cell[2] for cell in cells], dtype=np.float64)
+    if len(names) < ENOUGH or prompts < 2 or np.ptp(x) <= 1e-12:
+        return None
     weights = 1 / (prompts * np.bincount(prompt, minlength=prompts)[prompt])
     mean = float(weights @ x)
     u = weights * (x - mean)
-    by_prompt, by_rater = np.bincount(prompt, u, prompts), np.bincount(rater, u, len(names))
-    if len(names) < ENOUGH or prompts < 2 or np.ptp(x) <= 1e-12:
-        return None
+    both = np.unique(prompt * len(names) + rater, return_inverse=True)[1]
+    by_prompt, by_rater, by_both = np.bincount(prompt, u, prompts), np.bincount(rater, u), np.bincount(both, u)
     a, b = (len(one) / (len(one) - 1) * float((one**2).sum()) for one in (by_prompt, by_rater))
-    c = float((np.bincount(np.unique(prompt * len(names) + rater, return_inverse=True)[1], u) ** 2).sum())
     worth = 1 / float((np.bincount(rater, weights) ** 2).sum())
-    freedom = (max(worth - 1, LEAST_FREEDOM), prompts - 1)
+    return _Parts(mean, a, b, float((by_both**2).sum()), worth, prompts)
+
+
+def _interval(found: _Parts, level: float) -> tuple[float, list[float], str]:
+    freedom = (max(found.worth - 1, LEAST_FREEDOM), found.prompts - 1)
     t_raters, t_prompts = (float(stdtrit(count, (1 + level) / 2)) for count in freedom)
-    variance = max(a, max(a - c, 0.0) + b * (t_raters / t_prompts) ** 2)
-    error = float(np.sqrt(variance))
-    interval = exact_mean(mean, error, prompts, level)
+    ratio = (t_raters / t_prompts) ** 2
+    error = float(np.sqrt(max(found.a, max(found.a - found.c, 0.0) + found.b * ratio)))
+    interval = exact_mean(found.mean, error, found.prompts, level)
     return error, interval, "over prompts and raters (two-way cluster-robust, exact at that error)"

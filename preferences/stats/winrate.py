@@ -40,8 +40,8 @@ def win_rate(
     The win rate is their mean, so a tie counts half; `ties` counts values of exactly 0.5. `interval` is that of
     `intervals.exact_mean`, without ties Clopper & Pearson's; when all values are equal it is the exact bound of
     `equal_values_interval`, and `method` says so. `bootstrap_interval` is BCa over prompts, None where all values are
-    equal and where `interval` is about raters, too. `smallest_detectable` is that function's. Raises ValueError for no
-    values, or outside [0, 1].
+    equal and where `interval` is about raters, too. `smallest_detectable` is that function's, and farther from 0.5
+    where `standard_error` is larger for the raters. Raises ValueError for no values, or outside [0, 1].
 
     Where people judged, `cells` are (prompt number, rater, preference) of each rater on each prompt, whose mean a
     prompt's preference is; `raters` counts these people. From three raters on, standard error and interval are about
@@ -51,15 +51,18 @@ def win_rate(
     values = _values(preferences, 0, 1)
     crossed = None if cells is None else over_prompts_and_raters(cells, len(values), level)
     drawn: list[float] | None = None
-    error = _standard_error(values, np.ones_like(values))
+    error, detectable = _standard_error(values, np.ones_like(values)), smallest_detectable(values)
     if crossed is not None:
+        wider = crossed[0] / max(error or 0.0, 1e-9)
         error, interval, method = crossed
+        detectable = None if detectable is None else 0.5 + (detectable - 0.5) * wider
+        detectable = None if detectable is None or detectable > 1 else detectable
     elif _all_equal(values):
         interval, method = equal_values_interval(float(values[0]), len(values), level), EQUAL.format("prompts")
     else:
         interval = exact_mean(float(values.mean()), error or 0.0, len(values), level)
         method = "exact over prompts (Clopper-Pearson at the effective number of prompts)"
-        drawn, _ = ratio_interval(values, np.ones_like(values), level, resamples, seed)
+        drawn = _mirroring_interval(values, level, resamples, seed)
     if cells is not None and crossed is None:
         method += ", of these raters and no others"
     return {
@@ -71,7 +74,7 @@ def win_rate(
         "method": method,
         "interval": interval,
         "bootstrap_interval": drawn,
-        "smallest_detectable": smallest_detectable(values),
+        "smallest_detectable": detectable,
         **({} if cells is None else {"raters": len({rater for _, rater, _ in cells})}),
     }
 
@@ -146,6 +149,16 @@ def paired_difference(
     interval, _ = _interval(sums, sizes, "units", False, level, resamples, seed)
     error = _standard_error(sums, sizes)
     return {"mean": float(sums.sum() / sizes.sum()), "interval": interval, "n": units, "standard_error": error}
+
+
+def _mirroring_interval(values: Floats, level: float, resamples: int, seed: int) -> list[float]:
+    """The bootstrap interval, from the same draws whichever of the two models is called the candidate."""
+    lean = np.round([(values - 0.5).mean(), ((values - 0.5) ** 3).mean()], 12)
+    if lean[0] > 0 or (lean[0] == 0 and lean[1] > 0):
+        low, high = ratio_interval(1 - values, np.ones_like(values), level, resamples, seed)[0]
+        return [1 - high, 1 - low]
+    low, high = ratio_interval(values, np.ones_like(values), level, resamples, seed)[0]
+    return [(low + 1 - high) / 2, (high + 1 - low) / 2] if not lean.any() else [low, high]
 
 
 def equal_values_interval(value: float, n: int, level: float = LEVEL) -> list[float]:

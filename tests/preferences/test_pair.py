@@ -104,6 +104,48 @@ def test_a_rater_under_two_judges_names_is_one_rater():
     assert (once[0], *once[1]) == pytest.approx((twice[0], *twice[1]))
 
 
+def test_where_people_judged_p_and_interval_say_the_same():
+    rng = np.random.default_rng(9)
+    seen = set()
+    for spread in (0.0, 0.3, 1.0):
+        for _ in range(15):
+            cells = asked(rng, prompts=60, raters=5, spread=spread)
+            fields = pair_fields(means(cells, 60), cells=cells, resamples=2)
+            low, high = fields["interval"]
+            assert (fields["p_value"] < 0.05) == (low > 0.5 or high < 0.5)
+            assert fields["anytime_interval"][0] < low and high < fields["anytime_interval"][1]
+            seen.add(fields["p_value"] < 0.05)
+            if fields["p_value"] == 1.0:
+                continue
+            (edge_low, edge_high) = over_prompts_and_raters(cells, 60, 1 - fields["p_value"])[1]
+            assert min(abs(edge_low - 0.5), abs(edge_high - 0.5)) < 1e-6 or fields["p_value"] == 1e-10
+    assert seen == {True, False}
+    one = [(prompt, f"w{rater}", 1.0 - (prompt == 0)) for prompt in range(60) for rater in range(5)]
+    assert pair_fields(means(one, 60), cells=one)["p_value"] == 1e-10
+
+
+def test_the_smallest_detectable_rate_knows_that_raters_differ():
+    cells = asked(np.random.default_rng(0), spread=1.0)
+    fields, alone = pair_fields(means(cells, 40), cells=cells), pair_fields(means(cells, 40))
+    times = fields["standard_error"] / alone["standard_error"]
+    assert times > 1.2 and fields["smallest_detectable"] - 0.5 == pytest.approx(
+        times * (alone["smallest_detectable"] - 0.5)
+    )
+
+
+def test_many_small_wins_and_a_few_large_losses_are_no_evidence_of_a_win():
+    values = [0.55] * 65 + [0.0] * 35
+    fields = pair_fields(values)
+    assert fields["win_rate"] == pytest.approx(0.3575) and fields["interval"][1] < 0.5
+    assert binomtest(65, 100).pvalue < 0.01 and fields["p_value"] == 1.0
+    assert pair_fields([0.45] * 65 + [0.0] * 35)["p_value"] == pytest.approx(2.0**-99)
+
+
+def test_a_tie_up_to_rounding_is_a_tie():
+    fields = pair_fields([0.5 + 1e-15] * 30 + [1.0])
+    assert (fields["ties"], fields["p_value"]) == (30, 1.0)
+
+
 def test_fields_are_complete_and_each_its_own():
     rng = np.random.default_rng(2)
     values = rng.choice([0.0, 0.5, 1.0], 60, p=[0.3, 0.2, 0.5])

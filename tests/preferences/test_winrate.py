@@ -76,6 +76,9 @@ def test_any_preferences_give_an_interval_within_bounds_that_mirrors(values):
     assert high > low
     mirrored = win_rate([1 - value for value in values], resamples=200)
     assert mirrored["win_rate"] == pytest.approx(1 - result["win_rate"])
+    for name in ("interval", "bootstrap_interval"):
+        if result[name] is not None:
+            assert mirrored[name] == pytest.approx([1 - result[name][1], 1 - result[name][0]], abs=1e-6)
     assert mirrored["smallest_detectable"] == (
         None if result["smallest_detectable"] is None else pytest.approx(result["smallest_detectable"])
     )
