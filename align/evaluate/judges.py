@@ -198,7 +198,7 @@ class FunctionJudge:
             value = self.function(prompt, *texts)
         except BadInput:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             trace = error.__traceback__
             while trace is not None and trace.tb_next is not None:
                 trace = trace.tb_next

@@ -234,7 +234,7 @@ def load_function(name: str, key: str = "reward_funcs") -> Function:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"{key} {name}: {file} could not be run ({type(error).__name__}: {error})") from None
     found = getattr(module, function, None)
     if not callable(found):

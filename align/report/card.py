@@ -34,7 +34,9 @@ def write_cards(folder: Path, metrics: Mapping[str, Any]) -> list[Path]:
 
 
 def _file_name(model: str) -> str:
-    return re.sub(r"[^\w.+-]+", "-", model).lstrip(".-")[:80] or "model"
+    """As much of the name as fits a file's name, which has 255 bytes, beside what stands around it."""
+    plain_name = re.sub(r"[^\w.+-]+", "-", model).lstrip(".-")[:80]
+    return plain_name.encode()[:160].decode("utf-8", "ignore") or "model"
 
 
 def model_card(model: str, metrics: Mapping[str, Any], judges: Mapping[str, Any]) -> str:

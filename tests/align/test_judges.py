@@ -257,6 +257,8 @@ def test_functions_that_compare_do_so_in_both_orders(tmp_path: Path) -> None:
         ("def f(a, b, c, d):\n    return 1", "takes 4 arguments; a judge takes"),
         ("def g(prompt, response):\n    return 1", "has no function 'f'"),
         ("raise RuntimeError('no')", "could not be run"),
+        ("raise SystemExit(0)", "could not be run (SystemExit: 0)"),
+        ("def f(prompt, response):\n    raise SystemExit(3)", "SystemExit: 3, line 2, for a response to"),
     ],
 )
 def test_a_function_that_fails_is_one_sentence(code: str, says: str, tmp_path: Path) -> None:

@@ -113,6 +113,13 @@ def test_missing_parts_are_left_out(tmp_path: Path) -> None:
             card(tmp_path, metrics)
 
 
+@pytest.mark.parametrize("name", ["名" * 300, "x" * 300, "é名" * 100])
+def test_a_long_name_makes_a_file_s_name(tmp_path: Path, name: str) -> None:
+    metrics = {"format": 1, "base": "base", "models": {"base": {}, name: {}, f"{name}2": {}, f"{name}3": {}}}
+    paths = write_cards(tmp_path, metrics)
+    assert len(set(paths)) == 3 and all(len(path.name.encode()) < 200 for path in paths)
+
+
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     metrics, _ = hostile()
     marks = (
