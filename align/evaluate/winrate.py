@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from align.report.verdict import more_words, too_few
 from align.report.words import joined, percent, spread
 from preferences.errors import BadInput
 from preferences.judgements import Judgement, Prompts, by_prompt, pairs_of, read_judgements
@@ -12,8 +13,6 @@ from preferences.stats.significance import holm
 from preferences.terminal import cleaned
 
 Fields = dict[str, Any]
-
-MANY = 20  # times as many prompts are more than anybody will ask
 
 
 def winrates(path: str, baseline: str | None = None) -> Fields:
@@ -139,16 +138,17 @@ def sentence(pair: Fields) -> str:
     candidate, baseline, rate = pair["candidate"], pair["baseline"], pair["win_rate"]
     low, high = pair["interval"]
     seen = f"{percent(rate)} of {pair['n']:,} prompts, 95% interval {spread(pair['interval'])}"
-    if low > 0.5:
+    if too_few(pair):
+        text = f"Too little is known to say whether {candidate} or {baseline} is better: {candidate} is preferred in"
+        text += f" {seen}."
+    elif low > 0.5:
         text = f"{candidate} is preferred to {baseline} in {seen}."
     elif high < 0.5:
         text = f"{baseline} is preferred to {candidate}, which is preferred in {seen}."
     else:
         text = f"No difference between {candidate} and {baseline} is shown: {seen}."
-        if pair["more_prompts"] and pair["more_prompts"] > MANY * pair["n"]:
-            text += f" If there is one, it takes more than {MANY} times as many prompts to show it."
-        elif pair["more_prompts"]:
-            text += f" If it stays at that, about {pair['more_prompts']:,} prompts more would show it."
+        if pair["more_prompts"]:
+            text += f" {more_words(pair)}"
     controlled = pair["length_controlled_win_rate"]
     error = pair["length_controlled_standard_error"]
     if controlled is not None:

@@ -13,6 +13,7 @@ from align.report.words import METHODS, UNSEEN, capital, joined, name_of, percen
 from align.report.worse import ALPHA, LEAST_PROMPTS
 
 LENGTH_CHANGE = 0.05  # a change of the mean length that is named where no interval says whether it is one
+MANY = 20  # times as many prompts are more than anybody will ask
 SETS_NAMED = 4  # of the challenge sets, in the sentence
 
 
@@ -127,7 +128,8 @@ def _sentence(model: str, base: str, first: Opinion, judges: int) -> tuple[str, 
     by = f"{judges} judges" if judges > 1 else f"judged by {first.about['who']}"
     numbers = f", {interval_words(fields)}, {prompts(n)}, {by}"
     if too_few(fields):
-        lead = f"{capital(prompts(n))} {'is' if n == 1 else 'are'} too few to say anything about {subject}"
+        few = prompts(n) if n < LEAST_PROMPTS or not about_raters(fields) else f"{fields['raters']} raters"
+        lead = f"{capital(few)} {'is' if n == 1 else 'are'} too few to say anything about {subject}"
         return lead, f": it is preferred to {base} in {rate}{numbers}"
     if first.trained:
         judge = f"{first.about['words']} that {'picks its answers' if first.picks else 'it was trained to please'}"
@@ -167,12 +169,26 @@ def missing(fields: Mapping[str, Any]) -> str:
             f"At least {least:,} more prompts are needed before anything is said, and hundreds for a small difference."
         )
     if more:
-        return f"With about {more:,} more prompts like these it can probably be told, if the rate stays as it is."
+        return more_words(fields)
     smallest = fields.get("smallest_detectable")
     if smallest is None:
         return "So many prompts can show no difference reliably, however large: judge more before you decide."
     text = f"So many prompts show only a true rate of at least {percent(smallest)} reliably (4 times in 5)."
     return text + (" At an even rate no number of prompts would tell." if fields["win_rate"] == 0.5 else "")
+
+
+def more_words(fields: Mapping[str, Any]) -> str:
+    """What `more_prompts` says: a forecast, which is about raters, too, where the interval is."""
+    more = fields["more_prompts"]
+    if more > MANY * fields["n"]:
+        return f"If there is a difference, it takes more than {MANY} times as many prompts to show it."
+    people = ", and more raters in proportion," if about_raters(fields) else ""
+    return f"With about {more:,} more prompts like these{people} it can probably be told, if the rate stays as it is."
+
+
+def about_raters(fields: Mapping[str, Any]) -> bool:
+    """Whether the interval is about other raters, too."""
+    return fields.get("raters") is not None and str(fields.get("method")).startswith("over prompts and raters")
 
 
 def ties_words(fields: Mapping[str, Any]) -> str:

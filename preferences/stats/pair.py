@@ -39,8 +39,8 @@ def pair_fields(
     preference is their mean. From three raters on, `standard_error`, `interval`, `p_value` (that of the interval) and
     `more_prompts` are about other prompts and other raters (see `win_rate`). `anytime_interval`, made for prompts,
     then also holds the interval over both at a tenth of the error that `level` allows: so it held the truth at all
-    looks in simulation (benchmarks/results/coverage.md), which is no proof. The length-controlled fields and
-    `bootstrap_interval` are about these raters on other prompts.
+    looks in simulation (benchmarks/results/coverage.md), which is no proof. The error of the
+    length-controlled rate is larger in the same proportion as `standard_error` is.
     """
     values = np.asarray(preferences, dtype=np.float64)
     values = np.where(np.abs(values - 0.5) < 1e-12, 0.5, values)
@@ -55,6 +55,8 @@ def pair_fields(
     people = None if cells is None else over_prompts_and_raters(cells, len(values), 1 - (1 - level) / DAILY)
     if cells is not None and people is not None:
         p = p_over_prompts_and_raters(cells, len(values))
+        alone = float(values.std(ddof=1)) / len(values) ** 0.5
+        error = None if error is None or alone < 1e-9 else error * max(1.0, fields["standard_error"] / alone)
         anytime = [min(anytime[0], people[1][0]), max(anytime[1], people[1][1])]
     return fields | {
         "length_controlled_win_rate": rate,

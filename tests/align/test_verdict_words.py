@@ -57,6 +57,13 @@ def test_what_cant_be_told_says_how_many_prompts_are_missing() -> None:
         "95% interval 47–59%, 240 prompts, judged by 12 people."
     )
     assert "With about 827 more prompts like these it can probably be told, if the rate stays as it is." in found.notes
+    crossed = {"raters": 12, "method": "over prompts and raters (two-way cluster-robust, exact at that error)"}
+    people = words.missing(pair(0.53, 240, more_prompts=827, **crossed))
+    assert people.startswith("With about 827 more prompts like these, and more raters in proportion, it can probably")
+    endless = words.missing(pair(0.53, 240, more_prompts=4801))
+    assert endless == "If there is a difference, it takes more than 20 times as many prompts to show it."
+    few = said(small({"people": pair(0.6, 240, **{**crossed, "smallest_detectable": None, "raters": 3})}, PEOPLE))
+    assert few.lead == "3 raters are too few to say anything about the DPO model"
     even = said(small({"people": pair(0.5, 240)}, PEOPLE))
     assert (
         "So many prompts show only a true rate of at least 59% reliably (4 times in 5). At an even rate no number of "

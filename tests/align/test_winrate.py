@@ -130,9 +130,11 @@ def test_words_carry_no_more_than_the_numbers(tmp_path: Path) -> None:
     few = done("winrate", write_rows(tmp_path / "c.jsonl", judgements(13, 8))).out
     more = said_of(tmp_path / "c.jsonl")["pairs"][0]["more_prompts"]
     assert "No difference between dpo and base is shown: 62% of 21 prompts" in few
-    assert f"about {more:,} prompts more would show it" in few and more > 21
-    even = done("winrate", write_rows(tmp_path / "d.jsonl", judgements(9, 9))).out
-    assert "No difference" in even and "more would show" not in even
+    assert f"With about {more:,} more prompts like these it can probably be told" in few and more > 21
+    unsaid = done("winrate", write_rows(tmp_path / "f.jsonl", judgements(19, 0))).out
+    assert "Too little is known to say whether dpo or base is better: dpo is preferred in 100% of 19 prompts" in unsaid
+    even = done("winrate", write_rows(tmp_path / "d.jsonl", judgements(15, 15))).out
+    assert "No difference" in even and "more prompts" not in even
     assert (
         "takes more than 20 times as many prompts"
         in done("winrate", write_rows(tmp_path / "e.jsonl", judgements(101, 100))).out

@@ -128,6 +128,12 @@ def test_the_smallest_detectable_rate_knows_that_raters_differ():
     cells = asked(np.random.default_rng(0), spread=1.0)
     fields, alone = pair_fields(means(cells, 40), cells=cells), pair_fields(means(cells, 40))
     times = fields["standard_error"] / alone["standard_error"]
+    lengths = dict(
+        zip(("candidate_length", "baseline_length"), np.random.default_rng(1).integers(9, 99, (2, 40)), strict=True)
+    )
+    longer, alone_longer = (pair_fields(means(cells, 40), cells=by, **lengths) for by in (cells, None))
+    errors = [one["length_controlled_standard_error"] for one in (longer, alone_longer)]
+    assert errors[0] == pytest.approx(times * errors[1])
     assert times > 1.2 and fields["smallest_detectable"] - 0.5 == pytest.approx(
         times * (alone["smallest_detectable"] - 0.5)
     )
