@@ -17,7 +17,7 @@ from align.evaluate.measures import measures
 from align.evaluate.verdicts import pair_of
 from align.report.worse import LEAST_PROMPTS
 from preferences.judgements import Judgement, by_prompt
-from preferences.stats.significance import holm, sign_test, two_sample_permutation
+from preferences.stats.significance import holm, two_sample_permutation
 from preferences.stats.winrate import win_rate
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ def by_tag(evidence: Evidence) -> dict[str, dict[str, dict[str, Any]]]:
             for tag, numbers in tagged.items()
             if (pair := pair_of(evidence, judge, model, numbers))
         }
-        _adjust(evidence, judge, pairs, tagged)
+        _adjust(pairs)
         for (model, tag), pair in pairs.items():
             found.setdefault(model, {}).setdefault(tag, {})[judge] = pair
     return found
@@ -77,7 +77,7 @@ def challenge_sets(evidence: Evidence) -> dict[str, dict[str, Any]]:
             for name, numbers in sets.items()
             if (pair := pair_of(evidence, judge, model, numbers))
         }
-        _adjust(evidence, judge, pairs, sets)
+        _adjust(pairs)
         for (model, name), pair in pairs.items():
             found[name]["models"][model]["judges"][judge] = pair
     return found
@@ -112,13 +112,9 @@ def _tagged(evidence: Evidence) -> dict[str, list[int]]:
     return {tag: found[tag] for tag in sorted(common)}
 
 
-def _adjust(
-    evidence: Evidence, judge: str, pairs: Mapping[tuple[str, str], dict[str, Any]], slices: Mapping[str, Sequence[int]]
-) -> None:
-    """Put the sign test's p-value into each pair, and the one adjusted for all that are large enough."""
-    for (model, name), pair in pairs.items():
-        said = [evidence.judged[judge].preferences[model][number] for number in slices[name]]
-        pair["p_value"] = sign_test([value for value in said if value is not None])["p_value"]
+def _adjust(pairs: Mapping[tuple[str, str], dict[str, Any]]) -> None:
+    """Put into each pair the p-value adjusted for all that are large enough."""
+    for pair in pairs.values():
         pair["p_adjusted"], pair["few"] = None, pair["n"] < LEAST_PROMPTS
     large = [pair for pair in pairs.values() if not pair["few"]]
     for pair, adjusted in zip(large, holm([pair["p_value"] for pair in large]), strict=True):

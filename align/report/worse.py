@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from align.report.words import percent
+
 LEAST_PROMPTS = 20  # of a slice, a challenge set or a measure, to be judged at all; see align/evaluate/slices.py
 ALPHA = 0.05
 
@@ -54,7 +56,7 @@ def _of_pair(
     words = (
         f"only {pair['n']} prompts"
         if few
-        else f"preferred to the base in {_percent(pair['win_rate'])}, interval {_percent(low)} to {_percent(high)},"
+        else f"preferred to the base in {percent(pair['win_rate'])}, interval {percent(low)} to {percent(high)},"
         f" {pair['n']} prompts"
     )
     entry = _entry(model, kind, name, judge, pair["win_rate"], pair, words)
@@ -146,10 +148,6 @@ def _entry(
         "p_adjusted": fields.get("p_adjusted"),
         "words": words,
     }
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}"
 
 
 def _number(value: float) -> str:
