@@ -211,3 +211,85 @@ def test_the_first_error_stops_what_has_not_begun() -> None:
     with pytest.raises(BadInput, match="stop"):
         at_once(work, list(range(400)))
     assert len(begun) < 100
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])
+def test_a_key_that_the_server_says_back_is_not_shown(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_KEY", KEY)
+    with serving((status, {"error": {"message": f"wrong key: Bearer {KEY}"}})) as server:
+        with pytest.raises(BadInput) as error:
+            ask(server, api_key_env="THE_KEY")
+        assert KEY not in str(error.value) and "wrong key: Bearer [the key]" in str(error.value)
+    with serving(said(f"You sent {KEY}.")) as server:  # what a model says is kept and shown
+        assert ask(server, api_key_env="THE_KEY").text == "You sent [the key]."
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, "[" * 100_000),
+        (200, {"choices": [{"message": {"content": "x"}, "finish_reason": {"a": 1}}]}),
+        (200, {"choices": [{"message": {"content": ["x"]}}]}),
+        (200, {"choices": {}}),
+        (200, "null"),
+    ],
+)
+def test_an_answer_that_is_no_reply_is_one_sentence(answer: Answer) -> None:
+    with serving(answer) as server, pytest.raises(BadInput, match="something else than a chat completion"):
+        ask(server)
+
+
+def test_who_answers_without_end_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "LARGEST", 2**20)
+    with serving(said("x" * 2**21)) as server:
+        for call in (lambda: ask(server), lambda: check_endpoint(server.url, "m", None, "r.yaml")):
+            with pytest.raises(BadInput, match="answers with more than 1 MB"):
+                call()
+    assert len(server.asked) == 2  # it would not go better
+    monkeypatch.setattr(endpoint, "TIMEOUT", 0.0)  # of the whole answer, however steadily it drips
+    with serving(said("x" * 1000)) as server:
+        assert endpoint._ask("POST", server.url, None, {}, timeout=1e-9)[0] is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1/v1",
+        "http://127.0.0.1:abc/v1",
+        "http://xn--/v1",
+        f"http://{'a' * 300}/v1",
+        "http://a..b/v1",
+        "http://\x00/v1",
+    ],
+)
+def test_an_address_that_can_be_none_is_one_sentence(url: str) -> None:
+    with pytest.raises(BadInput, match=r"r.yaml: key `endpoint`: .* can't be reached"):
+        check_endpoint(url, "m", None, "r.yaml")
+
+
+def test_a_server_that_sends_elsewhere_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_KEY", KEY)
+    with serving(said("red")) as other, serving((302, "", {"Location": f"{other.url}/models"})) as server:
+        with pytest.raises(BadInput, match="sends elsewhere"):
+            check_endpoint(server.url, "m", "THE_KEY", "r.yaml")
+        with pytest.raises(BadInput, match="sends elsewhere"):
+            ask(server, api_key_env="THE_KEY")
+    assert other.asked == []
+    with serving((307, "", {"Location": "/v1/models/"}), said("red")) as server:  # the same server
+        check_endpoint(server.url, "m", None, "r.yaml")
+
+
+def test_nobody_waits_for_what_runs_when_an_error_comes() -> None:
+    forever = threading.Event()
+    ended: list[int] = []
+
+    def work(number: int) -> None:
+        if number == 1:
+            raise BadInput("no")
+        forever.wait(60)
+        ended.append(number)
+
+    with pytest.raises(BadInput, match="no"):
+        at_once(work, range(AT_ONCE))
+    assert ended == []
+    forever.set()
