@@ -22,6 +22,7 @@ from align.evaluate.measures import measures
 from align.evaluate.perplexity import open_texts, perplexity
 from align.evaluate.prompts import load_evaluation_prompts
 from align.evaluate.responses import Candidate, answers, open_models, sampling
+from align.evaluate.seen import trained_on
 from align.evaluate.slices import by_tag, challenge_sets, gaps
 from align.evaluate.verdicts import many_models, pairs, verdict_by
 from align.models.load import find_model, hub_commit, model_facts
@@ -61,6 +62,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     plan = open_frontier(args, models, judges, prompts, where)
     harness = open_harness(args, where)
     texts = open_texts(args, models)
+    seen = trained_on(args.models, prompts)
 
     # 2. The run is opened.
     run = start_run("evaluate", recipe, inputs=_inputs(args), parents=_parents(args), seed=args.seed, resume=resume)
@@ -82,6 +84,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         "simulated": _is_simulated(args.dataset_name),
         "base": args.base,
         "prompts": sum(prompt.set == MAIN for prompt in prompts),
+        "trained_on": seen,
         "verdict_by": verdict_by(evidence),
         "sampling": sampling(models, args),
         "judges": judge_facts(evidence),

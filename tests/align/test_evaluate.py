@@ -77,6 +77,19 @@ def metrics_of(evaluation: Path) -> dict[str, Any]:
     return metrics
 
 
+def test_prompts_that_a_model_was_trained_on_are_said(evaluation: Path) -> None:
+    none = {"runs": 0, "seen": 0, "unknown": []}
+    assert metrics_of(evaluation)["trained_on"] == {
+        "base": none,
+        "copy": none,
+        "dpo": {"runs": 1, "seen": 10, "unknown": []},
+    }
+    page = (evaluation / "run/report.html").read_text()
+    assert "10 prompts, of which 10 are in data that a model was trained on" in page
+    assert "10 of the 10 prompts are in the data that it was trained on" in page
+    assert "10 of the 10 prompts are" in (evaluation / "run/model-card-dpo.md").read_text()
+
+
 def responses_of(evaluation: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (evaluation / "run" / f"responses-{name}.jsonl").read_text().splitlines()]
 
