@@ -164,11 +164,12 @@ def _crossed_errors(said: np.ndarray, raters: np.ndarray, people: int) -> np.nda
     u = (said - said.mean(axis=(1, 2), keepdims=True)) / (n * each)
     who = raters + people * np.arange(count)[:, None, None]
     by_rater = np.bincount(who.ravel(), u.ravel(), count * people).reshape(count, people)
-    seen = (np.bincount(who.ravel(), minlength=count * people).reshape(count, people) > 0).sum(axis=1)
+    verdicts = np.bincount(who.ravel(), minlength=count * people).reshape(count, people)
+    share = verdicts / (n * each)
     a = n / (n - 1) * (u.sum(axis=2) ** 2).sum(axis=1)
-    b = seen / (seen - 1) * (by_rater**2).sum(axis=1)
+    b = (by_rater**2 / (1 - share)).sum(axis=1)
     c = (u**2).sum(axis=(1, 2))
-    ratio = (stdtrit(seen - 1, 0.975) / stdtrit(n - 1, 0.975)) ** 2
+    ratio = (stdtrit(1 / (share**2).sum(axis=1) - 1, 0.975) / stdtrit(n - 1, 0.975)) ** 2
     return np.sqrt(np.maximum(a, np.maximum(a - c, 0) + ratio * b))
 
 

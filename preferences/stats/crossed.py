@@ -25,9 +25,10 @@ def over_prompts_and_raters(
     `cells` are (prompt number, rater, preference in [0, 1]), one for each rater on each prompt; every one of the P
     prompts has one or more, and R raters gave them. With u = w (x - mean), w being a cell's weight in the mean,
 
-        A = P/(P-1) Σ_prompts (Σ u)²    B = R/(R-1) Σ_raters (Σ u)²    C = Σ_cells u²
+        A = P/(P-1) Σ_prompts (Σ u)²    B = Σ_raters (Σ u)² / (1 - Σ w)    C = Σ_cells u²
 
-    the variance is A + B - C (Cameron, Gelbach & Miller 2011, J. Business & Economic Statistics 29(2), equation 2.11).
+    the variance is A + B - C (Cameron, Gelbach & Miller 2011, J. Business & Economic Statistics 29(2), equation 2.11;
+    B as Bell & McCaffrey 2002, Survey Methodology 28(2), which for equally busy raters is theirs, R/(R-1) Σ (Σ u)²).
     B is known from few people, so each part is taken with its own t quantile (Banerjee 1960, Sankhya 22, whose interval
     never covers less than it says), and the sum given in units of the prompts' own, as an error for `exact_mean`:
 
@@ -35,8 +36,8 @@ def over_prompts_and_raters(
 
     R* = 1 / Σ_raters (Σ w)² is how many raters of equal weight these are worth (Kish 1965): where one person gave most
     of the verdicts, B sees next to nothing of how much people differ, whatever R is. With R for R* the interval would
-    hold the truth in 42% of studies where one of ten people gave three quarters of the verdicts
-    (benchmarks/results/coverage.md).
+    hold the truth in 42% of studies where one of ten people gave three quarters of the verdicts; what it does with R*
+    stands in benchmarks/results/coverage_raters.md.
 
     None where there are fewer than three raters, or two prompts, or where all verdicts are the same.
     """
@@ -85,8 +86,9 @@ def _parts(cells: Sequence[tuple[int, str, float]], prompts: int) -> _Parts | No
     u = weights * (x - mean)
     both = np.unique(prompt * len(names) + rater, return_inverse=True)[1]
     by_prompt, by_rater, by_both = np.bincount(prompt, u, prompts), np.bincount(rater, u), np.bincount(both, u)
-    a, b = (len(one) / (len(one) - 1) * float((one**2).sum()) for one in (by_prompt, by_rater))
-    worth = 1 / float((np.bincount(rater, weights) ** 2).sum())
+    share = np.bincount(rater, weights)
+    a, b = prompts / (prompts - 1) * float((by_prompt**2).sum()), float((by_rater**2 / (1 - share)).sum())
+    worth = 1 / float((share**2).sum())
     return _Parts(mean, a, b, float((by_both**2).sum()), worth, prompts)
 
 

@@ -39,7 +39,7 @@ def pair_fields(
     preference is their mean. From three raters on, `standard_error`, `interval`, `p_value` (that of the interval) and
     `more_prompts` are about other prompts and other raters (see `win_rate`). `anytime_interval`, made for prompts,
     then also holds the interval over both at a tenth of the error that `level` allows: so it held the truth at all
-    looks in simulation (benchmarks/results/coverage.md), which is no proof. The error of the
+    looks in simulation (benchmarks/results/coverage_raters.md), which is no proof. The error of the
     length-controlled rate is larger in the same proportion as `standard_error` is.
     """
     values = np.asarray(preferences, dtype=np.float64)

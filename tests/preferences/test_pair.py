@@ -35,9 +35,13 @@ def test_the_error_over_prompts_and_raters_is_made_of_statsmodels_three():
     def variance(**how):
         return float(sm.OLS(y.astype(float), np.ones(len(y))).fit(**how).cov_params()[0, 0])
 
-    a, b = (variance(cov_type="cluster", cov_kwds={"groups": one}) for one in (prompt.astype(int), raters))
+    a = variance(cov_type="cluster", cov_kwds={"groups": prompt.astype(int)})
+    share, by_rater = np.bincount(raters) / len(y), np.bincount(raters, y.astype(float) - y.astype(float).mean())
+    b = ((by_rater / len(y)) ** 2 / (1 - share)).sum()
+    theirs = variance(cov_type="cluster", cov_kwds={"groups": raters})
+    assert b == pytest.approx(theirs, rel=0.02), "raters are nearly equally busy"
     c = variance(cov_type="HC0")
-    worth = 1 / ((np.bincount(raters) / len(y)) ** 2).sum()  # 5.9 of 6 raters
+    worth = 1 / (share**2).sum()  # 5.9 of 6 raters
     ratio = t.ppf(0.975, worth - 1) / t.ppf(0.975, 39)
     found = over_prompts_and_raters(cells, 40)
     assert found is not None
