@@ -88,6 +88,7 @@ def verdict(model: str, metrics: Mapping[str, Any], judges: Mapping[str, Any]) -
     notes = [
         _absent(judges[decides]) if decides in judges and decides != first.judge else "",
         _trained_note(first),
+        few_raters(first.fields),
         seen_note(model, metrics),
         missing(first.fields) if result == "unclear" else "",
         others(opinions),
@@ -189,6 +190,15 @@ def more_words(fields: Mapping[str, Any]) -> str:
 def about_raters(fields: Mapping[str, Any]) -> bool:
     """Whether the interval is about other raters, too."""
     return fields.get("raters") is not None and str(fields.get("method")).startswith("over prompts and raters")
+
+
+def few_raters(fields: Mapping[str, Any]) -> str:
+    """What one or two raters can't say."""
+    raters = fields.get("raters")
+    if raters is None or raters > 2 or about_raters(fields):
+        return ""
+    who = "one person" if raters == 1 else "two people"
+    return f"The interval is about the taste of {who}: what others would say is not known from it. Ask more people."
 
 
 def ties_words(fields: Mapping[str, Any]) -> str:

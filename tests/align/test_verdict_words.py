@@ -64,6 +64,10 @@ def test_what_cant_be_told_says_how_many_prompts_are_missing() -> None:
     assert endless == "If there is a difference, it takes more than 20 times as many prompts to show it."
     few = said(small({"people": pair(0.6, 240, **{**crossed, "smallest_detectable": None, "raters": 3})}, PEOPLE))
     assert few.lead == "3 raters are too few to say anything about the DPO model"
+    alone = said(small({"people": pair(0.6, 240, raters=1)}, PEOPLE))
+    assert "The interval is about the taste of one person: what others would say is not known from it." in " ".join(
+        alone.notes
+    )
     even = said(small({"people": pair(0.5, 240)}, PEOPLE))
     assert (
         "So many prompts show only a true rate of at least 59% reliably (4 times in 5). At an even rate no number of "
