@@ -18,6 +18,8 @@ from preferences.errors import BadInput
 # Keys of TRL and transformers that Concord refuses, with the reason.
 _REFUSED = {
     "trust_remote_code": "Concord never runs code that comes with a model; use a model that transformers knows",
+    "hub_token": "a recipe is kept and shown, and no place for a key; log in by `hf auth login`",
+    "push_to_hub_token": "a recipe is kept and shown, and no place for a key; log in by `hf auth login`",
     "push_to_hub": "Concord never uploads; push the finished run folder yourself with `hf upload`",
     "resume_from_checkpoint": "use --resume, which continues from the run folder's last whole checkpoint",
     "overwrite_output_dir": "use --overwrite",
@@ -36,7 +38,8 @@ def read_recipe(path: str | Path, overrides: list[str]) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise BadInput(f"{path}{where}: not YAML ({getattr(error, 'problem', error)})") from None
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise BadInput(f"{path}{where}: not YAML ({problem})") from None
     if recipe is None:
         recipe = {}
     if not isinstance(recipe, dict):

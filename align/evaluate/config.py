@@ -10,6 +10,7 @@ from preferences.errors import BadInput
 
 CACHE = "~/.cache/concord/evaluate"
 _PLAIN = re.compile(r"[\w .+-]+")  # names become parts of files' names
+LONGEST = 150  # bytes of a name, so that it fits into a file's name with what stands around it
 
 JudgeKind = Literal["known truth", "people", "reward model", "language model", "function", "judgements"]
 
@@ -129,6 +130,8 @@ class EvaluateConfig:
             for name in what or {}:
                 if not _PLAIN.fullmatch(name) or name.startswith("."):
                     raise ValueError(f"key `{key}`: {name!r} is not a plain name; it becomes part of a file's name")
+                if len(name.encode()) > LONGEST:
+                    raise ValueError(f"key `{key}`: {name[:40]}… is too long for a name; {LONGEST} bytes are the most")
         if self.base not in self.models:
             raise ValueError(f"key `base`: there is no model {self.base!r} among the models {', '.join(self.models)}")
         if self.models[self.base].best_of is not None:

@@ -7,8 +7,10 @@ runs/dpo/
   ...               the verb's own results: weights, samples, report.html
 """
 
+import errno
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import shutil
@@ -81,11 +83,16 @@ def check_output_folder(output_dir: str | Path, verb: str, resume: bool, overwri
     `output_dir` never deletes somebody's files.
     """
     folder = Path(output_dir)
+    above = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
+    if above != folder.absolute() and not above.is_dir():
+        raise BadInput(f"output_dir {folder}: {above} is a file, and nothing can be made in it; give another folder")
+    if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
+        raise BadInput(f"output_dir {folder}: {above} cannot be written to; give another folder")
     if resume and overwrite:
         raise BadInput("--resume and --overwrite contradict each other; give one of them")
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not folder.is_dir():
         raise BadInput(f"output_dir {folder}: is a file; give a folder")
-    if not folder.exists() or not any(folder.iterdir()):
+    if not os.path.exists(folder) or not any(folder.iterdir()):
         if resume:
             raise BadInput(f"output_dir {folder}: no run to resume there; leave --resume out to start one")
         return
@@ -148,7 +155,7 @@ def start_run(
         for path in list(folder.iterdir()) if writes else []:
             if _UNFINISHED.fullmatch(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-    elif writes and folder.exists():
+    elif writes and os.path.exists(folder):
         shutil.rmtree(folder)
     manifest = {
         "format": 1,
@@ -166,7 +173,12 @@ def start_run(
     }
     run = Run(folder, manifest, resumed=resume, writes=writes)
     if writes:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # of a name that is too long, say, or of a file system that takes no folders
+            if error.errno == errno.ENOSPC:
+                raise
+            raise BadInput(f"output_dir {folder}: cannot be made ({error.strerror}); give another folder") from None
         run.save()
         write_text(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     return run

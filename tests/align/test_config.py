@@ -140,3 +140,10 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
     assert read_recipe(tmp_path / "r.yaml", ["--count", "-5"])["count"] == -5
     (tmp_path / "empty.yaml").write_text("")
     assert read_recipe(tmp_path / "empty.yaml", []) == {}
+
+
+def test_a_control_character_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("rate: \x00\n")
+    with pytest.raises(BadInput, match="not YAML") as error:
+        read_recipe(tmp_path / "r.yaml", [])
+    assert "\n" not in str(error.value)

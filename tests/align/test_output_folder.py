@@ -29,6 +29,20 @@ def test_an_output_folder_in_use(reward_run: Path, recipe: Callable[..., Path], 
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
+def test_an_output_folder_that_can_not_be_made(evaluate_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = refused("evaluate", evaluate_recipe(output_dir=str(tmp_path / "file/run")))
+    assert "file is a file, and nothing can be made in it; give another folder" in said
+    said = refused("evaluate", evaluate_recipe(output_dir=str(tmp_path / ("x" * 300))))
+    assert "cannot be made (File name too long); give another folder" in said
+    (tmp_path / "closed").mkdir(mode=0o500)
+    if os.access(tmp_path / "closed", os.W_OK):
+        pytest.skip("root may write anywhere")
+    assert "closed cannot be written to" in refused(
+        "evaluate", evaluate_recipe(output_dir=str(tmp_path / "closed/run"))
+    )
+
+
 def test_overwriting_never_takes_the_input_away(recipe: Callable[..., Path], tmp_path: Path) -> None:
     first = recipe(output_dir=str(tmp_path / "first"))
     done("dpo", first)
