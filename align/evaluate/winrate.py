@@ -117,7 +117,7 @@ def in_words(found: Fields) -> str:
             parts.append(f"{pair} by judge\n{_table([['judge', *head[2:]], *rows])}")
         if one["tags"]:
             rows = [[name, *_cells(tag), _p(tag["p_adjusted"])] for name, tag in one["tags"].items()]
-            named = f"{pair} by tag; p is that of a sign test, corrected (Holm)"
+            named = f"{pair} by tag; p is corrected for their number (Holm)"
             parts.append(f"{named}\n{_table([['tag', *head[2:], 'p'], *rows])}")
     if found["many_models"]:
         rows = [["model", "strength", "95% interval", "against the others"]]

@@ -14,6 +14,7 @@ from scipy.special import stdtrit
 from preferences.stats.intervals import exact_mean
 
 ENOUGH = 3  # raters: two say next to nothing of all others (Student's t with one degree of freedom is 12.7)
+NEARLY_ONE = 0.999  # a p-value beyond which it is 1
 LEAST_FREEDOM = 0.25  # degrees of freedom at which an interval has long been all of [0, 1]
 
 
@@ -56,7 +57,7 @@ def p_over_prompts_and_raters(cells: Sequence[tuple[int, str, float]], prompts: 
         return low > 0.5 or high < 0.5
 
     inside, outside = 0.0, -10.0  # log10 of p; beyond 1e-10 the tails of a few people's t mean nothing
-    if excludes(10**outside) or not excludes(1 - 1e-9):
+    if excludes(10**outside) or not excludes(NEARLY_ONE):
         return 10**outside if excludes(10**outside) else 1.0
     for _ in range(50):
         middle = (inside + outside) / 2

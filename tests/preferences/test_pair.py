@@ -124,6 +124,8 @@ def test_where_people_judged_p_and_interval_say_the_same():
             (edge_low, edge_high) = over_prompts_and_raters(cells, 60, 1 - fields["p_value"])[1]
             assert min(abs(edge_low - 0.5), abs(edge_high - 0.5)) < 1e-6 or fields["p_value"] == 1e-10
     assert seen == {True, False}
+    even = [(prompt, f"w{rater}", float((prompt + rater) % 2)) for prompt in range(6) for rater in range(4)]
+    assert pair_fields([0.5] * 6, cells=even)["p_value"] == 1.0
     one = [(prompt, f"w{rater}", 1.0 - (prompt == 0)) for prompt in range(60) for rater in range(5)]
     assert pair_fields(means(one, 60), cells=one)["p_value"] == 1e-10
 
