@@ -140,7 +140,7 @@ def test_from_samples_to_a_verdict_of_people(annotate: Annotate, tiny: Path) -> 
         assert value == pytest.approx(by_prompt.get(sample["id"], 0.5), abs=1e-12)
 
     # And on to the gate and the decision.
-    rule = f"model-under-test.win_rate >= {mean(whole) - 1e-9}"
+    rule = f"model-under-test.n >= {len(THINGS)}"  # a win rate of so few prompts passes no gate
     assert "1 of 1 rules pass" in done("gate", home / "report", "--rule", rule).out
     done("decide", home / "report", "ship", "--model", "model-under-test", "--by", "olga")
     (decision,) = annotate.rows("report/decisions.jsonl")
