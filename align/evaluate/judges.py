@@ -28,6 +28,7 @@ from align.run.progress import Progress, say
 from preferences.errors import BadInput
 
 Conversation = tuple[Messages, str]  # (prompt, response)
+LARGEST_SCORE = 1e100  # whose squares can be added up
 
 
 class Judge(Protocol):
@@ -204,20 +205,24 @@ class FunctionJudge:
                 trace = trace.tb_next
             line = "" if trace is None else f", line {trace.tb_lineno}"
             asked = str(prompt[-1]["content"])[:40]
+            said = " ".join(str(error).split())
             raise BadInput(
-                f"{self.source}: {type(error).__name__}: {error}{line}, for a response to {asked!r}"
+                f"{self.source}: {type(error).__name__}: {said}{line}, for a response to {asked!r}"
             ) from None
         try:
             number = None if value is None else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if number is not None and not math.isfinite(number):
-            raise BadInput(f"{self.source}: gave {value!r} for a response, and a judge gives a number")
+            raise BadInput(f"{self.source}: gave {value!r:.80} for a response, and a judge gives a number")
         return number
 
 
 def _by_scores(base: str, scores: Mapping[str, Sequence[float | None]], facts: Mapping[str, Any], name: str) -> Judged:
     """What follows from scores; how many responses have none is said."""
+    largest = max((abs(score) for values in scores.values() for score in values if score is not None), default=0.0)
+    if largest > LARGEST_SCORE:
+        raise BadInput(f"judge {name}: gave {largest:g} for a response, which is too large to be averaged")
     without = sum(score is None for values in scores.values() for score in values)
     if without:
         say(f"{name}: {without} responses have no score: it abstained, or they are longer than it can read")

@@ -307,12 +307,12 @@ def _checked(name: str, result: Any, count: int) -> list[float | None]:
     for number, score in enumerate(scores, start=1):
         try:
             value = None if score is None else float(score)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             value = math.nan
         if value is not None and not math.isfinite(value):
             raise BadInput(
-                f"reward function {name}: gave {score!r} for response {number} of {count}; give a number, or None to"
-                " abstain"
+                f"reward function {name}: gave {score!r:.80} for response {number} of {count}; give a number, or"
+                " None to abstain"
             )
         checked.append(value)
     return checked

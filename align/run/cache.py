@@ -48,9 +48,10 @@ class Cache:
         place = self._shard(digest).get(digest)
         if place is None:
             return None
-        with open(self._path(digest), "rb") as stream:
+        with contextlib.suppress(FileNotFoundError), open(self._path(digest), "rb") as stream:
             stream.seek(place)
             return _value(stream.readline(), digest)
+        return None  # somebody has emptied the cache
 
     def put(self, key: Mapping[str, Any], value: Any) -> None:
         """Keep a value, which is anything but None that JSON can say. Ask by `get` first."""
@@ -60,6 +61,7 @@ class Cache:
             return
         line = _HEAD + digest.encode() + b'", "value": ' + dump_json(value).encode() + b"}\n"
         places = self._shard(digest)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # anew, if somebody has deleted it
         handle = os.open(self._path(digest), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,6 +1,7 @@
 """The cache: what is put is found, whoever is killed while writing and however many write at once."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -109,3 +110,13 @@ def test_no_folder_keeps_as_long_as_it_lives_and_a_wrong_one_is_refused(tmp_path
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match=r"cache_dir .*file: cannot be made .*; name another"):
         Cache(tmp_path / "file")
+
+
+def test_a_cache_that_is_emptied_under_way_goes_on(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    cache.put({"a": 1}, 1)
+    shutil.rmtree(tmp_path / "cache")
+    assert cache.get({"a": 1}) is None
+    cache.put({"a": 1}, 2)
+    assert cache.get({"a": 1}) == 2 and Cache(tmp_path / "cache").get({"a": 1}) == 2
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700

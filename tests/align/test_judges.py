@@ -257,6 +257,10 @@ def test_functions_that_compare_do_so_in_both_orders(tmp_path: Path) -> None:
         ("def f(a, b, c, d):\n    return 1", "takes 4 arguments; a judge takes"),
         ("def g(prompt, response):\n    return 1", "has no function 'f'"),
         ("raise RuntimeError('no')", "could not be run"),
+        ("def f(prompt, response):\n    return 10 ** 400", "and a judge gives a number"),
+        ("def f(prompt, response):\n    return 1e300", "gave 1e+300 for a response, which is too large"),
+        ("def f(prompts, completions):\n    return [10 ** 400] * 5", "for response 1 of 5; give a number"),
+        ("def f(prompt, response):\n    raise ValueError('one\\ntwo')", "ValueError: one two, line 2"),
         ("raise SystemExit(0)", "could not be run (SystemExit: 0)"),
         ("def f(prompt, response):\n    raise SystemExit(3)", "SystemExit: 3, line 2, for a response to"),
     ],
@@ -264,7 +268,7 @@ def test_functions_that_compare_do_so_in_both_orders(tmp_path: Path) -> None:
 def test_a_function_that_fails_is_one_sentence(code: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput) as error:
         by_function(tmp_path, code, SAY[:5], ["x"] * 5)
-    assert says in str(error.value) and "judge.py" in str(error.value)
+    assert says in str(error.value) and ("judge.py" in str(error.value) or "judge f" in str(error.value))
 
 
 def test_the_examples_say_what_they_say() -> None:
