@@ -72,7 +72,7 @@ def of_daily_looks(runs: int) -> Iterator[str]:
     yield "| raters | on each | taste | reported | width | for prompts | width | one look | width |"
     yield "|---|---|---|---|---|---|---|---|---|"
     rng = np.random.default_rng(2)
-    for people in (3, 10):
+    for people in (3, 10, 20):
         for each in (1, 3):
             for taste in (0.0, 0.3, 0.8):
                 truth, held, widths = truth_of(taste), np.zeros(3), np.zeros(3)
