@@ -98,10 +98,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000)
     runs = parser.parse_args().runs
-    print(
-        f"# Coverage where raters are few, unequal, or looked at daily\n\n{runs:,} studies a row; the simulation's own"
-    )
-    print(f"error is {np.sqrt(0.95 * 0.05 / runs):.3f}.\n")
+    print("# Coverage where raters are few, unequal, or looked at daily\n")
+    print(f"`python benchmarks/coverage_raters.py`: {runs:,} studies a row.")
+    print(f"The simulation's own error is {np.sqrt(0.95 * 0.05 / runs):.3f}.\n")
     for part in (of_unequal_raters, of_daily_looks):
         for line in part(runs):
             print(line, flush=True)
