@@ -92,7 +92,7 @@ def convert(
     print(json.dumps(facts, ensure_ascii=False) if as_json else "\n  ".join([target, *lost]))
 
 
-@click.command(short_help="Say how often one model beats another, of anyone's judgements.")
+@click.command(short_help="Say how often a model beats another, of any judgements.")
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.option("--baseline", metavar="NAME", help="Only the pairs with this model, as the baseline.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
