@@ -36,9 +36,8 @@ def over_prompts_and_raters(
         √(max(A - C, 0) + B (t_{R*-1} / t_{P-1})²), and at least √A
 
     R* = 1 / Σ_raters (Σ w)² is how many raters of equal weight these are worth (Kish 1965): where one person gave most
-    of the verdicts, B sees next to nothing of how much people differ, whatever R is. With R for R* the interval would
-    hold the truth in 42% of studies where one of ten people gave three quarters of the verdicts; what it does with R*
-    stands in benchmarks/results/coverage_raters.md.
+    of the verdicts, B sees next to nothing of how much people differ, whatever R is. How often the
+    interval holds the truth then stands in benchmarks/results/coverage_raters.md.
 
     None where there are fewer than three raters, or two prompts, or where all verdicts are the same.
     """

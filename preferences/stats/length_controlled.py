@@ -30,9 +30,8 @@ def length_controlled(
     The standard error is that of the mean of its influence values over the prompts (delta method): it says how a, b and
     c would differ with other prompts, which AlpacaEval's own leaves out. It is that of weights without a penalty, at
     those found: λ draws b to 0 just where length and preference can't be told apart, and an error that takes λ's word
-    for it can be half of the true one. It is None where the data
-    say nothing of equal length: where one of the models is the longer one on more than 1 - `SEEN` of the prompts, or on
-    all but one; and where all preferences are equal.
+    for it is too small. It is None where the data say nothing of equal length: where one of the models is the longer
+    one on more than 1 - `SEEN` of the prompts, or on all but one; and where all preferences are equal.
 
     None where nothing can be said: fewer than five prompts, or lengths that all differ by the same, other than 0.
     Raises ValueError for lists of different lengths, and for what is no number.

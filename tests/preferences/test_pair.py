@@ -10,6 +10,7 @@ from scipy.stats import binomtest, t
 from preferences.stats.crossed import over_prompts_and_raters
 from preferences.stats.intervals import exact_mean
 from preferences.stats.pair import pair_fields
+from preferences.stats.significance import sign_test
 
 
 def asked(rng, prompts=40, raters=6, each=3, spread=0.0):
@@ -151,6 +152,19 @@ def test_many_small_wins_and_a_few_large_losses_are_no_evidence_of_a_win():
     assert fields["win_rate"] == pytest.approx(0.3575) and fields["interval"][1] < 0.5
     assert binomtest(65, 100).pvalue < 0.01 and fields["p_value"] == 1.0
     assert pair_fields([0.45] * 65 + [0.0] * 35)["p_value"] == pytest.approx(2.0**-99)
+
+
+@pytest.mark.parametrize("n", [20, 21, 36])
+def test_with_ties_the_interval_may_exclude_one_half_at_a_p_of_seven_percent_and_never_the_other_way_round(n):
+    highest = 0.0
+    for ties in range(n):
+        for wins in range((n - ties + 1) // 2, n - ties + 1):
+            values = np.repeat([1.0, 0.5, 0.0], [wins, ties, n - ties - wins])
+            excludes = exact_mean(values.mean(), values.std(ddof=1) / np.sqrt(n), n)[0] > 0.5
+            p = sign_test(values)["p_value"]
+            assert excludes or p >= 0.05
+            highest = max(highest, p if excludes else 0.0)
+    assert 0.05 <= highest <= 0.0704
 
 
 def test_a_tie_up_to_rounding_is_a_tie():
