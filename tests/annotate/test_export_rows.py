@@ -354,7 +354,7 @@ def test_folders_from_before_can_be_read(database: Database, tmp_path: Path) -> 
 
 def test_training_reads_rewritten_pairs_and_evaluation_leaves_them_out(database: Database, tmp_path: Path) -> None:
     pytest.importorskip("datasets")
-    compare = pytest.importorskip("align.evaluate.compare")
+    held_out = pytest.importorskip("align.evaluate.held_out")
     from align.data.load import load_pairs
     from preferences.errors import BadInput
 
@@ -365,9 +365,9 @@ def test_training_reads_rewritten_pairs_and_evaluation_leaves_them_out(database:
     both = load_pairs(str(tmp_path / "both"), "train")
     said = dict(zip(both["source"], both["preference"], strict=True))
     assert said.keys() == {"edited", "ranked"} and said["edited"] == 1.0 > said["ranked"] > 0.5
-    assert compare._ranked(both, "both")["source"] == ["ranked"]
+    assert held_out._ranked(both, "both")["source"] == ["ranked"]
     with pytest.raises(BadInput, match="rewritten"):
-        compare._ranked(load_pairs(str(tmp_path / "edits"), "train"), "edits")
+        held_out._ranked(load_pairs(str(tmp_path / "edits"), "train"), "edits")
 
 
 # --- the look before ------------------------------------------------------------------------------------------------

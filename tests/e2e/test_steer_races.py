@@ -1,7 +1,9 @@
 """An owner who is quick, or whose connection or login is not what it was: nothing twice, nothing typed is lost."""
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,3 +134,23 @@ def test_a_list_of_people_keeps_the_focus_and_the_truth(
     stored = house.run("SELECT skills FROM members WHERE rater = ?", place.raters[2])
     ticked = [box.is_checked() for box in skills.all()]
     assert ticked == [name in stored[0][0] for name in ("law", "maths")] and sum(ticked) == 1
+
+
+def test_a_look_at_a_file_that_ends_late_is_not_about_the_file_that_was_chosen_since(
+    page: Any, server: Server, steered: Callable, sign_in: Callable, tmp_path: Path
+) -> None:
+    right, wrong = tmp_path / "right.jsonl", tmp_path / "wrong.jsonl"
+    right.write_text(json.dumps({"id": "q1", **three_pairs()[0]}))
+    wrong.write_text("{")
+    sign_in(page, server.url, steered(three_pairs()).owner)
+    page.get_by_role("link", name="New project").click()
+    held: list[Any] = []
+    page.route("**/projects/preview", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/projects/preview"):
+        page.locator("input[type=file]").set_input_files(wrong)
+    page.locator("input[type=file]").set_input_files(right)
+    page.get_by_text("Items: 1. No mistake found.").wait_for()
+    with page.expect_response("**/projects/preview"):
+        held[0].continue_()
+    page.wait_for_timeout(200)
+    assert page.get_by_text("Items: 1. No mistake found.").is_visible()

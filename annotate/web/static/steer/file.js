@@ -11,6 +11,7 @@ const LOOKED_AT = 8000000; // characters that are sent for the preview
 export function filePicker({ call, mask, changed = () => {} }) {
   let text = "";
   let name = "";
+  let latest = 0; // a look at a file may end after a look at another one that was chosen later
   const found = make("div.found", { "aria-live": "polite" });
   const chooser = make("input", { type: "file", accept: ".jsonl,.ndjson,.json,.txt,.gz", className: "unseen", id: newId("file"), onchange: () => take(chooser.files[0]) });
   const words = make("span", {}, t("Choose a .jsonl file, or drop it here"));
@@ -40,12 +41,17 @@ export function filePicker({ call, mask, changed = () => {} }) {
 
   async function take(file) {
     if (!file) return;
+    const mine = ++latest;
+    let read;
     try {
-      text = await (file.name.endsWith(".gz") ? unzipped(file) : file.text());
+      read = await (file.name.endsWith(".gz") ? unzipped(file) : file.text());
     } catch {
+      if (mine !== latest) return;
       found.replaceChildren(make("p.alert", { role: "alert" }, t("The file could not be unzipped.")));
       return;
     }
+    if (mine !== latest) return;
+    text = read;
     name = file.name;
     chooser.value = ""; // so that the same file, once it is mended, is a choice again
     words.textContent = t("{name} – choose another", { name });
@@ -55,13 +61,15 @@ export function filePicker({ call, mask, changed = () => {} }) {
 
   async function look() {
     if (!name) return;
+    const mine = ++latest;
     found.replaceChildren(make("p.soft", {}, t("Looking at the file…")));
     try {
       const format = whose.value || null;
       const lines = beginning(text, format);
       const seen = await call("POST", "/api/v1/projects/preview", { lines, mask: mask(), format });
-      found.replaceChildren(...preview(seen, lines.length < text.length));
+      if (mine === latest) found.replaceChildren(...preview(seen, lines.length < text.length));
     } catch (problem) {
+      if (mine !== latest) return;
       found.replaceChildren(make("p.alert", { role: "alert" }, problem.message));
     }
   }
