@@ -250,18 +250,24 @@ def _line(prompt: Prompt, said: Said) -> bytes:
 
 
 def _kept(path: Path, prompts: Sequence[Prompt], batch_size: int) -> Rows:
-    """The whole batches of an interrupted run, and the file cut behind them."""
+    """The whole batches of an interrupted run, and the file cut behind them, or where a line is damaged."""
     if not path.is_file():
         return []
     data = path.read_bytes()
     lines = data.splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
         lines.pop()
-    whole = len(lines) if len(lines) == len(prompts) else math.floor(len(lines) / batch_size) * batch_size
     rows = []
-    for line in lines[:whole]:
-        row = json.loads(line)
-        rows.append(Said(**{key: row[key] for key in Said._fields}))
+    for prompt, line in zip(prompts, lines, strict=False):
+        try:
+            row = json.loads(line)
+            if row["id"] != prompt.id or not isinstance(row["text"], str):
+                break
+            rows.append(Said(**{key: row[key] for key in Said._fields}))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            break
+    whole = len(rows) if len(rows) == len(prompts) else math.floor(len(rows) / batch_size) * batch_size
+    rows = rows[:whole]
     size = sum(map(len, lines[:whole]))
     if size < len(data):
         with open(path, "r+b") as stream:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from align.evaluate.best_of import Picker
+from align.evaluate.evidence import Prompt, Said
+from align.evaluate.responses import _kept, _line
 from align.models.load import find_model, load_causal_lm, load_tokenizer, weights_of
 from align.models.rewards import load_as_trained
 from align.models.sampling import sample, seed_of
@@ -289,3 +291,17 @@ def test_other_sampling_is_said(tiny: Path, pairs_file: Path, reward_run: Path, 
     }
     assert max(len(row["ids"]) for row in rows_of(tmp_path / "run", "hot")) <= 4
     assert metrics["models"]["hot"]["kl"]["mean"] > metrics["models"]["same"]["kl"]["mean"] == 0
+
+
+@pytest.mark.parametrize(
+    "damage", ["{", "3", '{"id": "2"}', '{"id": "2", "text": 3}', '{"id": "7", "text": "x"}', "[" * 99999]
+)
+def test_a_damaged_line_and_what_follows_is_made_again(tmp_path: Path, damage: str) -> None:
+    prompts = [Prompt(str(number), [{"role": "user", "content": "x"}]) for number in range(6)]
+    lines = [_line(prompt, Said(f"red {prompt.id}")) for prompt in prompts]
+    kept = tmp_path / "responses.jsonl"
+    kept.write_bytes(b"".join([*lines[:2], damage.encode() + b"\n", *lines[3:]]))
+    assert _kept(kept, prompts, 2) == [Said("red 0"), Said("red 1")]
+    assert kept.read_bytes() == b"".join(lines[:2])
+    kept.write_bytes(b"".join(lines))
+    assert len(_kept(kept, prompts, 4)) == 6
