@@ -67,7 +67,14 @@ class Judgement(Strict):
 
 def read_judgements(path: str | Path) -> list[Judgement]:
     """Read and check a judgements file: JSON lines or one array, gzipped or not. Raises BadInput with file and line."""
-    rows = [validate(Judgement, row, where) for where, row in read_values(path)]
+    rows = []
+    for where, row in read_values(path):
+        if isinstance(row, dict) and not {"candidate", "baseline"} & row.keys():
+            raise BadInput(
+                f"{where}: not a judgement, as it names no `candidate` and no `baseline`; "
+                "`annotate export PROJECT --judgements FILE` writes such a file, docs/contract.md says what is in it"
+            )
+        rows.append(validate(Judgement, row, where))
     if not rows:
         raise BadInput(f"{path}: no judgements in it; write one JSON object a line")
     return rows

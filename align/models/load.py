@@ -251,6 +251,8 @@ def loading(source: ModelSource, what: str = "this model") -> Iterator[None]:
         reason = str(error).strip().split("\n")[0].rstrip(": ")
         if "ignore_mismatched_sizes" in reason:
             reason = "its weights have other shapes than its config.json says"
+        if not Path(source.name).exists():
+            reason = f"no folder here has this name, and as a name on the hub: {reason}"
         raise BadInput(f"{source.name}: {what} could not be loaded ({reason})") from None
     except Exception as error:
         if type(error).__name__ != "SafetensorError":

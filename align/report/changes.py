@@ -207,10 +207,14 @@ def worse_words(metrics: Mapping[str, Any], model: str, blocks: Sequence[Mapping
     if names:
         more = [f"{len(names) - WORSE_NAMED} more"] if names[WORSE_NAMED:] else []
         text = f"Got worse: {joined(names[:WORSE_NAMED] + more)}."
-    elif all(row["change"] == "few" for block in blocks if block["model"] == model for row in block["rows"]):
-        text = "So few prompts don't tell what got worse."
     else:
+        rows = [row["change"] for block in blocks if block["model"] == model for row in block["rows"]]
+        few = rows.count("few")
         text = "Nothing that was measured got detectably worse."
+        if few == len(rows):
+            text = "So few prompts don't tell what got worse."
+        elif few:
+            text = f"Nothing got detectably worse, but of {few} of {len(rows)} measures so few prompts don't tell."
     return text + (f" Got better: {joined(better)}." if better else "")
 
 

@@ -109,6 +109,9 @@ def read_metrics(report: str | Path) -> dict[str, Any]:
     if folder.is_dir():
         path = folder / "metrics.json"
         manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
+        verb = manifest.get("verb", "evaluate")
+        if verb != "evaluate":
+            raise BadInput(f"{report}: a run of `align {on_one_line(str(verb))}`; name the folder of an evaluation")
         status = manifest.get("status", "finished")
         if status != "finished":
             raise BadInput(f"{report}: an evaluation that is not finished ({status}); go on with it by --resume")
@@ -311,7 +314,9 @@ def _worse(metrics: Mapping[str, Any], name: str) -> tuple[float, str]:
     if metrics.get("worse") is None:
         raise NotMeasured("the report has no list of what got worse; evaluate again")
     mine = [f"{row['kind']} {row['name']}" for row in metrics["worse"]["worse"] if row["model"] == name]
-    return float(len(mine)), ", ".join(mine) or "nothing that was measured"
+    few = sum(row["model"] == name for row in metrics["worse"].get("too_few") or ())
+    untold = f"; of {few} {'thing' if few == 1 else 'things'} too few prompts to tell" if few else ""
+    return float(len(mine)), (", ".join(mine) or "nothing that was measured") + untold
 
 
 def _gap(metrics: Mapping[str, Any], name: str, judge: str | None) -> tuple[float, str]:

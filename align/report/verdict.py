@@ -203,6 +203,8 @@ def few_raters(fields: Mapping[str, Any]) -> str:
 
 def ties_words(fields: Mapping[str, Any]) -> str:
     ties = fields.get("ties")
+    if ties and ties == fields["n"] > 1:
+        return f"All {prompts(ties)} are ties, which count half: on none of them was either answer preferred."
     how = "is a tie, which counts half" if ties == 1 else "are ties, which count half"
     return f"{ties:,} of the {prompts(fields['n'])} {how}." if ties else ""
 
@@ -212,7 +214,7 @@ def equal_length(fields: Mapping[str, Any], result: str) -> str:
     rate, error = fields.get("length_controlled_win_rate"), fields.get("length_controlled_standard_error")
     if rate is None:
         return ""
-    if error is None:
+    if error is None or too_few(fields):
         return "These prompts can't tell what would be if both models' answers were equally long."
     text = f"If both models' answers were equally long it would be preferred in {percent(rate)}"
     low, high = max(0.0, rate - 1.96 * error), min(1.0, rate + 1.96 * error)

@@ -179,7 +179,8 @@ def test_a_model_folder_that_is_not_right(
 
 def test_models_that_are_nowhere(recipe: Callable[..., Path]) -> None:
     assert "no such folder" in refused("dpo", recipe(model_name_or_path="./nowhere"))
-    assert "could not be loaded" in refused("reward", recipe(model_name_or_path="nobody/nothing"))
+    said = refused("reward", recipe(model_name_or_path="nobody/nothing"))
+    assert "could not be loaded (no folder here has this name, and as a name on the hub: " in said
     assert "no such folder" in refused("chat", "/nowhere/at/all")
 
 

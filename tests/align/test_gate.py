@@ -221,6 +221,8 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text('{"format": 1}')
     assert "not what `align evaluate` writes" in refused("gate", tmp_path, *rule)
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
+    (tmp_path / "manifest.json").write_text('{"verb": "dpo", "status": "finished"}')
+    assert "a run of `align dpo`; name the folder of an evaluation" in refused("gate", tmp_path, *rule)
     (tmp_path / "manifest.json").write_text('{"verb": "evaluate", "status": "running"}')
     assert "not finished (running)" in refused("gate", tmp_path, *rule)
     hashes = {"metrics.json": sha256_file(tmp_path / "metrics.json")}
@@ -236,6 +238,9 @@ def test_what_got_worse_is_counted() -> None:
     fails, holds = check(known, [parse_rule("dpo.worse < 1", "-"), parse_rule("v1.worse < 1", "-")])
     assert (fails.passed, fails.value, fails.words) == (False, 1.0, "slice law")
     assert (holds.passed, holds.value, holds.words) == (True, 0.0, "nothing that was measured")
+    known["worse"]["too_few"] = [{"model": "v1", "kind": "measure", "name": name} for name in ("empty", "refusals")]
+    (holds,) = check(known, [parse_rule("v1.worse < 1", "-")])
+    assert (holds.passed, holds.words) == (True, "nothing that was measured; of 2 things too few prompts to tell")
     for rule, facts, why in (
         ("dpo.worse < 1", METRICS, "no list of what got worse"),
         ("base.worse < 1", known, "the base"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.report import verdict as words
-from align.report.changes import change_of, in_unit, p_words, sampling_words, warnings
+from align.report.changes import change_of, in_unit, p_words, sampling_words, warnings, worse_words
 from align.report.html import verdicts_of
 from align.report.judges import agreement_rows, bias_words, judges_of
 from align.report.words import measured, percent, reward_words, spread
@@ -179,6 +179,28 @@ def test_at_equal_length() -> None:
     assert words.equal_length(pair(0.6, 9, length_controlled_win_rate=None), "win") == ""
     unseen = pair(0.6, 240, length_controlled_standard_error=None)  # always longer
     assert words.equal_length(unseen, "win").startswith("These prompts can't tell what would be if both")
+    few = pair(0.7, 19, length_controlled_win_rate=0.9, length_controlled_standard_error=0.05)
+    assert words.equal_length(few, "unclear").startswith("These prompts can't tell"), "nothing is said of so few"
+
+
+def test_a_judge_that_only_ties_is_seen() -> None:
+    assert words.ties_words(pair(0.5, 40, ties=3)) == "3 of the 40 prompts are ties, which count half."
+    assert words.ties_words(pair(0.5, 40, ties=40)) == (
+        "All 40 prompts are ties, which count half: on none of them was either answer preferred."
+    )
+
+
+def test_nothing_worse_says_of_how_many_measures_too_few_prompts_tell() -> None:
+    def said_of(*changes: str) -> str:
+        rows = [{"change": change} for change in changes]
+        block = {"model": "dpo", "rows": rows, "names": {"worse": [], "better": []}}
+        return worse_words({"models": {}, "base": "base"}, "dpo", [block])
+
+    assert said_of("unclear", "unclear") == "Nothing that was measured got detectably worse."
+    assert said_of("few", "few") == "So few prompts don't tell what got worse."
+    assert said_of("few", "unclear", "few") == (
+        "Nothing got detectably worse, but of 2 of 3 measures so few prompts don't tell."
+    )
 
 
 def test_length_is_a_change_only_where_one_was_detected() -> None:

@@ -59,6 +59,13 @@ def test_a_wrong_line_is_named(tmp_path: Path, change: dict, sentence: str) -> N
     assert sentence in str(error.value) and str(tmp_path / "a.jsonl") in str(error.value)
 
 
+def test_a_file_of_something_else_is_told_what_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl"
+    path.write_text('{"prompt": [{"role": "user", "content": "Hi"}], "chosen": [], "rejected": []}\n')
+    with pytest.raises(BadInput, match=r"line 1: not a judgement, as it names no `candidate` .*--judgements FILE"):
+        read_judgements(path)
+
+
 def test_a_file_without_judgements_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("\n")
     with pytest.raises(BadInput, match="no judgements in it"):
