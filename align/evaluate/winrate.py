@@ -13,6 +13,7 @@ from preferences.stats.significance import holm
 from preferences.terminal import cleaned
 
 Fields = dict[str, Any]
+MANY_TAGS = 10  # with more tags, those that say nothing for lack of prompts are only counted in the table
 
 
 def winrates(path: str, baseline: str | None = None) -> Fields:
@@ -116,9 +117,14 @@ def in_words(found: Fields) -> str:
             rows = [[name, *_cells(judge)] for name, judge in one["judges"].items()]
             parts.append(f"{pair} by judge\n{_table([['judge', *head[2:]], *rows])}")
         if one["tags"]:
-            rows = [[name, *_cells(tag), _p(tag["p_adjusted"])] for name, tag in one["tags"].items()]
-            named = f"{pair} by tag; p is corrected for their number (Holm)"
-            parts.append(f"{named}\n{_table([['tag', *head[2:], 'p'], *rows])}")
+            few = [name for name, tag in one["tags"].items() if too_few(tag)]
+            left_out = few if len(one["tags"]) > MANY_TAGS else []
+            shown = {name: tag for name, tag in one["tags"].items() if name not in left_out}
+            rows = [[name, *_cells(tag), _p(tag["p_adjusted"])] for name, tag in shown.items()]
+            lines = [f"{pair} by tag" + ("; p is corrected for their number (Holm)" if rows else "")]
+            lines += [_table([["tag", *head[2:], "p"], *rows])] if rows else []
+            lines += [f"{len(left_out)} tags have too few prompts to say anything; --json has them"] if left_out else []
+            parts.append("\n".join(lines))
     if found["many_models"]:
         rows = [["model", "strength", "95% interval", "against the others"]]
         for name, model in found["many_models"].items():

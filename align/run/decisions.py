@@ -217,10 +217,11 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def in_words(entries: list[dict[str, Any]]) -> str:
     """The record for people, a line a decision."""
-    rows = [
-        [on_one_line(text) for text in (one["at"], one["decision"], one["model"], f"by {one['by']}", one["report"])]
-        for one in entries
-    ]
+    rows = []
+    for one in entries:
+        report = "" if one["report"] == "." else one["report"]  # the record lies in the report's own folder
+        cells = (one["at"], one["decision"], one["model"], f"by {one['by']}", report)
+        rows.append([on_one_line(text) for text in cells])
     wide = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, wide, strict=True)).rstrip() for row in rows]
     return "\n".join(

@@ -73,6 +73,16 @@ def test_rows_in_any_order_and_turned_round_say_the_same(tmp_path: Path) -> None
     assert turned["length_controlled_win_rate"] == pytest.approx(1 - pair["length_controlled_win_rate"])
 
 
+def test_of_many_tags_those_of_few_prompts_are_only_counted(tmp_path: Path) -> None:
+    rows = [{**row, "tags": ["all", f"t{at // 4}"]} for at, row in enumerate(judgements(30, 18))]
+    said = done("winrate", write_rows(tmp_path / "many.jsonl", rows)).out
+    assert "12 tags have too few prompts to say anything; --json has them" in said
+    assert "\nall  " in said and "\nt3" not in said
+    few = [{**row, "tags": [f"t{at // 10}"]} for at, row in enumerate(judgements(30, 18))]
+    said = done("winrate", write_rows(tmp_path / "few.jsonl", few)).out
+    assert "too few prompts to say" not in said and "\nt3" in said
+
+
 def test_tags_are_corrected_for_their_number(tmp_path: Path) -> None:
     rows = judgements(30, 10, tags=["maths"])
     rows += [{**row, "prompt": f"s{row['prompt']}", "tags": ["safety"]} for row in judgements(8, 20)]
