@@ -68,7 +68,8 @@ def judges_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         facts = given.get(judge) or {}
         if between := facts.get("between_raters"):
             row["about"] += f" Two of them say the same of the same answers in {_rate(between)}{_of(between, 'cases')}."
-        row["bias"] = [*bias_words(names[judge], facts.get("bias") or {}, names), *left_out_words(facts)]
+        lean = bias_words(names[judge], facts.get("bias") or {}, names)
+        row["bias"] = [*ties_only(names[judge], judge, metrics), *lean, *left_out_words(facts)]
     return rows
 
 
@@ -82,6 +83,18 @@ def _kind(facts: Mapping[str, Any]) -> str:
 def say(judge: Mapping[str, Any], one: str, many: str) -> str:
     """The judge with its verb: "people agree", "the reward model agrees"."""
     return f"{judge['words']} {many if judge['many'] else one}"
+
+
+def ties_only(words: str, judge: str, metrics: Mapping[str, Any]) -> list[str]:
+    """Of a judge that found no answer better than another, since its even leanings would look like fairness."""
+    models = (metrics.get("models") or {}).values()
+    pairs = [pair for facts in models if (pair := (facts.get("judges") or {}).get(judge))]
+    seen, ties = (sum(pair.get(key) or 0 for pair in pairs) for key in ("n", "ties"))
+    if not seen or ties < seen:
+        return []
+    prefer = "prefer" if _many(words) else "prefers"
+    which = "Its one comparison is a tie" if seen == 1 else f"All {seen:,} comparisons are ties"
+    return [f"{which}: {words} {prefer} nothing on the whole, and can't tell these models apart."]
 
 
 # --- where they lean --------------------------------------------------------------------------------------------

@@ -188,6 +188,12 @@ def test_a_judge_that_only_ties_is_seen() -> None:
     assert words.ties_words(pair(0.5, 40, ties=40)) == (
         "All 40 prompts are ties, which count half: on none of them was either answer preferred."
     )
+    metrics = small({"people": pair(0.5, 40, ties=40), "reward": pair(0.5, 40, ties=39)}, {**REWARD, **PEOPLE})
+    judges = judges_of(metrics)
+    assert judges["people"]["bias"][0] == (
+        "All 40 comparisons are ties: people prefer nothing on the whole, and can't tell these models apart."
+    )
+    assert not any("are ties" in line for line in judges["reward"]["bias"])
 
 
 def test_nothing_worse_says_of_how_many_measures_too_few_prompts_tell() -> None:
