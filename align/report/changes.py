@@ -354,6 +354,11 @@ def _spoilers(model: str, facts: Mapping[str, Any], base: Mapping[str, Any]) -> 
             f"{model} ends {percent(ended)} of its responses by itself, the base {percent(ended_before)}; the others "
             "were cut off at the length limit."
         )
+    elif ended is not None and ended_before is not None and max(ended, ended_before) < 0.5:
+        found.append(
+            f"{model} ends {percent(ended)} of its responses by itself, the base {percent(ended_before)}: most were "
+            "cut off at the length limit, so this compares beginnings. Allow longer ones."
+        )
     return found
 
 

@@ -209,6 +209,20 @@ def test_nothing_worse_says_of_how_many_measures_too_few_prompts_tell() -> None:
     )
 
 
+def test_answers_that_were_nearly_all_cut_off_are_said_though_the_base_s_were_too() -> None:
+    def spoilers(base: float, dpo: float) -> list[str]:
+        metrics = small({}, {}, finished=dpo)
+        metrics["models"]["base"]["finished"] = base
+        return warnings(metrics)
+
+    assert spoilers(0.9, 0.85) == [] and spoilers(0.6, 0.5) == []
+    assert spoilers(0.0, 0.1) == [
+        "The DPO model ends 10% of its responses by itself, the base 0%: most were cut off at the length limit, so "
+        "this compares beginnings. Allow longer ones."
+    ]
+    assert "the others were cut off" in spoilers(0.4, 0.1)[0]
+
+
 def test_length_is_a_change_only_where_one_was_detected() -> None:
     base = {"length": mean(212, 6)}
 
