@@ -175,13 +175,16 @@ def evaluate(recipe: dict[str, Any], where: str, *, resume: bool, overwrite: boo
         return
     from align.evaluate.compare import compare
     from align.report.card import write_cards
-    from align.report.html import write_report
+    from align.report.html import verdict_lines, write_report
     from align.run.manifest import hash_results
+    from align.run.progress import say
 
     run, metrics, samples = compare(recipe, where, resume=resume, overwrite=overwrite)
     report = write_report(run.folder, metrics, samples)
     write_cards(run.folder, metrics)
     run.finish(results_sha256=hash_results(run.folder))
+    for line in verdict_lines(metrics):
+        say(line)
     print(report)
 
 

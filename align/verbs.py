@@ -133,12 +133,16 @@ def decide(
 
     Without ship or stop, list the decisions and check the record; the exit code is 1 where it was tampered with.
     """
+    from align.report.html import verdict_lines
     from align.run import decisions
+    from align.run.progress import say
 
     if decision is not None:
         if model is None or by is None:
             raise BadInput(f"say which model and who decides: align decide {report} {decision} --model NAME --by WHO")
         entry = decisions.decide(report, decision, model, by, reason, record)
+        for line in verdict_lines(decisions.read_report(report).metrics, model):
+            say(f"the report: {line}")
         print(_json(entry) if as_json else decisions.in_words([entry]))
         return
     if model is not None or by is not None or reason is not None:

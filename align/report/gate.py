@@ -313,6 +313,11 @@ def _worse(metrics: Mapping[str, Any], name: str) -> tuple[float, str]:
         raise NotMeasured(f"{name} is the base, which is compared with nothing")
     if metrics.get("worse") is None:
         raise NotMeasured("the report has no list of what got worse; evaluate again")
+    if metrics.get("prompts", LEAST_PROMPTS) < LEAST_PROMPTS:
+        raise NotMeasured(
+            f"{metrics['prompts']} prompts are too few to say of {name} that nothing got worse; judge at least"
+            f" {LEAST_PROMPTS}"
+        )
     mine = [f"{row['kind']} {row['name']}" for row in metrics["worse"]["worse"] if row["model"] == name]
     few = sum(row["model"] == name for row in metrics["worse"].get("too_few") or ())
     untold = f"; of {few} {'thing' if few == 1 else 'things'} too few prompts to tell" if few else ""

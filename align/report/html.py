@@ -31,6 +31,7 @@ from align.report.unseen import prompts_words
 from align.report.verdict import Verdict, headline, the_base, the_model, ties_words, verdict
 from align.report.words import capital, held_out_words, label_of, measured, minutes, name_of, percent, spread
 from preferences.files import write_text
+from preferences.terminal import on_one_line
 
 
 def write_report(folder: Path, metrics: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Path:
@@ -113,6 +114,12 @@ def verdicts_of(metrics: Mapping[str, Any], judges: Mapping[str, Any]) -> list[V
     """The verdict on every model but the base, the one with the highest win rate first, those not judged last."""
     found = [verdict(model, metrics, judges) for model in metrics["models"] if model != metrics["base"]]
     return sorted(found, key=lambda one: (-one.opinions[0].fields["win_rate"] if one.opinions else 1.0, one.model))
+
+
+def verdict_lines(metrics: Mapping[str, Any], model: str | None = None) -> list[str]:
+    """The page's first sentence about each model, or about one, as text for a terminal."""
+    found = verdicts_of(metrics, judges_of(metrics))
+    return [on_one_line(one.sentence) for one in found if model in (None, one.model)]
 
 
 def _card(one: Verdict, measured_too: str) -> dict[str, Any]:

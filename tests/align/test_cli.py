@@ -122,6 +122,7 @@ def test_evaluate_with_a_reward_model_and_the_truth(
     said = done("evaluate", recipe)
     folder = tmp_path / "evaluation"
     assert said.out.strip() == str(folder / "report.html")
+    assert said.err.splitlines()[-2].startswith("6 prompts are too few to say anything about the ")
     assert "<html" in (folder / "report.html").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())
     cards = {path.name: path.read_text() for path in folder.glob("model-card-*.md")}

@@ -47,6 +47,7 @@ def record(folder: Path) -> list[dict[str, Any]]:
 def test_decisions_are_a_chain(report: Path) -> None:
     said = done("decide", report, "ship", *WHO, "--reason", "61% of prompts.")
     assert "ship  dpo  by Olga Ö.\n" in said.out and "61% of prompts." in said.out
+    assert said.err == "the report: No judge has compared the DPO model with the base.\n"
     entry = json.loads(done("decide", report / "metrics.json", "stop", *WHO, "--json").out)
     first, second = record(report)
     assert second == entry and (first["previous"], first["decision"], first["by"]) == (None, "ship", "Olga Ö.")

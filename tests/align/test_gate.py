@@ -241,9 +241,11 @@ def test_what_got_worse_is_counted() -> None:
     known["worse"]["too_few"] = [{"model": "v1", "kind": "measure", "name": name} for name in ("empty", "refusals")]
     (holds,) = check(known, [parse_rule("v1.worse < 1", "-")])
     assert (holds.passed, holds.words) == (True, "nothing that was measured; of 2 things too few prompts to tell")
+    few = {**known, "prompts": 19}
     for rule, facts, why in (
         ("dpo.worse < 1", METRICS, "no list of what got worse"),
         ("base.worse < 1", known, "the base"),
+        ("v1.worse < 1", few, "19 prompts are too few to say of v1 that nothing got worse; judge at least 20"),
     ):
         (result,) = check(facts, [parse_rule(rule, "-")])
         assert not result.passed and why in result.words
