@@ -189,6 +189,10 @@ def run_serve(names: Sequence[str], host: str, port: int, key_env: str | None) -
         address = f"http://{shown}:{server.server_port}/v1"
         print(f"align serves {', '.join(server.models)} at {address} (Ctrl-C stops it)", flush=True)
         server.serve_forever()
+    # A thread that is still in C++ would be unwound there when the interpreter ends, and abort the process.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _key(key_env: str | None) -> str | None:
