@@ -56,7 +56,7 @@ def readable(prompt: Any, response: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="/work/shared/data/stories260K", help="the folder of stories260K")
+    parser.add_argument("--model", default="../shared/data/stories260K", help="the folder of stories260K")
     parser.add_argument("--work", help="keep the runs here, and go on with those that are there [default: temporary]")
     parser.add_argument("--simulate", action="store_true")
     parser.add_argument("--results", default=str(HERE / "results"), help="where the table and the picture go")
