@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from align.data.load import data_facts
 from align.evaluate.config import EvaluateConfig, read_evaluation
-from align.evaluate.evidence import MAIN, Evidence, Said
+from align.evaluate.evidence import Evidence, Said, main_numbers
 from align.evaluate.frontier import frontier, open_frontier
 from align.evaluate.harness import ask_harness, open_harness
 from align.evaluate.held_out import open_held_out, reward_model
@@ -83,7 +83,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         "title": args.title or "Does the aligned model beat the base?",
         "simulated": _is_simulated(args.dataset_name),
         "base": args.base,
-        "prompts": sum(prompt.set == MAIN for prompt in prompts),
+        "prompts": len(main_numbers(prompts)),
         "trained_on": seen,
         "verdict_by": verdict_by(evidence),
         "sampling": sampling(models, args),
@@ -121,7 +121,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
 
 def _model(evidence: Evidence, model: Candidate, kl: dict[str, Any] | None) -> dict[str, Any]:
     """What metrics.json says of one model, on the main prompts."""
-    main = [number for number, prompt in enumerate(evidence.prompts) if prompt.set == MAIN]
+    main = main_numbers(evidence.prompts)
     said = [evidence.responses[model.name][number] for number in main]
     found: dict[str, Any] = {
         "kind": model.kind,

@@ -41,29 +41,6 @@ class Reply(NamedTuple):
     tokens: int | None
 
 
-def ask(
-    endpoint: str,
-    model: str,
-    messages: Sequence[dict[str, str]],
-    *,
-    api_key_env: str | None = None,
-    max_tokens: int,
-    temperature: float,
-    seed: int | None = None,
-) -> str:
-    """The text of `reply`."""
-    said = reply(
-        endpoint,
-        model,
-        messages,
-        api_key_env=api_key_env,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        seed=seed,
-    )
-    return said.text
-
-
 def reply(
     endpoint: str,
     model: str,

@@ -21,6 +21,11 @@ class Prompt(NamedTuple):
     reference: str | None = None
 
 
+def main_numbers(prompts: Sequence[Prompt]) -> list[int]:
+    """The numbers of the prompts that the verdict is about."""
+    return [number for number, prompt in enumerate(prompts) if prompt.set == MAIN]
+
+
 class Said(NamedTuple):
     """A model's response to a prompt. Tokens and log-probability are known of models that run here."""
 

@@ -82,10 +82,10 @@ def judge_facts(evidence: Evidence) -> dict[str, dict[str, Any]]:
     between_raters how often two people who judged the same item say the same of better, worse and tie
     """
     items = {judge: _items(evidence, judged) for judge, judged in evidence.judged.items()}
+    main = {prompt.id for prompt in evidence.prompts if prompt.set == MAIN}
     made = {}
     for judge, judged in evidence.judged.items():
         bias: dict[str, Any] = {}
-        main = {prompt.id for prompt in evidence.prompts if prompt.set == MAIN}
         shown = [row for row in judged.judgements if row.order is not None and row.prompt in main]
         if shown:
             bias["position"] = position_bias(shown)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from align.evaluate.config import EvaluateConfig
-from align.evaluate.evidence import MAIN, Prompt, Said
+from align.evaluate.evidence import Prompt, Said, main_numbers
 from align.evaluate.responses import Candidate
 from align.models.load import device, load_causal_lm, load_tokenizer, weights_of
 from align.run.cache import Cache
@@ -29,7 +29,7 @@ def kl_to_base(
     """
     base = candidates[args.base]
     found: dict[str, dict[str, Any] | None] = {}
-    own = [number for number, prompt in enumerate(prompts) if prompt.set == MAIN]
+    own = main_numbers(prompts)
     scorer = BaseLogprobs(base, args.batch_size, cache) if base.source else None
     for name, candidate in candidates.items():
         found[name] = None

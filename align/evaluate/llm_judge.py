@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from align.data.lengths import context_length
 from align.evaluate.config import JudgeKeys
-from align.evaluate.endpoint import Refused, ask, at_once, check_endpoint
+from align.evaluate.endpoint import Refused, at_once, check_endpoint, reply
 from align.evaluate.evidence import Judged, Messages, Prompt, Said
 from align.evaluate.local_verdicts import likeliest, longest_question, question_ids
 from align.evaluate.pairwise import Template, fill, in_both_orders, read_template, verdict
@@ -90,11 +90,11 @@ class LanguageJudge:
                     questions.append(Question(model, number, order, fill(self.template, prompt.turns, first, second)))
         replies = self._replies([question.text for question in questions], cache)
         found: dict[tuple[str, int], list[float | None]] = {}
-        for question, reply in zip(questions, replies, strict=True):
-            shown_first = None if reply is None else verdict(reply)
+        for question, said in zip(questions, replies, strict=True):
+            shown_first = None if said is None else verdict(said)
             counts["questions"] += 1
-            counts["too_long"] += reply is None
-            counts["unparsable"] += reply is not None and shown_first is None
+            counts["too_long"] += said is None
+            counts["unparsable"] += said is not None and shown_first is None
             preference = shown_first if shown_first is None or question.order == 0 else 1 - shown_first
             found.setdefault((question.model, question.number), []).append(preference)
         counts["not_judged"] = sum(None in both for both in found.values())
@@ -151,9 +151,9 @@ class Endpoint:
         """A question that the server won't take (too long, say) has no reply. Raises BadInput for other trouble."""
 
         def one(number: int) -> None:
-            reply = None
+            said = None
             try:
-                reply = ask(
+                said = reply(
                     self.endpoint,
                     self.model,
                     [{"role": "user", "content": questions[number]}],
@@ -161,10 +161,10 @@ class Endpoint:
                     max_tokens=REPLY_TOKENS,
                     temperature=0.0,
                     seed=0,
-                )
+                ).text
             except Refused as error:
                 self.refusal = str(error)
-            hear(number, reply)
+            hear(number, said)
 
         at_once(one, range(len(questions)))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, islice
 from typing import NamedTuple
 
-from align.evaluate.evidence import MAIN, Judged, Prompt, Said, pair_id
+from align.evaluate.evidence import Judged, Prompt, Said, main_numbers, pair_id
 from align.evaluate.pairwise import as_text
 from align.run.cache import Cache
 from align.run.progress import say
@@ -136,7 +136,7 @@ def not_asked(
     the win rate is what it would be, had the same people been asked about both kinds. Each tie is said by as many
     raters as judge a prompt on the average, who take turns.
     """
-    main = [number for number, prompt in enumerate(prompts) if prompt.set == MAIN]
+    main = main_numbers(prompts)
     same = [number for number in main if responses[model][number].text == responses[base][number].text]
     seen = {int(row.prompt) for row in rows} & set(main)
     open_, differ = [number for number in same if number not in seen], len(main) - len(same)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align.audit.shares import sure_language
-from align.evaluate.evidence import MAIN, Evidence
+from align.evaluate.evidence import MAIN, Evidence, main_numbers
 from align.evaluate.measures import measures
 from align.evaluate.verdicts import pair_of
 from align.report.worse import LEAST_PROMPTS
@@ -36,14 +36,7 @@ def by_tag(evidence: Evidence) -> dict[str, dict[str, dict[str, Any]]]:
     tagged = _tagged(evidence)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for judge in evidence.judged:
-        pairs = {
-            (model, tag): pair
-            for model in _others(evidence)
-            for tag, numbers in tagged.items()
-            if (pair := pair_of(evidence, judge, model, numbers))
-        }
-        _adjust(pairs)
-        for (model, tag), pair in pairs.items():
+        for (model, tag), pair in _pairs(evidence, judge, tagged).items():
             found.setdefault(model, {}).setdefault(tag, {})[judge] = pair
     return found
 
@@ -71,14 +64,7 @@ def challenge_sets(evidence: Evidence) -> dict[str, dict[str, Any]]:
         }
         found[name] = {"prompts": len(numbers), "models": models}
     for judge in evidence.judged:
-        pairs = {
-            (model, name): pair
-            for model in _others(evidence)
-            for name, numbers in sets.items()
-            if (pair := pair_of(evidence, judge, model, numbers))
-        }
-        _adjust(pairs)
-        for (model, name), pair in pairs.items():
+        for (model, name), pair in _pairs(evidence, judge, sets).items():
             found[name]["models"][model]["judges"][judge] = pair
     return found
 
@@ -104,25 +90,31 @@ def _others(evidence: Evidence) -> list[str]:
 def _tagged(evidence: Evidence) -> dict[str, list[int]]:
     """The main prompts that have each of the commonest tags, by number."""
     found: dict[str, list[int]] = defaultdict(list)
-    for number, prompt in enumerate(evidence.prompts):
-        if prompt.set == MAIN:
-            for tag in prompt.tags:
-                found[tag].append(number)
+    for number in main_numbers(evidence.prompts):
+        for tag in evidence.prompts[number].tags:
+            found[tag].append(number)
     common = sorted(found, key=lambda tag: (-len(found[tag]), tag))[:MOST_TAGS]
     return {tag: found[tag] for tag in sorted(common)}
 
 
-def _adjust(pairs: Mapping[tuple[str, str], dict[str, Any]]) -> None:
-    """Put into each pair the p-value adjusted for all that are large enough."""
+def _pairs(evidence: Evidence, judge: str, parts: Mapping[str, Sequence[int]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """{(model, part): fields of a pair} on parts of the prompts, p-values adjusted for all that are large enough."""
+    pairs = {
+        (model, part): pair
+        for model in _others(evidence)
+        for part, numbers in parts.items()
+        if (pair := pair_of(evidence, judge, model, numbers))
+    }
     for pair in pairs.values():
         pair["p_adjusted"], pair["few"] = None, pair["n"] < LEAST_PROMPTS
     large = [pair for pair in pairs.values() if not pair["few"]]
     for pair, adjusted in zip(large, holm([pair["p_value"] for pair in large]), strict=True):
         pair["p_adjusted"] = adjusted
+    return pairs
 
 
 def _prompt_gaps(evidence: Evidence) -> list[dict[str, Any]]:
-    main = [number for number, prompt in enumerate(evidence.prompts) if prompt.set == MAIN]
+    main = main_numbers(evidence.prompts)
     groups = _tagged(evidence)
     for number in main:
         if language := sure_language(evidence.prompts[number].turns[-1]["content"]):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.evaluate.config import read_evaluation
-from align.evaluate.evidence import MAIN, Prompt, pair_id
+from align.evaluate.evidence import Prompt, main_numbers, pair_id
 from align.evaluate.gold_items import gold_items
 from align.evaluate.prompts import load_evaluation_prompts
 from align.evaluate.responses import answers, open_models
@@ -109,7 +109,7 @@ def _own_gold(path: str) -> list[dict[str, Any]]:
 
 def by_id(prompts: Sequence[Prompt]) -> list[int]:
     """The numbers of the main prompts by id: these are hashes, so the order has nothing to do with what they say."""
-    return sorted((n for n, prompt in enumerate(prompts) if prompt.set == MAIN), key=lambda n: prompts[n].id)
+    return sorted(main_numbers(prompts), key=lambda number: prompts[number].id)
 
 
 def sample_of(prompts: Sequence[Prompt], needed: int) -> list[int]:

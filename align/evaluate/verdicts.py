@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from align.evaluate.evidence import MAIN, Evidence, Judged
+from align.evaluate.evidence import Evidence, Judged, main_numbers
 from align.evaluate.people import cells_of
 from preferences.judgements import by_prompt, pairs_of
 from preferences.stats.bradley_terry import fit_strengths
@@ -32,7 +32,7 @@ def verdict_by(evidence: Evidence) -> str | None:
     prompts don't count; None where nobody did.
     """
     ranks = {}
-    main = _main(evidence)
+    main = main_numbers(evidence.prompts)
     for name, judged in evidence.judged.items():
         if any(values[number] is not None for values in judged.preferences.values() for number in main):
             ranks[name] = WEIGHT.index("gold" if judged.facts.get("gold") else str(judged.facts["kind"]))
@@ -66,7 +66,7 @@ def pair_of(evidence: Evidence, judge: str, model: str, keep: Sequence[int] | No
 
 def pairs(evidence: Evidence, model: str) -> dict[str, Any]:
     """By judge: the model against the base on the main prompts."""
-    main = _main(evidence)
+    main = main_numbers(evidence.prompts)
     found = {judge: pair_of(evidence, judge, model, main) for judge in evidence.judged}
     return {judge: fields for judge, fields in found.items() if fields is not None}
 
@@ -90,7 +90,7 @@ def many_models(evidence: Evidence) -> dict[str, Any]:
 
 def _compared(evidence: Evidence, judged: Judged) -> list[tuple[str, str, str, float]]:
     """(prompt, one model, another, preference for the one) of all that a judge compared on the main prompts."""
-    main = _main(evidence)
+    main = main_numbers(evidence.prompts)
     ids = {evidence.prompts[number].id for number in main}
     found: list[tuple[str, str, Sequence[float | None]]] = []
     rows: list[tuple[str, str, str, float]] = []
@@ -108,7 +108,3 @@ def _compared(evidence: Evidence, judged: Judged) -> list[tuple[str, str, str, f
             if (value := values[number]) is not None and one != other:
                 rows.append((evidence.prompts[number].id, one, other, value))
     return rows
-
-
-def _main(evidence: Evidence) -> list[int]:
-    return [number for number, prompt in enumerate(evidence.prompts) if prompt.set == MAIN]
