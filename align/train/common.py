@@ -1,9 +1,8 @@
-"""What the verbs over TRL's trainers share: a checked recipe, a model, data, an open run folder, and the trainer's run.
+"""What the verbs over TRL's trainers share: a checked recipe, a model, data and a trainer; running.py runs it.
 
 Everything that can be wrong with the input is looked at before the run folder is opened.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +12,10 @@ from align.audit.audit import audit_for_training, check_names
 from align.audit.rows import Kind
 from align.config import parse
 from align.data.lengths import context_length
-from align.data.load import check_test_split, data_facts, looked_at
-from align.models.load import ModelSource, find_model, load_config, load_tokenizer, model_facts
-from align.report.audit import keep_audit
-from align.run.disk import full_disk_is_said
+from align.data.load import check_test_split, looked_at
+from align.models.load import ModelSource, find_model, load_config, load_tokenizer
 from align.run.launch import check_world, waiting_for_the_launcher
-from align.run.manifest import Run, check_output_folder, hash_weights, is_run, start_run
+from align.run.manifest import check_output_folder
 from align.run.progress import say
 from preferences.errors import BadInput
 
@@ -172,7 +169,7 @@ def make_trainer(trainer_class: Any, job: Job, model: Any, **arguments: Any) -> 
             raise
         if not there_already and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # transformers makes it
-        raise BadInput(f"{job.where}: {_one_line(error)}") from None
+        raise BadInput(f"{job.where}: {one_line(error)}") from None
     if (job.model_args.load_in_4bit or job.model_args.load_in_8bit) and not job.args.bf16:
         for name, parameter in trainer.model.named_parameters():
             if parameter.requires_grad and parameter.dtype == torch.bfloat16:  # TRL's, whatever the rest is in
@@ -180,74 +177,6 @@ def make_trainer(trainer_class: Any, job: Job, model: Any, **arguments: Any) -> 
     return trainer
 
 
-def open_run(job: Job) -> Run:
-    """Open the run folder; the last step before training."""
-    from accelerate import PartialState
-
-    PartialState().wait_for_everyone()  # until every process has found the input right, the folder free among it
-    inputs = {"model": model_facts(job.source), **job.inputs, "dataset": data_facts(job.data.dataset_name)}
-    run = start_run(
-        job.verb,
-        job.recipe,
-        inputs=inputs,
-        parents=[facts["name"] for facts in inputs.values() if is_run(facts["name"])],
-        seed=job.args.seed,
-        resume=job.resume,
-        processes=job.args.world_size,
-        writes=job.args.process_index == 0,
-    )
-    keep_audit(run, job.audit)
-    return run
-
-
-def train(trainer: Any, job: Job, after: Callable[[], dict[str, Any]] = dict, **facts: Any) -> None:
-    """Open the run folder, train, from the last whole checkpoint when resuming, and save the weights. The manifest
-    gets `facts`, and what `after` says when the training is done.
-
-    Some values of a recipe TRL looks at in the first step only: raises BadInput then, and leaves no folder behind.
-    """
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
-    from align.train.progress import RunCallback
-
-    run = open_run(job)
-    for bar in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(bar)
-    trainer.add_callback(RunCallback(run))
-    checkpoint = _last_whole_checkpoint(run.folder) if run.resumed else None
-    if run.resumed:
-        run.forget_after(_step_of(checkpoint) if checkpoint else 0)
-        say(f"resuming from {checkpoint}" if checkpoint else "no whole checkpoint yet; starting from the beginning")
-    with full_disk_is_said(run.folder):
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except (ImportError, NotImplementedError, ValueError) as error:
-            if trainer.state.global_step > 0 or run.resumed:
-                raise
-            run.discard()
-            raise BadInput(f"{job.where}: {_one_line(error)}") from None
-        trainer.save_model(str(run.folder))
-    if run.writes:
-        (run.folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; recipe.yaml says the same
-    run.finish(weights_sha256=hash_weights(run.folder), steps=trainer.state.global_step, **facts, **after())
-    say(f"finished in {run.manifest['seconds']:.0f} s: {run.folder}")
-
-
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What an error of a library says, without its line breaks."""
     return " ".join(str(error).split())
-
-
-def _last_whole_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint written to its end, or None; trainer_state.json is what the trainer writes last."""
-    for path in sorted(folder.glob("checkpoint-[0-9]*"), key=_step_of, reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
-
-
-def _step_of(checkpoint: Path) -> int:
-    """The step in a checkpoint folder's name."""
-    return int(checkpoint.name.rpartition("-")[2])

@@ -13,8 +13,9 @@ from align.data.lengths import check_pairs
 from align.data.load import load_pairs, mean_one, said_of
 from align.models.load import load_causal_lm
 from align.run.progress import say
-from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job, train
+from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job
 from align.train.reward import check_strength_margin
+from align.train.running import train
 from preferences.contract import is_preferences_folder
 from preferences.errors import BadInput
 

@@ -6,7 +6,8 @@ from align.data.lengths import check_demonstrations
 from align.data.unpaired import load_unpaired
 from align.models.load import load_causal_lm
 from align.run.progress import say
-from align.train.common import audited, held_out, lora_config, make_trainer, read_job, train
+from align.train.common import audited, held_out, lora_config, make_trainer, read_job
+from align.train.running import train
 
 
 def run_kto(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> None:

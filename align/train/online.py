@@ -19,7 +19,8 @@ from align.models.rewards import RewardArguments, Rewards, limited, load_rewards
 from align.models.sampling import end_ids
 from align.run.launch import sharded
 from align.run.progress import say
-from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job, train
+from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job
+from align.train.running import train
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from align.data.load import load_edits, load_pairs, load_rankings, mean_one, sai
 from align.data.packs import PairRow, RankingRow, as_columns, length_chunks, pack_pairs, pack_rankings
 from align.models.load import load_reward_model
 from align.run.progress import say
-from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job, train
+from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job
+from align.train.running import train
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
