@@ -179,7 +179,10 @@ def evaluate(recipe: dict[str, Any], where: str, *, resume: bool, overwrite: boo
     from align.run.manifest import hash_results
     from align.run.progress import say
 
-    run, metrics, samples = compare(recipe, where, resume=resume, overwrite=overwrite)
+    compared = compare(recipe, where, resume=resume, overwrite=overwrite)
+    if compared is None:
+        return
+    run, metrics, samples = compared
     report = write_report(run.folder, metrics, samples)
     write_cards(run.folder, metrics)
     run.finish(results_sha256=hash_results(run.folder))

@@ -4,6 +4,7 @@ It reads as its steps. Each step is one function of another file; docs/evaluatio
 """
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 from align.data.load import data_facts
 from align.evaluate.config import EvaluateConfig, read_evaluation
-from align.evaluate.evidence import Evidence, Said, main_numbers
+from align.evaluate.evidence import Evidence, Prompt, Said, main_numbers
 from align.evaluate.frontier import frontier, open_frontier
 from align.evaluate.harness import ask_harness, open_harness
 from align.evaluate.held_out import open_held_out, reward_model
@@ -21,13 +22,14 @@ from align.evaluate.kl import kl_to_base
 from align.evaluate.measures import measures
 from align.evaluate.perplexity import open_texts, perplexity
 from align.evaluate.prompts import load_evaluation_prompts
-from align.evaluate.responses import Candidate, answers, open_models, sampling
+from align.evaluate.responses import Candidate, answer_share, answers, open_models, sampling
 from align.evaluate.seen import trained_on
 from align.evaluate.slices import by_tag, challenge_sets, gaps
 from align.evaluate.verdicts import many_models, pairs, verdict_by
 from align.models.load import find_model, hub_commit, model_facts
 from align.report.worse import worse
 from align.run.cache import Cache
+from align.run.launch import check_world, waiting_for_the_launcher
 from align.run.manifest import Run, check_output_folder, is_run, start_run
 from align.run.metrics import curves, held_out_looks
 from align.run.progress import say
@@ -44,10 +46,11 @@ class Comparison(NamedTuple):
     samples: list[dict[str, Any]]
 
 
-def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> Comparison:
+def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwrite: bool = False) -> Comparison | None:
     """Sample, judge and compare. Responses are kept as they come, for --resume; verdicts in the cache.
 
-    Raises BadInput before anything is written.
+    Several processes share the sampling, through the cache; the first of them does the rest, and None is what comes of
+    the others. Raises BadInput before anything is written.
     """
     # 1. Everything is checked: keys, files, models, judges, and that the prompts fit them.
     args = read_evaluation(recipe, where)
@@ -64,7 +67,9 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     texts = open_texts(args, models)
     seen = trained_on(args.models, prompts)
 
-    # 2. The run is opened.
+    # 2. Of several processes, each makes its share of the responses; one goes on, and opens the run.
+    if not _this_process_goes_on(models, prompts, args, cache, where):
+        return None
     run = start_run("evaluate", recipe, inputs=_inputs(args), parents=_parents(args), seed=args.seed, resume=resume)
 
     # 3. Every model answers every prompt, one model after the other.
@@ -117,6 +122,32 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     write_text(run.folder / "metrics.json", json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False) + "\n")
     write_jsonl(run.folder / "samples.jsonl", samples)
     return Comparison(run, metrics, samples)
+
+
+def _this_process_goes_on(
+    models: Mapping[str, Candidate], prompts: Sequence[Prompt], args: EvaluateConfig, cache: Cache, where: str
+) -> bool:
+    """Whether this is the only process, or the first of several when all have put their responses into the cache.
+
+    Raises BadInput where they have no cache to share.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        check_world(1)
+        return True
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    check_world(state.num_processes)
+    if cache.folder is None:
+        raise BadInput(f"{where}: key `cache_dir`: several processes hand their responses on in it; name a folder")
+    with waiting_for_the_launcher():
+        state.wait_for_everyone()  # until every process has found the input right, the folder free among it
+        for model in models.values():
+            answer_share(model, prompts, args, cache, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+    cache.look_again()
+    return bool(state.is_main_process)
 
 
 def _model(evidence: Evidence, model: Candidate, kl: dict[str, Any] | None) -> dict[str, Any]:

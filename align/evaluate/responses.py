@@ -74,6 +74,27 @@ def open_models(args: EvaluateConfig, prompts: Sequence[Prompt], where: str) -> 
 
 def answers(candidate: Candidate, prompts: Sequence[Prompt], args: EvaluateConfig, folder: Path, cache: Cache) -> Rows:
     """The model's response to each prompt, kept in `responses-NAME.jsonl` of the run's folder as they come."""
+    kept = folder / f"responses-{candidate.name}.jsonl"
+    return _in_batches(_answerer(candidate, args, cache), candidate.name, prompts, args.batch_size, kept)
+
+
+def answer_share(
+    candidate: Candidate, prompts: Sequence[Prompt], args: EvaluateConfig, cache: Cache, rank: int, processes: int
+) -> None:
+    """This process's share of the batches of `answers`, into the cache, where the process that goes on finds them."""
+    answer = _answerer(candidate, args, cache)
+    starts = range(rank * args.batch_size, len(prompts), processes * args.batch_size)
+    progress = Progress(f"{candidate.name}, in {processes} processes", len(starts), "batches of each")
+    for start in starts:
+        batch = prompts[start : start + args.batch_size]
+        progress.tell(1, cached=int(answer(batch)[1] == len(batch)))
+    progress.end()
+
+
+def _answerer(
+    candidate: Candidate, args: EvaluateConfig, cache: Cache
+) -> Callable[[Sequence[Prompt]], tuple[Rows, int]]:
+    """What answers a batch: the model itself, or the best of its draws; and how much of it was in the cache."""
     pick = Picker(candidate.keys.reward_model, cache, args.batch_size, "pick") if candidate.keys.reward_model else None
     source = _Source(candidate, cache, logprobs=pick is None)
 
@@ -82,7 +103,7 @@ def answers(candidate: Candidate, prompts: Sequence[Prompt], args: EvaluateConfi
             return _best(source, pick, batch)
         return source.say(batch, [seed_of(candidate.seed, prompt.id) for prompt in batch])
 
-    return _in_batches(answer, candidate.name, prompts, args.batch_size, folder / f"responses-{candidate.name}.jsonl")
+    return answer
 
 
 def draws(

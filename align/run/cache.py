@@ -90,6 +90,10 @@ class Cache:
                     known[number] = value
         return known, len(keys) - missing
 
+    def look_again(self) -> None:
+        """Find what other processes have put there since this one looked first."""
+        self._places.clear()
+
     def _path(self, digest: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{digest[:2]}.jsonl"
