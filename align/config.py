@@ -1,11 +1,12 @@
 """A recipe: a YAML file that fully says a run, checked against the dataclasses that the verb passes in.
 
 The keys are those dataclasses' fields: TRL's and transformers' own names, and a few of ours. `--key value` on the
-command line wins over the file.
+command line wins over the file, and the file over the one that it names under `defaults`.
 """
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from pathlib import Path
@@ -27,9 +28,37 @@ _REFUSED = {
 
 
 def read_recipe(path: str | Path, overrides: list[str]) -> dict[str, Any]:
-    """Read a recipe and lay `--key value` pairs over it. Keys and types are not checked yet. Raises BadInput."""
+    """Read a recipe, lay it over the file that it names under `defaults`, and `--key value` pairs over both. Keys and
+    types are not checked yet. Raises BadInput.
+    """
+    given = _parse_overrides(overrides)
+    if "defaults" in given:
+        raise BadInput("--defaults: a recipe's file says what it stands on; name another recipe instead")
+    own, defaults, _ = _read_files(Path(path))
+    return {**defaults, **own, **given}
+
+
+def _read_files(path: Path) -> tuple[dict[str, Any], dict[str, Any], Path | None]:
+    """(a recipe's own keys, those of its defaults, the file that these stand in). Raises BadInput."""
+    own = _read_yaml(path)
+    if "defaults" not in own:
+        return own, {}, None
+    named = own.pop("defaults")
+    if not isinstance(named, str) or not named:
+        raise BadInput(f"{path}: key `defaults`: {named!r} is not the name of a file")
+    file = Path(os.path.normpath(path.parent / Path(named).expanduser()))
+    if not file.is_file():
+        raise BadInput(f"{path}: key `defaults`: there is no file {file}; a name is relative to the recipe's folder")
+    defaults = _read_yaml(file)
+    if "defaults" in defaults:
+        raise BadInput(f"{file}: names `defaults` of its own, and {path} stands on it; take one of the two out")
+    return own, defaults, file
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of one file. Raises BadInput."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise BadInput(f"cannot read the recipe {path}: {reason}") from None
@@ -44,7 +73,16 @@ def read_recipe(path: str | Path, overrides: list[str]) -> dict[str, Any]:
         recipe = {}
     if not isinstance(recipe, dict):
         raise BadInput(f"{path}: a recipe is a list of `key: value` lines, and this is a {type(recipe).__name__}")
-    return {**{str(key): value for key, value in recipe.items()}, **_parse_overrides(overrides)}
+    return {str(key): value for key, value in recipe.items()}
+
+
+def _stands_in(key: str, value: Any, where: str) -> str:
+    """The file in which a wrong key of the recipe `where` stands: its own, or its defaults'."""
+    try:
+        own, defaults, file = _read_files(Path(where))
+    except BadInput:  # not read from a file
+        return where
+    return str(file) if key not in own and key in defaults and defaults[key] == value else where
 
 
 def _parse_overrides(words: list[str]) -> dict[str, Any]:
@@ -74,19 +112,23 @@ def parse(recipe: dict[str, Any], schemas: tuple[type, ...], where: str, inside:
     """
     fields = {schema: {field.name: field for field in dataclasses.fields(schema) if field.init} for schema in schemas}
     known = {name for names in fields.values() for name in names} - set(_REFUSED)
-    for key in recipe:
+    for key in [key for key in recipe if key not in known][:1]:
+        at = where if inside else _stands_in(key, recipe[key], where)
         if key in _REFUSED:
-            raise BadInput(f"{where}: key `{inside}{key}`: {_REFUSED[key]}")
-        if key not in known:
-            near = difflib.get_close_matches(key.replace("-", "_"), known, n=1, cutoff=0.0)
-            raise BadInput(f"{where}: unknown key `{inside}{key}`; the nearest known one is `{near[0]}`")
+            raise BadInput(f"{at}: key `{inside}{key}`: {_REFUSED[key]}")
+        near = difflib.get_close_matches(key.replace("-", "_"), known, n=1, cutoff=0.0)
+        raise BadInput(f"{at}: unknown key `{inside}{key}`; the nearest known one is `{near[0]}`")
     instances = []
     for schema in schemas:
         hints = typing.get_type_hints(schema)
         given = {}
         for name in fields[schema]:
             if name in recipe:
-                given[name] = _convert(recipe[name], hints[name], where, inside + name)
+                try:
+                    given[name] = _convert(recipe[name], hints[name], where, inside + name)
+                except BadInput as error:
+                    at = where if inside else _stands_in(name, recipe[name], where)
+                    raise BadInput(str(error).replace(where, at, 1)) from None
         missing = [
             name
             for name, field in fields[schema].items()
@@ -100,10 +142,10 @@ def parse(recipe: dict[str, Any], schemas: tuple[type, ...], where: str, inside:
             instances.append(schema(**given))
         except (ValueError, TypeError, NotImplementedError, ImportError) as error:
             said = " ".join(str(error).split())
-            at = said.replace("key `", f"key `{inside}", 1)
-            if inside and at == said:
-                at = f"key `{inside[:-1]}`: {said}"
-            raise BadInput(f"{where}: {at}") from None
+            with_path = said.replace("key `", f"key `{inside}", 1)
+            if inside and with_path == said:
+                with_path = f"key `{inside[:-1]}`: {said}"
+            raise BadInput(f"{where}: {with_path}") from None
     return tuple(instances)
 
 

@@ -147,3 +147,73 @@ def test_a_control_character_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not YAML") as error:
         read_recipe(tmp_path / "r.yaml", [])
     assert "\n" not in str(error.value)
+
+
+# --- a recipe on another ------------------------------------------------------------------------------------------
+
+
+def stands_on(folder: Path, own: str, defaults: str) -> Path:
+    (folder / "shared").mkdir(exist_ok=True)
+    (folder / "shared/base.yaml").write_text(defaults)
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "model/r.yaml").write_text("defaults: ../shared/base.yaml\n" + own)
+    return folder / "model/r.yaml"
+
+
+def test_defaults_lie_below_the_recipe_and_the_command_line_above(tmp_path: Path) -> None:
+    path = stands_on(tmp_path, "rate: 0.2\nmaybe: null\n", "rate: 0.1\ncount: 2\nmaybe: 3\nname: b\n")
+    assert read_recipe(path, ["--name", "c"]) == {"rate": 0.2, "count": 2, "maybe": None, "name": "c"}
+    absolute = tmp_path / "absolute.yaml"
+    absolute.write_text(f"defaults: {tmp_path / 'shared/base.yaml'}\n")
+    assert read_recipe(absolute, [])["count"] == 2
+
+
+def test_a_mapping_of_the_recipe_replaces_that_of_its_defaults(tmp_path: Path) -> None:
+    path = stands_on(tmp_path, "numbers: {x: 1}\n", "numbers: {y: 2}\n")
+    assert read_recipe(path, []) == {"numbers": {"x": 1}}
+
+
+@pytest.mark.parametrize(
+    ("own", "defaults", "said"),
+    [
+        ("", "defaults: other.yaml\n", r"shared/base\.yaml: names `defaults` of its own, and .*r\.yaml stands on"),
+        ("", "rate: [\n", r"shared/base\.yaml, line 2: not YAML"),
+        ("", "- rate\n", r"shared/base\.yaml: a recipe is a list of"),
+        ("defaults: again.yaml\n", "", r"model/r\.yaml, line 2: not YAML \(the key `defaults` is given twice"),
+    ],
+)
+def test_wrong_defaults(own: str, defaults: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=said):
+        read_recipe(stands_on(tmp_path, own, defaults), [])
+
+
+def test_more_wrong_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    for named, said in [("none.yaml", "there is no file"), ("[a]", "is not the name of a file"), ("", "None is not")]:
+        path.write_text(f"defaults: {named}\n")
+        with pytest.raises(BadInput, match=said):
+            read_recipe(path, [])
+    path.write_text("rate: 0.1\n")
+    with pytest.raises(BadInput, match="a recipe's file says what it stands on"):
+        read_recipe(path, ["--defaults", "x.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("own", "defaults", "words", "said"),
+    [
+        ("", "rat: 1\n", [], "{shared}: unknown key `rat`"),
+        ("rat: 1\n", "rat: 1\n", [], "{recipe}: unknown key `rat`"),
+        ("", "rate: fast\n", [], "{shared}: key `rate`: 'fast' is not a number"),
+        ("", "rate: 1\n", ["--rate", "fast"], "{recipe}: key `rate`: 'fast' is not a number"),
+        ("rate: fast\n", "rate: 1\n", [], "{recipe}: key `rate`: 'fast' is not a number"),
+        ("", "numbers: {x: y}\n", [], "{shared}: key `numbers.x`: 'y' is not a number"),
+        ("", "push_to_hub: true\n", [], "{shared}: key `push_to_hub`: Concord never uploads"),
+    ],
+)
+def test_a_mistake_names_the_file_in_which_it_stands(
+    own: str, defaults: str, words: list[str], said: str, tmp_path: Path
+) -> None:
+    path = stands_on(tmp_path, own, defaults)
+    with pytest.raises(BadInput) as told:
+        parse(read_recipe(path, words), (Schema,), str(path))
+    assert str(told.value).startswith(said.format(shared=tmp_path / "shared/base.yaml", recipe=path))
