@@ -43,7 +43,6 @@ def recipe_verb(
     help_text: str,
     short_help: str | None = None,
     *,
-    distributed: bool = True,
     options: Sequence[click.Option] = (),
 ) -> Callable[[Callable[..., None]], click.Command]:
     """A verb that runs a recipe: RECIPE, its keys as options, what every such verb has, and `options` of its own.
@@ -57,19 +56,21 @@ def recipe_verb(
             overrides: tuple[str, ...],
             resume: bool,
             overwrite: bool,
-            accelerate_config: str | None = None,
             **more: Any,
         ) -> None:
-            if accelerate_config:
+            launch = {option.name: more.pop(option.name) for option in verbs.launch}
+            if any(value is not None for value in launch.values()):
                 from align.run.launch import relaunch
 
-                relaunch(accelerate_config, _without_accelerate_config(sys.argv[1:]))
+                relaunch(sys.argv[1:], **launch)
+            from align.run.launch import waiting_for_the_launcher
             from align.run.progress import quiet_libraries
 
             quiet_libraries()
             from align.config import read_recipe
 
-            body(read_recipe(recipe, list(overrides)), recipe, resume=resume, overwrite=overwrite, **more)
+            with waiting_for_the_launcher():
+                body(read_recipe(recipe, list(overrides)), recipe, resume=resume, overwrite=overwrite, **more)
 
         command = click.Command(
             name,
@@ -83,16 +84,9 @@ def recipe_verb(
                 click.Option(["--resume"], is_flag=True, help="Go on with an interrupted run in output_dir."),
                 click.Option(["--overwrite"], is_flag=True, help="Replace the run in output_dir."),
                 *options,
+                *verbs.launch,
             ],
         )
-        if distributed:
-            command.params.append(
-                click.Option(
-                    ["--accelerate_config"],
-                    metavar="NAME",
-                    help="Relaunch under accelerate with accelerate_configs/NAME.yaml, or with a file of your own.",
-                )
-            )
         align.add_command(command)
         return command
 
@@ -167,7 +161,6 @@ def grpo(recipe: dict[str, Any], where: str, **options: Any) -> None:
     "Compare models on held-out prompts, and write a report. With --to-annotate, write pairs of their responses for"
     " people to judge blind, whose verdicts an evaluation with `judges: {people: people.jsonl}` reads.",
     "Compare models on held-out prompts, and write a report.",
-    distributed=False,
     options=verbs.ask_people,
 )
 def evaluate(recipe: dict[str, Any], where: str, *, resume: bool, overwrite: bool, **asked: Any) -> None:
@@ -282,37 +275,6 @@ def audit_(
         raise BadInput(sentence)
 
 
-@align.command(context_settings={"ignore_unknown_options": True}, short_help="Say what memory a run will take.")
-@click.argument("recipe", metavar="RECIPE")
-@click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]...")
-@click.option(
-    "--verb", type=click.Choice(["ppo", "sft", "reward", "dpo", "kto"]), help="Else told by the recipe's keys."
-)
-@click.option("--device", type=click.Choice(["gpu", "cpu"]), help="Plan for this one, whatever is here.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts, in bytes.")
-def plan(recipe: str, overrides: tuple[str, ...], verb: str | None, device: Any, as_json: bool) -> None:
-    """Say what memory each role of a run will take, before anything is loaded."""
-    from align.run.progress import quiet_libraries
-
-    quiet_libraries()
-    from trl import DPOConfig, KTOConfig, ModelConfig, RewardConfig, SFTConfig
-
-    from align.config import read_recipe
-    from align.models import plan
-    from align.ppo.config import PPOConfig
-    from align.train.common import DataArguments
-    from align.train.dpo import DPOLossArguments
-    from align.train.reward import RewardLossArguments
-
-    trainers = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "kto": KTOConfig}
-    own: dict[str, tuple[type, ...]] = {"reward": (RewardLossArguments,), "dpo": (DPOLossArguments,)}
-    schemas = {name: (config, ModelConfig, DataArguments, *own.get(name, ())) for name, config in trainers.items()}
-    found = plan.plan_run(
-        read_recipe(recipe, list(overrides)), recipe, {"ppo": (PPOConfig, ModelConfig), **schemas}, verb, device
-    )
-    print(plan.as_json(found) if as_json else plan.as_table(found))
-
-
 @align.command(context_settings={"ignore_unknown_options": True})
 @click.argument("recipe", metavar="RECIPE")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]...")
@@ -324,8 +286,9 @@ def sample(recipe: str, overrides: tuple[str, ...], to_annotate: str | None) -> 
     quiet_libraries()
     from align.config import read_recipe
     from align.evaluate.sample import run_sample
+    from align.run.remote import fetched
 
-    run_sample(read_recipe(recipe, list(overrides)), recipe, to_annotate)
+    run_sample(fetched(read_recipe(recipe, list(overrides))), recipe, to_annotate)
 
 
 @align.command(short_help="Talk to a model.")
@@ -369,19 +332,8 @@ def serve(models: tuple[str, ...], host: str, port: int, api_key_env: str | None
     run_serve(models, host, port, api_key_env)
 
 
-for command in (verbs.convert, verbs.decide, verbs.gate, verbs.runs, verbs.winrate):
+for command in (verbs.convert, verbs.decide, verbs.doctor, verbs.gate, verbs.plan, verbs.runs, verbs.winrate):
     align.add_command(command)
-
-
-def _without_accelerate_config(words: list[str]) -> list[str]:
-    """The command line less --accelerate_config and its value, so that the relaunched verb runs."""
-    rest = list(words)
-    for number, word in enumerate(rest):
-        if word == "--accelerate_config":
-            return rest[:number] + rest[number + 2 :]
-        if word.startswith("--accelerate_config="):
-            return rest[:number] + rest[number + 1 :]
-    return rest
 
 
 if __name__ == "__main__":

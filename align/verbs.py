@@ -1,4 +1,4 @@
-"""Verbs of `align` that need no recipe, about what is there already, and asking people by `align evaluate`.
+"""Verbs of `align` that run no recipe: about what is there already, or will be; and asking people by `align evaluate`.
 
 Heavy imports happen inside the verb.
 """
@@ -23,6 +23,19 @@ ask_people = [
     click.Option(["--power"], type=float, metavar="P", help="With how great a probability it does.  [default: 0.8]"),
     click.Option(["--overlap"], type=click.IntRange(1, 1000), metavar="N", help="How many raters see each pair."),
     click.Option(["--gold"], metavar="FILE", help="Your own gold items to mix in, instead of made ones."),
+]
+
+launch = [  # of every verb that runs a recipe; accelerate's own names
+    click.Option(
+        ["--accelerate_config"],
+        metavar="NAME",
+        help="Run in several processes under accelerate, by accelerate_configs/NAME.yaml or a file of your own.",
+    ),
+    click.Option(["--num_processes"], type=click.IntRange(min=1), metavar="N", help="On all machines together."),
+    click.Option(["--num_machines"], type=click.IntRange(min=1), metavar="N", help="The same command runs on each."),
+    click.Option(["--machine_rank"], type=click.IntRange(min=0), metavar="R", help="This machine's number, from 0."),
+    click.Option(["--main_process_ip"], metavar="IP", help="Of machine 0, as the others see it."),
+    click.Option(["--main_process_port"], type=click.IntRange(0, 65535), metavar="PORT", help="0: a free one."),
 ]
 
 
@@ -162,6 +175,64 @@ def decide(
             )
         )
     if faults:
+        sys.exit(1)
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True}, short_help="Say what a run will take, and if it fits."
+)
+@click.argument("recipe", metavar="RECIPE")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[--KEY VALUE]...")
+@click.option("--verb", metavar="VERB", help="Of which verb RECIPE is; else told by its keys.")
+@click.option("--config", metavar="FOLDER", help="Take the model's shape from the config.json there.")
+@click.option("--gpu", metavar="NAME", help="Plan for this card, as 'A100 80GB'.  [default: what is here]")
+@click.option(
+    "--gpu-memory", type=click.FloatRange(0, min_open=True), metavar="GB", help="Or for one of so much memory."
+)
+@click.option("--device", type=click.Choice(["gpu", "cpu"]), help="Plan for any GPU, or for a CPU, whatever is here.")
+@click.option("--accelerate_config", metavar="NAME", help="As the verb takes it: how processes share the work.")
+@click.option("--num_processes", type=click.IntRange(min=1), metavar="N", help="How many GPUs in all.")
+@click.option("--price", type=click.FloatRange(min=0), metavar="PRICE", help="Of one GPU an hour, in any currency.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts: bytes, seconds, everything that was found.")
+def plan(recipe: str, overrides: tuple[str, ...], verb: str | None, as_json: bool, **where: Any) -> None:
+    """Say whether a run fits its GPU, and what memory, time, disk and money it will take, before anything is loaded.
+
+    Of the model only config.json is read, of the data its lengths. It knows ppo, sft, reward, dpo and kto.
+    """
+    from align.run.progress import quiet_libraries
+
+    quiet_libraries()
+    from trl import DPOConfig, KTOConfig, ModelConfig, RewardConfig, SFTConfig
+
+    from align.config import read_recipe
+    from align.models import plan
+    from align.ppo.config import PPOConfig
+    from align.train.common import DataArguments
+    from align.train.dpo import DPOLossArguments
+    from align.train.reward import RewardLossArguments
+
+    trainers = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "kto": KTOConfig}
+    own: dict[str, tuple[type, ...]] = {"reward": (RewardLossArguments,), "dpo": (DPOLossArguments,)}
+    schemas = {name: (config, ModelConfig, DataArguments, *own.get(name, ())) for name, config in trainers.items()}
+    found = plan.plan_run(
+        read_recipe(recipe, list(overrides)), recipe, {"ppo": (PPOConfig, ModelConfig), **schemas}, verb, **where
+    )
+    print(plan.as_json(found) if as_json else plan.as_table(found))
+
+
+@click.command(short_help="Say what is wrong with this machine, and how to mend it.")
+@click.argument("recipe", metavar="[RECIPE]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def doctor(recipe: str | None, as_json: bool) -> None:
+    """Try what training needs of this machine: GPUs, quantising, processes that talk, disk, the hub, versions.
+
+    With a RECIPE the folders are those that it names. The exit code is 1 where something is wrong, else 0.
+    """
+    from align.run import doctor
+
+    lines = doctor.examine(recipe)
+    print(_json(doctor.facts(lines)) if as_json else doctor.in_words(lines))
+    if any(line.state == "wrong" for line in lines):
         sys.exit(1)
 
 

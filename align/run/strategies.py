@@ -1,4 +1,4 @@
-"""What runs in which way: every stage, kind of training and strategy works, and says how that was tested, or is refused.
+"""What runs in which way: a stage, a kind and a strategy work, and how that was tested, or are refused, and why.
 
 docs/distributed.md shows this table; a test compares the two. Nothing here loads a library: verbs ask before anything
 slow.
@@ -87,8 +87,8 @@ def kind_of(model_args: Any, adapter: bool) -> str:
 
 
 def asked_strategy() -> str:
-    """Which of STRATEGIES this process was started for: what `align VERB --accelerate_config` was told, or what torchrun
-    or accelerate's own launcher say in their variables. Raises BadInput for one that is none of them.
+    """Which of STRATEGIES this process was started for, as `align VERB --accelerate_config` was told, or as torchrun or
+    accelerate's own launcher say in their variables. Raises BadInput for one that is none of them.
     """
     told = os.environ.get("CONCORD_STRATEGY")
     if told:
