@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from align.run.remote import named
 from preferences.errors import BadInput
 from preferences.files import read_json, sha256_file, sha256_json, write_text
 
@@ -120,7 +122,7 @@ def start_run(
     recipe: dict[str, Any],
     *,
     inputs: dict[str, dict[str, Any]],
-    parents: list[str | Path],
+    parents: Sequence[str | Path],
     seed: int,
     resume: bool,
     processes: int = 1,
@@ -137,6 +139,7 @@ def start_run(
         for name in (facts["name"], facts.get("base")):
             if name and Path(name).exists() and Path(name).resolve().is_relative_to(folder.resolve()):
                 raise BadInput(f"output_dir {folder}: the run would replace its own input {name}; give another folder")
+    recipe, inputs = named(recipe), named(inputs)
     resumed_at: list[str] = []
     old: dict[str, Any] = {}
     if resume:
@@ -157,20 +160,8 @@ def start_run(
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     elif writes and os.path.exists(folder):
         shutil.rmtree(folder)
-    manifest = {
-        "format": 1,
-        "verb": verb,
-        "status": "running",
-        "recipe": recipe,
-        "inputs": inputs,
-        "parents": [_parent(Path(parent)) for parent in parents],
-        "seed": seed,
-        "versions": versions(),
-        "git_commit": _git_commit(),
-        "processes": processes,
-        "started_at": old.get("started_at", now()),
-        "resumed_at": resumed_at,
-    }
+    manifest = described(verb, recipe, inputs, parents, seed, processes)
+    manifest |= {"started_at": old.get("started_at", manifest["started_at"]), "resumed_at": resumed_at}
     run = Run(folder, manifest, resumed=resume, writes=writes)
     if writes:
         try:
@@ -184,6 +175,44 @@ def start_run(
     return run
 
 
+def described(
+    verb: str,
+    recipe: dict[str, Any],
+    inputs: dict[str, dict[str, Any]],
+    parents: Sequence[str | Path],
+    seed: int,
+    processes: int = 1,
+) -> dict[str, Any]:
+    """The manifest of a run that begins now; see start_run."""
+    return {
+        "format": 1,
+        "verb": verb,
+        "status": "running",
+        "recipe": recipe,
+        "inputs": inputs,
+        "parents": [_parent(Path(parent)) for parent in parents],
+        "seed": seed,
+        "versions": versions(),
+        "git_commit": _git_commit(),
+        "processes": processes,
+        "started_at": now(),
+        "resumed_at": [],
+    }
+
+
+def run_of(name: str | Path) -> Path | None:
+    """The folder of the run that made a model: the model's own, or for a checkpoint the one around it."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return None
+    return next((place for place in (folder, folder.resolve().parent) if is_run(place)), None)
+
+
+def parents_of(names: Iterable[str]) -> list[str]:
+    """The runs among the names of models and data, each once."""
+    return list(dict.fromkeys(str(run) for name in names if (run := run_of(name)) is not None))
+
+
 def is_run(folder: str | Path) -> bool:
     """Whether a folder was made by a run."""
     path = Path(folder) / "manifest.json"
@@ -192,7 +221,7 @@ def is_run(folder: str | Path) -> bool:
 
 def _parent(folder: Path) -> dict[str, Any]:
     manifest = read_json(folder / "manifest.json")
-    return {"folder": str(folder), "verb": manifest["verb"], "manifest_sha256": sha256_json(manifest)}
+    return {"folder": named(str(folder)), "verb": manifest["verb"], "manifest_sha256": sha256_json(manifest)}
 
 
 def hash_weights(folder: str | Path) -> dict[str, str]:

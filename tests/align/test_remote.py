@@ -1,0 +1,186 @@
+"""Data, models and checkpoints in an object store: by fsspec's own local store, and by a real S3 server where there is
+one (`pip install moto[server] s3fs`).
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from align.run import remote
+from align.run.manifest import start_run
+from align.run.remote import MARKER, Mirror, bring_back, fetched, named
+from preferences.errors import BadInput
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without copies."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(remote, "_fetched", {})
+    return tmp_path / "home"
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a folder in a store."""
+    if request.param == "file":
+        yield f"file://{tmp_path}/store"
+        return
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("FSSPEC_S3_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    import fsspec
+
+    fsspec.config.set_conf_env(fsspec.config.conf)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
+    )
+    try:
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            assert server.poll() is None
+            time.sleep(0.05)
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
+        yield "s3://bucket/store"
+    finally:
+        server.kill()
+        fsspec.config.conf.clear()
+
+
+def put(store: str, name: str, text: str) -> None:
+    import fsspec
+
+    fs, path = fsspec.core.url_to_fs(f"{store}/{name}")
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    fs.pipe_file(path, text.encode())
+    fs.invalidate_cache()
+
+
+def test_what_a_recipe_names_is_fetched_once_and_again_when_it_changes(
+    store: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(store, "data.jsonl", "one\n")
+    put(store, "model/config.json", "{}")
+    put(store, "model/deep/weights.safetensors", "w")
+    put(store, "model/checkpoint-5/weights.safetensors", "not wanted")
+    recipe = {
+        "dataset_name": f"{store}/data.jsonl",
+        "models": {"a": f"{store}/model", "b": {"model": "x", "endpoint": "http://127.0.0.1:1/v1"}},
+        "mirror": f"{store}/runs",
+        "vllm_server_base_url": "http://127.0.0.1:2",
+    }
+    here = fetched(recipe)
+    assert Path(here["dataset_name"]).read_text() == "one\n"
+    model = Path(here["models"]["a"])
+    assert sorted(str(path.relative_to(model)) for path in model.rglob("*") if path.is_file()) == [
+        ".fetched.json",
+        "config.json",
+        "deep/weights.safetensors",
+    ]
+    assert (here["models"]["b"], here["mirror"]) == (recipe["models"]["b"], recipe["mirror"])
+    assert here["vllm_server_base_url"] == recipe["vllm_server_base_url"]
+    assert named(here) == recipe
+    assert named({str(model / "deep"): [1, None, f"{model}x"]}) == {f"{store}/model/deep": [1, None, f"{model}x"]}
+    assert capsys.readouterr().err.count("fetching") == 2
+
+    fetched(recipe)
+    assert "fetching" not in capsys.readouterr().err
+    put(store, "data.jsonl", "another\n")
+    assert Path(fetched(recipe)["dataset_name"]).read_text() == "another\n"
+    assert capsys.readouterr().err.count("fetching") == 1
+
+
+def test_a_manifest_says_urls_and_not_where_a_machine_keeps_its_copies(store: str, home: Path, tmp_path: Path) -> None:
+    put(store, "data.jsonl", "one\n")
+    recipe = {"dataset_name": f"{store}/data.jsonl", "output_dir": str(tmp_path / "run")}
+    here = fetched(recipe)
+    inputs = {"dataset": {"name": here["dataset_name"], "sha256": {"data.jsonl": "0"}}}
+    start_run("dpo", here, inputs=inputs, parents=[], seed=1, resume=False)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["recipe"] == recipe
+    assert manifest["inputs"]["dataset"]["name"] == recipe["dataset_name"]
+    again = start_run("dpo", here, inputs=inputs, parents=[], seed=1, resume=True)  # which compares the two
+    assert again.resumed
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("file:///nowhere/at/all", "nothing there"),
+        ("nosuch://bucket/data", "Protocol not known"),
+        ("file:///rewards.py:score", "code is not fetched"),
+        ("s3://key:secret@host/data", r"s3://…@host: a recipe is kept and shown, and no place for a password"),
+    ],
+)
+def test_a_url_that_can_not_be_read_is_one_sentence(name: str, words: str, home: Path) -> None:
+    with pytest.raises(BadInput, match=words) as caught:
+        fetched({"dataset_name": name})
+    assert "secret" not in str(caught.value)
+
+
+def run_with(folder: Path, *checkpoints: int) -> None:
+    (folder / "manifest.json").write_text('{"verb": "dpo", "status": "running"}')
+    (folder / "metrics.jsonl").write_text("{}\n")
+    (folder / "adapter_model.safetensors").write_bytes(b"old")
+    for step in checkpoints:
+        (folder / f"checkpoint-{step}" / "deep").mkdir(parents=True, exist_ok=True)
+        (folder / f"checkpoint-{step}" / "deep" / "weights").write_text(str(step))
+        (folder / f"checkpoint-{step}" / MARKER).write_text("{}")
+
+
+def test_a_run_goes_on_from_its_mirror_on_another_machine(store: str, tmp_path: Path) -> None:
+    """The last checkpoint that is whole there; pruned ones go there, too; a finished run is complete there."""
+    run, other = tmp_path / "run", tmp_path / "other" / "run"
+    run.mkdir()
+    mirror = Mirror(f"{store}/runs/dpo")
+    assert not mirror.fetch(other)
+    run_with(run, 2)
+    assert mirror.push(run, run / "checkpoint-2")
+    run_with(run, 4)
+    assert mirror.push(run, run / "checkpoint-4")
+    put(f"{store}/runs/dpo", "checkpoint-6/deep/weights", "torn")  # its marker never came
+    bring_back({"output_dir": str(other), "mirror": f"{store}/runs/dpo"})
+    found = sorted(str(path.relative_to(other)) for path in other.rglob("*") if path.is_file())
+    whole = [f"checkpoint-4/{MARKER}", "checkpoint-4/deep/weights", "manifest.json", "metrics.jsonl"]
+    assert found == whole
+    bring_back({"output_dir": str(other), "mirror": f"{store}/nowhere"})  # it is here: nothing is asked
+
+    for path in sorted((run / "checkpoint-2").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (run / "checkpoint-2").rmdir()
+    assert mirror.push(run, run / "checkpoint-4")
+    assert mirror._checkpoints() == ["checkpoint-4"]
+    mirror.finish(run)
+    assert Path(fetched({"m": f"{store}/runs/dpo"})["m"], "adapter_model.safetensors").read_bytes() == b"old"
+    mirror.clear()
+    assert not mirror.fetch(tmp_path / "third")
+
+
+def test_a_store_that_fails_does_not_stop_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(remote, "_WAITS", (0.0, 0.0))
+    run, store = tmp_path / "run", tmp_path / "store"
+    run.mkdir()
+    run_with(run, 2)
+    mirror = Mirror(f"file://{store}")
+    store.rmdir()
+    store.write_text("no folder any more")
+    assert not mirror.push(run, run / "checkpoint-2")
+    assert "checkpoint-2 could not be copied" in capsys.readouterr().err
+    with pytest.raises(OSError, match="the run is finished, and all of it is in"):
+        mirror.finish(run)
+    with pytest.raises(BadInput, match="mirror .*below: cannot be written to"):
+        Mirror(f"file://{store}/below")
+    assert os.listdir(run)
