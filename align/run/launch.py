@@ -58,6 +58,16 @@ def relaunch(words: Sequence[str], accelerate_config: str | None, **options: int
     sys.exit(0)
 
 
+def asked_of(accelerate_config: str, num_processes: int | None) -> tuple[str, int]:
+    """(strategy, processes) that a configuration asks for, whether this machine could run it or not. Raises BadInput."""
+    where = f"--accelerate_config {accelerate_config}"
+    config = _read(_find(accelerate_config), where)
+    processes = num_processes or config.get("num_processes")
+    if not isinstance(processes, int) or processes < 1:
+        raise BadInput(f"{where}: it says no `num_processes`; add --num_processes 2")
+    return _strategy(config, processes, where, here=False), processes
+
+
 def tell_launcher(error: BadInput | str) -> bool:
     """Hand a worker's finding to `relaunch`, so that it is said once; False where nobody waits for it."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
@@ -229,8 +239,10 @@ def _check(config: dict[str, Any], given: dict[str, Any], where: str) -> tuple[i
     return processes, strategy, told
 
 
-def _strategy(config: dict[str, Any], processes: int, where: str) -> str:
-    """The strategy that a configuration says. Raises BadInput for one that is not in the table, or can't be here."""
+def _strategy(config: dict[str, Any], processes: int, where: str, *, here: bool = True) -> str:
+    """The strategy that a configuration says. Raises BadInput for one that is not in the table, or (`here`) can't be
+    here.
+    """
     kind = str(config.get("distributed_type", "NO")).upper()
     if kind in ("NO", "FALSE"):  # YAML reads a bare NO as false
         if processes > 1:
@@ -250,6 +262,8 @@ def _strategy(config: dict[str, Any], processes: int, where: str) -> str:
             strategy = zero_of(section.get("zero_stage"))
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
+    if not here:
+        return strategy
     if kind == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
         raise BadInput(f"{where}: DeepSpeed is not installed; `pip install deepspeed`")
     import torch
