@@ -18,9 +18,10 @@ from align.models.roles import Roles, load_roles, stands_on
 from align.models.sampling import Engine
 from align.ppo.config import PPOConfig
 from align.ppo.rollout import Prompts
-from align.run.launch import check_world, sharded
+from align.run.launch import check_strategy
 from align.run.manifest import is_run
 from align.run.progress import say
+from align.run.strategies import asked_strategy, kind_of, refuse
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
@@ -61,8 +62,9 @@ def set_up(
     """Load the data, the roles and the rewards. Raises BadInput for whatever does not fit together."""
     from trl import get_peft_config
 
-    if kind := sharded():
-        raise BadInput(f"PPO keeps whole copies of its roles and does not run under {kind}; take multi_gpu")
+    in_memory = None if isinstance(model, str) else model
+    source = find_model(model) if isinstance(model, str) else _source_of(model)
+    refuse("ppo", kind_of(model_args, bool(source.adapter or peft_config)), asked_strategy())
     trackers = None if args.report_to == "none" else args.report_to
     try:
         accelerator = Accelerator(
@@ -70,13 +72,11 @@ def set_up(
         )
     except ValueError as error:
         raise BadInput(f"key `report_to`: {' '.join(str(error).split())}") from None
-    check_world(accelerator.num_processes)
+    check_strategy(accelerator)
     if args.batch_size % accelerator.num_processes:
         raise BadInput(
             f"key `batch_size`: {args.batch_size} does not divide into {accelerator.num_processes} processes"
         )
-    in_memory = None if isinstance(model, str) else model
-    source = find_model(model) if isinstance(model, str) else _source_of(model)
     source = source._replace(revision=model_args.model_revision) if model_args.model_revision else source
     if (model_args.load_in_4bit or model_args.load_in_8bit) and not (source.adapter or model_args.use_peft):
         raise BadInput("a model in 4 or 8 bits can't be trained whole; add `use_peft: true`")

@@ -14,9 +14,10 @@ from align.config import parse
 from align.data.lengths import context_length
 from align.data.load import check_test_split, looked_at
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer
-from align.run.launch import check_world, waiting_for_the_launcher
+from align.run.launch import check_strategy, check_world, waiting_for_the_launcher
 from align.run.manifest import check_output_folder
 from align.run.progress import say
+from align.run.strategies import asked_strategy, kind_of, refuse
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def read_job(
         args.ddp_find_unused_parameters = False  # all that trains is used; looking for more costs time, and warns
     check_output_folder(args.output_dir, verb, resume, overwrite)
     source = find_model(model_args.model_name_or_path, model_args.model_revision)
+    refuse(verb, kind_of(model_args, source.adapter is not None), asked_strategy())
     context = context_length(load_config(source))
     tokenizer = load_tokenizer(source)
     return Job(verb, recipe, where, data, model_args, args, source, tokenizer, context, resume, tuple(more))
@@ -164,6 +166,7 @@ def make_trainer(trainer_class: Any, job: Job, model: Any, **arguments: Any) -> 
     weights = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
     try:
         trainer = trainer_class(model=model, args=job.args, processing_class=job.tokenizer, **arguments)
+        check_strategy(trainer.accelerator)
     except (ImportError, RuntimeError, ValueError) as error:
         if isinstance(error, RuntimeError) and "installed" not in str(error):  # of a logger that `report_to` names
             raise
