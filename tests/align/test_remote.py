@@ -181,6 +181,6 @@ def test_a_store_that_fails_does_not_stop_training(
     assert "checkpoint-2 could not be copied" in capsys.readouterr().err
     with pytest.raises(OSError, match="the run is finished, and all of it is in"):
         mirror.finish(run)
-    with pytest.raises(BadInput, match="mirror .*below: cannot be written to"):
+    with pytest.raises(BadInput, match=r"mirror .*below: cannot be written to"):
         Mirror(f"file://{store}/below")
     assert os.listdir(run)
