@@ -20,8 +20,9 @@ from align.evaluate.llm_judge import LanguageJudge, open_language_judge
 from align.evaluate.pairwise import in_both_orders
 from align.evaluate.people import open_people
 from align.evaluate.verdicts import prefer
+from align.models.chain import check_parent
 from align.models.load import find_model, has_score_head, load_config, load_tokenizer, weights_of
-from align.models.rewards import Rewards, check_base_unchanged, load_function
+from align.models.rewards import Rewards, load_function
 from align.models.scores import conversation_ids
 from align.run.cache import Cache
 from align.run.progress import Progress, say
@@ -84,7 +85,7 @@ class RewardJudge:
         source = find_model(self.source)
         if not has_score_head(source):
             raise BadInput(f"{self.source}: holds no score head, so it is not a reward model; `align reward` makes one")
-        check_base_unchanged(source)
+        check_parent(source)
         context = context_length(load_config(source))
         check_prompts(load_tokenizer(source), prompts, new_tokens, context, f"the reward model {self.source}")
 

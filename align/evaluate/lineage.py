@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.models.load import find_model
-from align.run.manifest import hash_weights, is_run
+from align.run.manifest import hash_weights, is_run, run_of
 from preferences.files import read_json, sha256_file
 
 
@@ -34,9 +34,7 @@ def runs_behind(model: str) -> tuple[list[dict[str, Any]], list[str]]:
     """
     manifests: list[dict[str, Any]] = []
     unknown: list[str] = []
-    folder = Path(model).expanduser()
-    # a checkpoint lies in the folder of its run
-    waiting = [place for place in (folder, folder.resolve().parent) if folder.is_dir() and is_run(place)][:1]
+    waiting = [run] if (run := run_of(model)) is not None else []
     seen: set[Path] = set()
     while waiting:
         place = waiting.pop()

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from align.data.load import data_facts
-from align.models.load import ModelSource, device, find_model, model_facts
+from align.models.chain import check_parent, check_same_tokenizer
+from align.models.load import ModelSource, device, find_model, load_tokenizer, model_facts
 from align.models.scores import RewardModel, load_scorer
-from align.run.manifest import hash_weights, is_run
+from align.run.manifest import is_run
 from preferences.errors import BadInput
 from preferences.files import read_json
 
@@ -137,7 +138,9 @@ def load_rewards(
     functions = [load_function(name) for name in args.reward_funcs or ()]
     runs = [find_model(name) for name in args.reward_model_path or ()]
     for run in runs:
-        check_base_unchanged(run)
+        check_parent(run)
+        if policy is not None and stands_on(run, policy):
+            check_same_tokenizer(policy, load_tokenizer(policy), run, load_tokenizer(run))
     models = [
         load_scorer(run.name, device, model_args if policy is not None and stands_on(run, policy) else None)
         for run in runs
@@ -153,18 +156,6 @@ def load_rewards(
     )
 
 
-def check_base_unchanged(reward: ModelSource) -> None:
-    """Raise BadInput when the base that a reward adapter was trained on holds other weights by now."""
-    if reward.adapter is None or not is_run(reward.adapter):
-        return
-    known = read_json(Path(reward.adapter) / "manifest.json")["inputs"]["model"].get("sha256", {})
-    if reward.base in known and Path(reward.base).is_dir() and known[reward.base] != hash_weights(reward.base):
-        raise BadInput(
-            f"{reward.name}: a reward run for another base: the weights in {reward.base} have changed"
-            " since it was trained; train the reward model again"
-        )
-
-
 def load_as_trained(name: str) -> RewardModel:
     """A reward run alone, on the base that it was trained on: the same weights, and quantised where they were.
 
@@ -172,7 +163,7 @@ def load_as_trained(name: str) -> RewardModel:
     """
     from trl import ModelConfig
 
-    check_base_unchanged(find_model(name))
+    check_parent(find_model(name))
     recipe = read_json(Path(name) / "manifest.json").get("recipe", {}) if is_run(name) else {}
     keys = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "dtype", "use_peft")
     quantised = recipe.get("load_in_4bit") or recipe.get("load_in_8bit")

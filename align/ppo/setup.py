@@ -11,15 +11,16 @@ from accelerate import Accelerator
 from align.audit.audit import audit_for_training
 from align.data.lengths import context_length, prompts_that_fit
 from align.data.load import check_test_split, data_facts, load_prompt_rows, looked_at, prompt_rows
+from align.models.chain import check_parent, check_same_tokenizer, stage_facts
 from align.models.engines import VLLM, continuous_batching
-from align.models.load import ModelSource, completed, find_model, load_config, load_tokenizer, model_facts
-from align.models.rewards import Rewards, check_base_unchanged, load_function, reward_facts
+from align.models.load import ModelSource, completed, find_model, load_config, load_tokenizer
+from align.models.rewards import Rewards, load_function, reward_facts
 from align.models.roles import Roles, load_roles, stands_on
 from align.models.sampling import Engine
 from align.ppo.config import PPOConfig
 from align.ppo.rollout import Prompts
 from align.run.launch import check_strategy
-from align.run.manifest import is_run
+from align.run.manifest import parents_of
 from align.run.progress import say
 from align.run.strategies import asked_strategy, kind_of, refuse
 from preferences.errors import BadInput
@@ -130,8 +131,12 @@ def set_up(
         )
 
     functions = [load_function(r) if isinstance(r, str) else r for r in rewards if callable(r) or ".py:" in str(r)]
+    if in_memory is None:
+        check_parent(source)
     for run in runs:
-        check_base_unchanged(run)
+        check_parent(run)
+        if adapters and in_memory is None and stands_on(run, source):
+            check_same_tokenizer(source, tokenizer, run, load_tokenizer(run))
         if run.adapter and adapters and (in_memory is not None or not stands_on(run, source)):
             say(f"the reward run {run.name} stands on {run.base}: it is loaded as a model of its own")
     model_args.lora_task_type = "CAUSAL_LM"
@@ -166,14 +171,15 @@ def set_up(
         engine = VLLM(roles.policy, accelerator, tokenizer, args.per_device_rollout_batch_size)
     few = prompts.take(range(min(2, len(prompts.turns))))
     combined(few.turns, ["Yes.", "No."][: len(few.turns)], few.columns)  # a function that fails fails before anything
-    inputs: dict[str, dict[str, Any]] = {"model": model_facts(source)}
+    inputs: dict[str, dict[str, Any]] = {"model": stage_facts(source, tokenizer)}
     inputs |= reward_facts(runs, [reward for reward in rewards if isinstance(reward, str) and ".py:" in reward])
     for role, data in (("dataset", args.dataset_name), ("eval_dataset", args.eval_dataset_name)):
         if data:
             inputs[role] = data_facts(data)
     named = [source.name, *(run.name for run in runs), *([args.dataset_name] if args.dataset_name else [])]
-    parents = [folder for folder in named if is_run(folder)]
-    return Setup(args, accelerator, tokenizer, prompts, held_out, roles, combined, engine, inputs, parents, audit)
+    return Setup(
+        args, accelerator, tokenizer, prompts, held_out, roles, combined, engine, inputs, parents_of(named), audit
+    )
 
 
 def _prompts(

@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from align.run.remote import named
+from align.run.stopping import opened
 from preferences.errors import BadInput
 from preferences.files import read_json, sha256_file, sha256_json, write_text
 
@@ -65,6 +66,12 @@ class Run:
         self.manifest["status"] = "finished"
         self.manifest["finished_at"] = now()
         self.manifest["seconds"] = round(time.monotonic() - self.started, 3)
+        self.save()
+
+    def stop(self) -> None:
+        """Mark the run stopped: it was asked to, and --resume goes on with it."""
+        self.manifest["status"] = "stopped"
+        self.manifest["stopped_at"] = now()
         self.save()
 
     def discard(self) -> None:
@@ -172,6 +179,7 @@ def start_run(
             raise BadInput(f"output_dir {folder}: cannot be made ({error.strerror}); give another folder") from None
         run.save()
         write_text(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    opened(run)
     return run
 
 

@@ -13,6 +13,7 @@ from align.audit.rows import Kind
 from align.config import parse
 from align.data.lengths import context_length
 from align.data.load import check_test_split, looked_at
+from align.models.chain import check_parent
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer
 from align.run.launch import check_strategy, check_world, waiting_for_the_launcher
 from align.run.manifest import check_output_folder
@@ -42,6 +43,17 @@ class DataArguments:
         check_names(self.allow, "key `allow`")
 
 
+@dataclass
+class RunArguments:
+    """How a run goes on and ends, besides what transformers' keys say of that."""
+
+    patience: int | None = field(default=None, metadata={"help": "stop after so many looks without a new best"})
+
+    def __post_init__(self) -> None:
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"key `patience`: {self.patience} is less than 1")
+
+
 class Job(NamedTuple):
     """A checked recipe, ready to train."""
 
@@ -55,6 +67,7 @@ class Job(NamedTuple):
     tokenizer: "PreTrainedTokenizerBase"
     context: int | None
     resume: bool
+    run: RunArguments = RunArguments()  # noqa: RUF012
     own: tuple[Any, ...] = ()  # one instance of each dataclass of keys that the verb has besides
     inputs: dict[str, dict[str, Any]] = {}  # noqa: RUF012  what it is made from besides model and data, for the manifest
     audit: dict[str, Any] | None = None  # of the data, in the main process
@@ -72,7 +85,8 @@ def read_job(
     if not isinstance(recipe.get("output_dir"), str):
         raise BadInput(f"{where}: the key `output_dir` is missing; add `output_dir: runs/NAME`")
     recipe = with_machine_defaults(recipe)
-    data, model_args, args, *more = parse(recipe, (DataArguments, ModelConfig, config, *own), where)
+    data, model_args, args, run, *more = parse(recipe, (DataArguments, ModelConfig, config, RunArguments, *own), where)
+    _check_run(run, args, where)
     if not model_args.model_name_or_path:
         raise BadInput(f"{where}: the key `model_name_or_path` is missing; name a hub model or a model folder")
     if (model_args.load_in_4bit or model_args.load_in_8bit) and not model_args.use_peft:
@@ -89,9 +103,23 @@ def read_job(
     check_output_folder(args.output_dir, verb, resume, overwrite)
     source = find_model(model_args.model_name_or_path, model_args.model_revision)
     refuse(verb, kind_of(model_args, source.adapter is not None), asked_strategy())
+    check_parent(source)
     context = context_length(load_config(source))
     tokenizer = load_tokenizer(source)
-    return Job(verb, recipe, where, data, model_args, args, source, tokenizer, context, resume, tuple(more))
+    return Job(verb, recipe, where, data, model_args, args, source, tokenizer, context, resume, run, tuple(more))
+
+
+def _check_run(run: RunArguments, args: Any, where: str) -> None:
+    """Raise BadInput where the best of the run is asked for, and nothing says which that is."""
+    key = "patience" if run.patience is not None else "metric_for_best_model" if args.metric_for_best_model else None
+    if key is None:
+        return
+    if args.eval_strategy == "no":
+        raise BadInput(
+            f"{where}: key `{key}` needs looks at held-out rows; add `eval_strategy: steps` and `eval_steps`"
+        )
+    if args.metric_for_best_model is None:
+        raise BadInput(f"{where}: key `patience`: say of what; add `metric_for_best_model: loss`")
 
 
 def held_out(job: Job, load: Callable[[str], T]) -> T | None:
@@ -160,7 +188,9 @@ def lora_config(job: Job, task_type: str) -> Any:
 def make_trainer(trainer_class: Any, job: Job, model: Any, **arguments: Any) -> Any:
     """One of TRL's trainers. It looks at the recipe and the data once more: raises BadInput for what it finds."""
     import torch
+    from transformers import set_seed
 
+    set_seed(job.args.seed)  # TRL's trainers make the LoRA weights before they say the seed
     folder = Path(job.args.output_dir)
     there_already = folder.exists()
     weights = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}

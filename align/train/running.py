@@ -1,31 +1,39 @@
 """The run of one of TRL's trainers: an open run folder, its checkpoints, and what is saved at the end."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from align.data.load import data_facts
-from align.models.load import model_facts
+from align.models.chain import stage_facts
 from align.report.audit import keep_audit
+from align.run.checkpoint import checkpoints, clear_torn, marker_of
 from align.run.disk import full_disk_is_said
-from align.run.manifest import Run, hash_weights, is_run, start_run
+from align.run.manifest import Run, hash_weights, parents_of, start_run
 from align.run.progress import say
+from align.run.stopping import Stopped, finishing_steps
 from align.train.common import Job, one_line
 from preferences.errors import BadInput
+from preferences.files import read_json
 
 
 def open_run(job: Job) -> Run:
     """Open the run folder; the last step before training."""
-    from accelerate import PartialState
-
     PartialState().wait_for_everyone()  # until every process has found the input right, the folder free among it
-    inputs = {"model": model_facts(job.source), **job.inputs, "dataset": data_facts(job.data.dataset_name)}
+    if job.resume:
+        _check_resume(job)
+    inputs = {
+        "model": stage_facts(job.source, job.tokenizer),
+        **job.inputs,
+        "dataset": data_facts(job.data.dataset_name),
+    }
     run = start_run(
         job.verb,
         job.recipe,
         inputs=inputs,
-        parents=[facts["name"] for facts in inputs.values() if is_run(facts["name"])],
+        parents=parents_of(facts["name"] for facts in inputs.values()),
         seed=job.args.seed,
         resume=job.resume,
         processes=job.args.world_size,
@@ -35,50 +43,80 @@ def open_run(job: Job) -> Run:
     return run
 
 
+def _check_resume(job: Job) -> None:
+    """Raise BadInput where a resumed run would not end where the unbroken one ends."""
+    folder = job.args.output_dir
+    before = read_json(Path(folder) / "manifest.json").get("processes")
+    if before != job.args.world_size:
+        raise BadInput(
+            f"output_dir {folder}: the run to resume has {before} processes, and with {job.args.world_size} it would not"
+            f" end where it would have ended; resume it with {before}"
+        )
+    if getattr(job.args, "sync_ref_model", False):
+        raise BadInput(f"{job.where}: key `sync_ref_model`: a reference that moves is not in checkpoints; --overwrite")
+
+
 def train(trainer: Any, job: Job, after: Callable[[], dict[str, Any]] = dict, **facts: Any) -> None:
     """Open the run folder, train, from the last whole checkpoint when resuming, and save the weights. The manifest
-    gets `facts`, and what `after` says when the training is done.
+    gets `facts`, and what `after` says when the training is done. SIGTERM raises Stopped, with a checkpoint to go on
+    from.
 
     Some values of a recipe TRL looks at in the first step only: raises BadInput then, and leaves no folder behind.
     """
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+    from align.train.keeping import Keeper, without_draws
     from align.train.progress import RunCallback
 
     run = open_run(job)
+    args = trainer.args
     for bar in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(bar)
-    trainer.add_callback(RunCallback(run))
-    checkpoint = _last_whole_checkpoint(run.folder) if run.resumed else None
-    if run.resumed:
-        run.forget_after(_step_of(checkpoint) if checkpoint else 0)
-        say(f"resuming from {checkpoint}" if checkpoint else "no whole checkpoint yet; starting from the beginning")
-    with full_disk_is_said(run.folder):
+    keeper = Keeper(run, args.save_total_limit, job.run.patience)
+    trainer.add_callback(keeper)
+    trainer.add_callback(RunCallback(run, keeper))
+    args.save_total_limit = None  # the keeper's
+    args.restore_callback_states_from_checkpoint = False  # there are none, but for "stop" of a run that was stopped
+    trainer.evaluate = without_draws(trainer.evaluate)
+    with full_disk_is_said(run.folder), finishing_steps():
+        checkpoint = _to_resume_from(run, args, job.run.patience) if run.resumed else None
         try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            trainer.train(resume_from_checkpoint=checkpoint)
         except (ImportError, NotImplementedError, ValueError) as error:
             if trainer.state.global_step > 0 or run.resumed:
                 raise
             run.discard()
             raise BadInput(f"{job.where}: {one_line(error)}") from None
+        if keeper.stopped:
+            raise Stopped
         trainer.save_model(str(run.folder))
-    if run.writes:
-        (run.folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; recipe.yaml says the same
-    run.finish(weights_sha256=hash_weights(run.folder), steps=trainer.state.global_step, **facts, **after())
+        if run.writes:
+            (run.folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; recipe.yaml says the same
+        facts |= keeper.facts(trainer.state, args) | {"steps": trainer.state.global_step}
+        run.finish(weights_sha256=hash_weights(run.folder), **facts, **after())
     say(f"finished in {run.manifest['seconds']:.0f} s: {run.folder}")
 
 
-def _last_whole_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint written to its end, or None; trainer_state.json is what the trainer writes last."""
-    for path in sorted(folder.glob("checkpoint-[0-9]*"), key=_step_of, reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
+def _to_resume_from(run: Run, args: Any, patience: int | None) -> str | None:
+    """The last whole checkpoint that says all there is to say, or None: the run starts anew. What came later is
+    forgotten, and where nothing is left to be learnt, the trainer is told so.
+    """
+    from align.train.keeping import has_ended
 
-
-def _step_of(checkpoint: Path) -> int:
-    """The step in a checkpoint folder's name."""
-    return int(checkpoint.name.rpartition("-")[2])
+    PartialState().wait_for_everyone()  # until every process knows that it resumes
+    found = [(step, folder) for step, folder in checkpoints(run.folder) if not marker_of(folder)["model_only"]]
+    step, folder = max(found, default=(0, None))
+    PartialState().wait_for_everyone()
+    if run.writes:
+        for name in clear_torn(run.folder):
+            say(f"{name} was not written to its end, and is deleted")
+    run.forget_after(step)
+    if folder is None:
+        say("no whole checkpoint yet; starting from the beginning")
+        return None
+    say(f"resuming from {folder}")
+    state = read_json(folder / "trainer_state.json")
+    if has_ended(state, args, patience):
+        args.max_steps, args.num_train_epochs = -1, 0  # else transformers would take one step more
+    args.eval_on_start = False
+    return str(folder)

@@ -93,16 +93,17 @@ def test_the_template_ends_a_turn_with_a_line_break(reward_run: Path) -> None:
         assert tokenizer.decode(row[-1:]) == "\n"
 
 
-def test_a_template_that_ends_with_the_end_token(reward_run: Path, tiny: Path, tmp_path: Path) -> None:
+def test_a_template_that_ends_with_the_end_token(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
     """And pad = eos, which moves transformers' own pooling of a padded row one token to the left."""
-    run = tmp_path / "reward"
-    shutil.copytree(reward_run, run)
-    template = (run / "chat_template.jinja").read_text()
-    (run / "chat_template.jinja").write_text(template.replace("<|im_end|>\n", "<|im_end|>"))
+    base = tmp_path / "base"
+    shutil.copytree(tiny, base)
+    template = (base / "chat_template.jinja").read_text()
+    (base / "chat_template.jinja").write_text(template.replace("<|im_end|>\n", "<|im_end|>"))
+    run = make_reward_run(tmp_path / "reward", base, pairs_file, num_train_epochs=1)
     rows = rows_of(run)
     tokenizer = load_tokenizer(find_model(str(run)))
     assert all(row[-1] == tokenizer.eos_token_id for row in rows)
-    assert_score(ppo_trainer(tiny, run, tmp_path).setup.rewards, run)
+    assert_score(ppo_trainer(base, run, tmp_path).setup.rewards, run)
     moved = score_alone(run, rows, left=3, pad=tokenizer.eos_token_id)
     assert moved != pytest.approx(score_alone(run, rows), abs=1e-2)
 
