@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from preferences.errors import BadInput
@@ -103,13 +102,6 @@ def whole_texts(row: dict[str, Any]) -> tuple[Any, Any]:
     return prompt + row["chosen"], prompt + row["rejected"]
 
 
-def pair_lengths(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> tuple[int, int]:
-    """(tokens of the prompt, tokens of the longer of prompt + chosen and prompt + rejected) of a preference row."""
-    prompt = row.get("prompt")
-    longest = max(len(token_ids(tokenizer, text)) for text in whole_texts(row))
-    return (0 if prompt is None else len(token_ids(tokenizer, prompt))), longest
-
-
 def check_pairs(
     tokenizer: "PreTrainedTokenizerBase", rows: Any, max_length: int | None, context: int | None, where: str
 ) -> int:
@@ -118,7 +110,7 @@ def check_pairs(
     Raises BadInput for a prompt longer than the model's context, for a row longer than the context where
     `max_length` does not keep it within, and when no row is within `max_length`.
     """
-    return _check(rows, partial(pair_lengths, tokenizer), max_length, context, where)
+    return _check(tokenizer, rows, whole_texts, max_length, context, where)
 
 
 def check_rankings(
@@ -126,37 +118,40 @@ def check_rankings(
 ) -> int:
     """The same for rows with `prompt` and several `responses`."""
 
-    def lengths(row: dict[str, Any]) -> tuple[int, int]:
-        whole = (token_ids(tokenizer, row["prompt"] + response) for response in row["responses"])
-        return len(token_ids(tokenizer, row["prompt"])), max(map(len, whole))
+    def texts(row: dict[str, Any]) -> list[Any]:
+        return [row["prompt"] + response for response in row["responses"]]
 
-    return _check(rows, lengths, max_length, context, where)
+    return _check(tokenizer, rows, texts, max_length, context, where)
 
 
 def check_demonstrations(
     tokenizer: "PreTrainedTokenizerBase", rows: Any, max_length: int | None, context: int | None, where: str
 ) -> int:
     """The same for texts to imitate: `prompt` and `completion`, `messages`, or `text`."""
-    return _check(rows, partial(_demonstration_lengths, tokenizer), max_length, context, where)
+    return _check(tokenizer, rows, _demonstration, max_length, context, where)
 
 
-def _demonstration_lengths(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any]) -> tuple[int, int]:
+def _demonstration(row: dict[str, Any]) -> list[Any]:
     if row.get("completion") is None:
-        return 0, len(token_ids(tokenizer, row["messages"] if row.get("messages") is not None else row["text"]))
-    return len(token_ids(tokenizer, row["prompt"])), len(token_ids(tokenizer, row["prompt"] + row["completion"]))
+        return [row["messages"] if row.get("messages") is not None else row["text"]]
+    return [row["prompt"] + row["completion"]]
 
 
 def _check(
+    tokenizer: "PreTrainedTokenizerBase",
     rows: Any,
-    lengths: Callable[[dict[str, Any]], tuple[int, int]],
+    texts: Callable[[dict[str, Any]], Sequence[Any]],
     max_length: int | None,
     context: int | None,
     where: str,
 ) -> int:
+    """texts: the whole texts of a row. A prompt is part of them, and is looked at only where it may be too long."""
     longer = 0
     for number, row in enumerate(rows, start=1):
         with _at(f"{where}, row {number}"):
-            prompt, longest = lengths(row)
+            longest = max(len(token_ids(tokenizer, text)) for text in texts(row))
+            alone = context is not None and longest >= context and row.get("prompt") is not None
+            prompt = len(token_ids(tokenizer, row["prompt"])) if alone else 0
             if context is not None and (
                 prompt >= context or (longest > context and (max_length is None or max_length > context))
             ):
