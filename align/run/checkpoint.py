@@ -1,20 +1,95 @@
-"""Checkpoints of a loop of our own: tensors as safetensors, never pickles, each folder whole or not there."""
+"""Checkpoints: which of them are whole, which go; and those of a loop of our own, as safetensors, never pickles.
+
+The last file written into a checkpoint is its marker, complete.json. A folder without one, or with one that says other
+sizes, was being written when its run died: it is no checkpoint.
+"""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.run.remote import MARKER
 from preferences.errors import BadInput
-from preferences.files import read_json, whole_folder
+from preferences.files import read_json, whole_folder, write_text
 
 if TYPE_CHECKING:
     import torch
 
 
+FORMAT = 1
 STATE_FILES = ("parameters.safetensors", "optimizer.safetensors")  # what only --resume reads
+
+
+def mark_whole(folder: Path, step: int, processes: int, **facts: Any) -> None:
+    """Write the marker into a checkpoint folder to which all else has been written, by all processes: the sizes of its
+    files, and `facts`. What it vouches for is on the disk before it is.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
+    for path in [*files, *(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        _to_disk(path)
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    marker = {"format": FORMAT, "step": step, "processes": processes, **facts, "files": sizes}
+    write_text(folder / MARKER, json.dumps(marker, indent=1, sort_keys=True) + "\n")
+    for path in (folder, folder.parent):  # the names of files are in their folders
+        _to_disk(path)
+
+
+def marker_of(folder: Path) -> dict[str, Any] | None:
+    """What the marker of a whole checkpoint says; None of any other folder."""
+    try:
+        marker = read_json(folder / MARKER)
+        sizes = marker["files"].items()
+        whole = isinstance(marker["step"], int) and all((folder / name).stat().st_size == size for name, size in sizes)
+    except (BadInput, OSError, KeyError, TypeError, AttributeError, ValueError):
+        return None
+    return marker if whole else None
+
+
+def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of each whole `checkpoint-STEP` of a run, in no order."""
+    return [(step, folder) for step, folder in _named(run_folder) if _is_whole(step, folder)]
+
+
+def clear_torn(run_folder: Path) -> list[str]:
+    """Delete the folders named like checkpoints that are none; their names."""
+    torn = [folder for step, folder in _named(run_folder) if not _is_whole(step, folder)]
+    for folder in torn:
+        shutil.rmtree(folder)
+    return sorted(folder.name for folder in torn)
+
+
+def prune(run_folder: Path, limit: int | None, keep: Collection[int] = ()) -> None:
+    """Of all whole checkpoints the last `limit` stay (None: every one), and the steps to `keep`. The marker of one that
+    goes goes first.
+    """
+    if limit is None:
+        return
+    for step, folder in sorted(checkpoints(run_folder))[:-limit]:
+        if step not in keep:
+            (folder / MARKER).unlink()
+            shutil.rmtree(folder)
+
+
+def _named(run_folder: Path) -> list[tuple[int, Path]]:
+    matches = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in run_folder.glob("checkpoint-*"))
+    return [(int(match.group(1)), path) for match, path in matches if match and path.is_dir()]
+
+
+def _is_whole(step: int, folder: Path) -> bool:
+    marker = marker_of(folder)
+    return marker is not None and marker["step"] == step
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def save_checkpoint(
@@ -26,6 +101,7 @@ def save_checkpoint(
     keep: Collection[int] = (),
     limit: int | None = 1,
     write_model: Callable[[Path], None] | None = None,
+    processes: int = 1,
 ) -> None:
     """Write `checkpoint-STEP` with the trained parameters, the optimiser's state and the loop's own `state`. Of all
     checkpoints the last `limit` stay (None: every one), and the steps to `keep`.
@@ -46,11 +122,9 @@ def save_checkpoint(
         (folder / "state.json").write_text(json.dumps({"format": 1, **state}, indent=1) + "\n", encoding="utf-8")
         if write_model is not None:
             write_model(folder)
-    if limit is not None:
-        older = sorted(found for found in checkpoints(run_folder) if found[0] < step)
-        for old_step, path in older[: max(0, len(older) + 1 - limit)]:
-            if old_step not in keep:
-                shutil.rmtree(path)
+        mark_whole(folder, step, processes)
+    _to_disk(run_folder)
+    prune(run_folder, limit, keep)
 
 
 def load_checkpoint(
@@ -84,9 +158,3 @@ def load_parameters(run_folder: Path, step: int, parameters: "dict[str, torch.Te
         raise BadInput(f"{folder}: a checkpoint of another recipe ({odd[0]} does not fit); --overwrite the run")
     for name, value in found.items():
         parameters[name].data.copy_(value)
-
-
-def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of each `checkpoint-STEP` of a run, in no order."""
-    matches = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in run_folder.glob("checkpoint-*"))
-    return [(int(match.group(1)), path) for match, path in matches if match]

@@ -85,7 +85,7 @@ def listed(folder: Path) -> Listed:
         result = _result(folder, verb or "")
     except (BadInput, OSError) as error:
         problem = f"{error}"
-    if verb is None or status not in ("finished", "running"):
+    if verb is None or status not in ("finished", "running", "stopped"):
         problem = "manifest.json does not say what ran, and how it ended"
     return Listed(
         folder=str(folder),

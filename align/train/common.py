@@ -67,7 +67,7 @@ class Job(NamedTuple):
     tokenizer: "PreTrainedTokenizerBase"
     context: int | None
     resume: bool
-    run: RunArguments = RunArguments()  # noqa: RUF012
+    run: RunArguments = RunArguments()
     own: tuple[Any, ...] = ()  # one instance of each dataclass of keys that the verb has besides
     inputs: dict[str, dict[str, Any]] = {}  # noqa: RUF012  what it is made from besides model and data, for the manifest
     audit: dict[str, Any] | None = None  # of the data, in the main process
@@ -188,9 +188,7 @@ def lora_config(job: Job, task_type: str) -> Any:
 def make_trainer(trainer_class: Any, job: Job, model: Any, **arguments: Any) -> Any:
     """One of TRL's trainers. It looks at the recipe and the data once more: raises BadInput for what it finds."""
     import torch
-    from transformers import set_seed
 
-    set_seed(job.args.seed)  # TRL's trainers make the LoRA weights before they say the seed
     folder = Path(job.args.output_dir)
     there_already = folder.exists()
     weights = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -7,6 +7,7 @@ from transformers import TrainerCallback
 
 from align.run.manifest import Run
 from align.run.progress import say
+from align.train.keeping import Keeper
 
 _SHOWN = {
     "loss": "loss",
@@ -27,8 +28,9 @@ _SHOWN = {
 class RunCallback(TrainerCallback):
     """Writes what the trainer logs to the run's metrics.jsonl, and says the telling part of it."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, keeper: Keeper) -> None:
         self.run = run
+        self.keeper = keeper
         self.started = 0.0
         self.first_step = 0
 
@@ -36,7 +38,7 @@ class RunCallback(TrainerCallback):
         self.started, self.first_step = time.monotonic(), state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not logs or not state.is_world_process_zero:
+        if not logs or not state.is_world_process_zero or ("train_runtime" in logs and self.keeper.stopped):
             return
         self.run.log({"step": state.global_step, **{key: value for key, value in logs.items() if key != "step"}})
         names = _SHOWN | ({"kl": "KL a response"} if self.run.manifest["verb"] == "kto" else {})

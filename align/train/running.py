@@ -9,7 +9,7 @@ from accelerate import PartialState
 from align.data.load import data_facts
 from align.models.chain import stage_facts
 from align.report.audit import keep_audit
-from align.run.checkpoint import checkpoints, clear_torn, marker_of
+from align.run.checkpoint import MARKER, checkpoints, clear_torn
 from align.run.disk import full_disk_is_said
 from align.run.manifest import Run, hash_weights, parents_of, start_run
 from align.run.progress import say
@@ -49,8 +49,8 @@ def _check_resume(job: Job) -> None:
     before = read_json(Path(folder) / "manifest.json").get("processes")
     if before != job.args.world_size:
         raise BadInput(
-            f"output_dir {folder}: the run to resume has {before} processes, and with {job.args.world_size} it would not"
-            f" end where it would have ended; resume it with {before}"
+            f"output_dir {folder}: the run to resume has {before} processes, and with {job.args.world_size} it"
+            f" would not end where it would have ended; resume it with {before}"
         )
     if getattr(job.args, "sync_ref_model", False):
         raise BadInput(f"{job.where}: key `sync_ref_model`: a reference that moves is not in checkpoints; --overwrite")
@@ -104,7 +104,9 @@ def _to_resume_from(run: Run, args: Any, patience: int | None) -> str | None:
     from align.train.keeping import has_ended
 
     PartialState().wait_for_everyone()  # until every process knows that it resumes
-    found = [(step, folder) for step, folder in checkpoints(run.folder) if not marker_of(folder)["model_only"]]
+    found = [
+        (step, folder) for step, folder in checkpoints(run.folder) if not read_json(folder / MARKER).get("model_only")
+    ]
     step, folder = max(found, default=(0, None))
     PartialState().wait_for_everyone()
     if run.writes:
