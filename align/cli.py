@@ -332,7 +332,16 @@ def serve(models: tuple[str, ...], host: str, port: int, api_key_env: str | None
     run_serve(models, host, port, api_key_env)
 
 
-for command in (verbs.convert, verbs.decide, verbs.doctor, verbs.gate, verbs.plan, verbs.runs, verbs.winrate):
+for command in (
+    verbs.convert,
+    verbs.decide,
+    verbs.doctor,
+    verbs.export,
+    verbs.gate,
+    verbs.plan,
+    verbs.runs,
+    verbs.winrate,
+):
     align.add_command(command)
 
 

@@ -205,7 +205,9 @@ def plan(recipe: str, overrides: tuple[str, ...], verb: str | None, as_json: boo
     from trl import DPOConfig, KTOConfig, ModelConfig, RewardConfig, SFTConfig
 
     from align.config import read_recipe
-    from align.models import plan
+    from align.models.plan import plan_run
+    from align.models.plan_words import as_json as for_scripts
+    from align.models.plan_words import as_table
     from align.ppo.config import PPOConfig
     from align.train.common import DataArguments
     from align.train.dpo import DPOLossArguments
@@ -214,10 +216,10 @@ def plan(recipe: str, overrides: tuple[str, ...], verb: str | None, as_json: boo
     trainers = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "kto": KTOConfig}
     own: dict[str, tuple[type, ...]] = {"reward": (RewardLossArguments,), "dpo": (DPOLossArguments,)}
     schemas = {name: (config, ModelConfig, DataArguments, *own.get(name, ())) for name, config in trainers.items()}
-    found = plan.plan_run(
+    found = plan_run(
         read_recipe(recipe, list(overrides)), recipe, {"ppo": (PPOConfig, ModelConfig), **schemas}, verb, **where
     )
-    print(plan.as_json(found) if as_json else plan.as_table(found))
+    print(for_scripts(found) if as_json else as_table(found))
 
 
 @click.command(short_help="Say what is wrong with this machine, and how to mend it.")
@@ -233,6 +235,50 @@ def doctor(recipe: str | None, as_json: bool) -> None:
     lines = doctor.examine(recipe)
     print(_json(doctor.facts(lines)) if as_json else doctor.in_words(lines))
     if any(line.state == "wrong" for line in lines):
+        sys.exit(1)
+
+
+@click.command(short_help="Write a run's model as others read it, and prove it.")
+@click.argument("run", metavar="RUN")
+@click.option("--merge", "form", flag_value="merge", help="Plain weights, for transformers and vLLM.")
+@click.option("--adapter", "form", flag_value="adapter", help="The adapter alone, for PEFT and vLLM.")
+@click.option("--gguf", "form", flag_value="gguf", help="One file, for llama.cpp.")
+@click.option("--out", metavar="FOLDER", help="Where to.  [default: RUN-merged, RUN-adapter or RUN-gguf]")
+@click.option("--prompts", metavar="DATA", help="What to compare the models on.  [default: the run's own data]")
+@click.option("--judge", metavar="REWARD_RUN", help="Say the win rate against the trained model by this one, too.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16", "q8_0"]),
+    help="Type of the weights.  [default: what the base's config.json says]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the export in FOLDER.")
+@click.option("--json", "as_json", is_flag=True, help="Print what FOLDER/manifest.json says.")
+def export(
+    run: str,
+    form: Any,
+    out: str | None,
+    prompts: str | None,
+    judge: str | None,
+    dtype: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write the model of RUN, or of one of its checkpoints, in the form that a server wants, and prove that it is the
+    same model: both answer the run's own prompts, and their logits, log-probabilities and responses are compared.
+
+    FOLDER/manifest.json keeps the proof. The exit code is 1 where the two differ by more than rounding explains; the
+    model is written all the same. docs/export.md has the commands that serve it.
+    """
+    if form is None:
+        raise BadInput(f"say in which form: align export {run} --merge, --adapter or --gguf")
+    from align.run.progress import quiet_libraries
+
+    quiet_libraries()
+    from align.models.export import run_export
+
+    manifest, folder = run_export(run, form, out, prompts, judge, dtype, overwrite=overwrite)
+    print(_json(manifest) if as_json else folder)
+    if not manifest["proof"]["within_tolerance"]:
         sys.exit(1)
 
 

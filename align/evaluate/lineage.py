@@ -30,7 +30,7 @@ def lineage_of(model: str) -> Lineage:
 
 def runs_behind(model: str) -> tuple[list[dict[str, Any]], list[str]]:
     """(manifests of the run that made a model, or a checkpoint, and of those that it built on; the folders of such runs
-    that are not there). Runs of reward models are not among them.
+    that are not there). Runs of reward models are not among them, nor exports, which learn nothing.
     """
     manifests: list[dict[str, Any]] = []
     unknown: list[str] = []
@@ -42,7 +42,8 @@ def runs_behind(model: str) -> tuple[list[dict[str, Any]], list[str]]:
             continue
         seen.add(place.resolve())
         manifest = read_json(place / "manifest.json")
-        manifests.append(manifest)
+        if manifest["verb"] != "export":
+            manifests.append(manifest)
         for parent in manifest.get("parents") or []:
             if parent["verb"] == "reward":  # what a reward model was made of is not what it makes of others
                 continue
@@ -54,9 +55,14 @@ def runs_behind(model: str) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def own_weights(reward_model: str) -> dict[str, str]:
-    """The hashes of a reward run's own weights: of its adapter where it is one, not of the base that many share."""
+    """The hashes of a reward run's own weights: of its adapter where it is one, not of the base that many share. Of an
+    export the hashes of what was exported.
+    """
     source = find_model(reward_model)
     folder = Path(source.adapter or source.base)
+    if is_run(folder) and (manifest := read_json(folder / "manifest.json"))["verb"] == "export":
+        known: dict[str, str] = manifest["inputs"]["model"]["sha256"].get(manifest["inputs"]["model"]["name"], {})
+        return known
     return hash_weights(folder) if folder.is_dir() else {}
 
 

@@ -16,6 +16,10 @@ from preferences.files import read_json, sha256_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+    from trl import ModelConfig
+
+# Keys of a recipe that say how a base is held while an adapter is trained on it.
+HOW_HELD = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "dtype", "use_peft")
 
 _NAMED = ("eos_token", "bos_token", "pad_token", "unk_token")
 # Keys of a config.json that say who wrote it, or how it is to be loaded, and not what the model computes.
@@ -97,6 +101,17 @@ def _what_changed(known: Mapping[str, Any], now: Mapping[str, Any]) -> str | Non
     if known["chat_template_sha256"] != now["chat_template_sha256"]:
         return "its chat template has changed since it was trained"
     return None
+
+
+def as_trained(name: str) -> "ModelConfig | None":
+    """How the run that made a model held its base: in 4 or 8 bits, in which type. None for a model that no run made."""
+    from trl import ModelConfig
+
+    run = run_of(name)
+    if run is None:
+        return None
+    recipe = read_json(run / "manifest.json").get("recipe") or {}
+    return ModelConfig(**{key: recipe[key] for key in HOW_HELD if key in recipe})
 
 
 def check_same_tokenizer(

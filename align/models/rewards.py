@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from align.data.load import data_facts
-from align.models.chain import check_parent, check_same_tokenizer
+from align.models.chain import as_trained, check_parent, check_same_tokenizer
 from align.models.load import ModelSource, device, find_model, load_tokenizer, model_facts
 from align.models.scores import RewardModel, load_scorer
-from align.run.manifest import is_run
 from preferences.errors import BadInput
 from preferences.files import read_json
 
@@ -161,13 +160,9 @@ def load_as_trained(name: str) -> RewardModel:
 
     Any other classifier with one output is taken as it is. Raises BadInput.
     """
-    from trl import ModelConfig
-
     check_parent(find_model(name))
-    recipe = read_json(Path(name) / "manifest.json").get("recipe", {}) if is_run(name) else {}
-    keys = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "dtype", "use_peft")
-    quantised = recipe.get("load_in_4bit") or recipe.get("load_in_8bit")
-    model_args = ModelConfig(**{key: recipe[key] for key in keys if key in recipe}) if quantised else None
+    held = as_trained(name)
+    model_args = held if held is not None and (held.load_in_4bit or held.load_in_8bit) else None
     return load_scorer(name, device(), model_args)
 
 
