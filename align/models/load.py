@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from align.run.checkpoint import STATE_FILES
 from align.run.manifest import digest
+from align.run.strategies import asked_strategy
 from preferences.errors import BadInput
 from preferences.files import read_json
 
@@ -228,6 +229,7 @@ def _quantization(model_args: "ModelConfig | None", dtype: "torch.dtype") -> Any
         load_in_4bit=model_args.load_in_4bit,
         load_in_8bit=model_args.load_in_8bit,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if asked_strategy() == "fsdp2" else None,  # FSDP shards floats only, of one type a unit
         bnb_4bit_quant_type=model_args.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=model_args.use_bnb_nested_quant,
         llm_int8_skip_modules=["lm_head", "score"],  # the heads stay whole: they are small, and score is trained
