@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from align.config import parse
+from align.config import parse, read_recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("demo/*.yaml")])
@@ -81,7 +80,7 @@ def test_a_recipe_is_what_its_verb_takes(path: Path, monkeypatch: pytest.MonkeyP
     from align.train.common import with_machine_defaults
 
     verb = path.stem if path.parent.name == "demo" else path.parent.name
-    recipe: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    recipe: dict[str, Any] = read_recipe(path, [])
     if verb == "evaluate":
         assert read_evaluation({"output_dir": "runs/here", **recipe}, str(path)).judges
     names = [field.name for schema in schemas_of(verb) for field in dataclasses.fields(schema)]
