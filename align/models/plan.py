@@ -1,10 +1,12 @@
-"""`align plan`: the memory that each role of a recipe will take, said before anything is loaded.
+"""`align plan`: what a run will take, said before anything is loaded: memory of each role, time, disk, cost, advice.
 
-Of models only config.json and adapter_config.json are read. How the bytes are found stands in sizes.py.
+Of models only config.json and adapter_config.json are read, of data the lengths. How the bytes are found stands in
+sizes.py, the seconds in plan_time.py.
 """
 
+import copy
 import importlib
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -13,39 +15,70 @@ from typing import Any, NamedTuple
 import torch
 
 from align.config import parse
-from align.data.lengths import context_length
-from align.models import sizes
-from align.models.load import ModelSource, find_model, load_config
-from align.models.plan_parts import (
-    ASSUMED_PROMPT,
-    MOMENTS,
-    Device,
-    Part,
-    adapter_config,
-    adapter_part,
-    base_part,
-    bits_of,
-    empty,
-    learning_parts,
-    training_parts,
-    whole_part,
-)
+from align.models import plan_time, sizes
+from align.models.load import ModelSource, find_model
+from align.models.plan_cards import Card, card_of_driver, find_card
+from align.models.plan_data import Texts, texts_of
+from align.models.plan_disk import Disk, disk_of, steps_between_checkpoints
+from align.models.plan_parts import MOMENTS, Device, Part, adapter_config, bits_of, empty
 from align.models.plan_ppo import ppo_parts
+from align.models.plan_sharing import Gathered, gathered, share, traffic
+from align.models.plan_trainers import trainer_parts
+from align.run import strategies
+from align.run.launch import asked_of
 from preferences.errors import BadInput
 
 _CUDA = 600_000_000  # bytes of CUDA's context, kernels and workspaces; differs by GPU and version
-_TILE = (4096, 32768)  # tokens, words: the logits that TRL's vocabulary head makes at once
+_FREE = 0.05  # of a GPU's memory, which PyTorch's allocator loses to pieces that nothing fits into
 _LOADED = "accelerate bitsandbytes datasets matplotlib.pyplot peft transformers.generation.utils trl"
+_UNPLANNED = {
+    "rloo": "`rloo` and `grpo` are TRL's own loops; a PPO recipe with the same model, reward runs and lengths bounds"
+    " their memory",
+    "evaluate": "`evaluate` holds one model at a time, sampling; plan the PPO recipe: its rollouts are no smaller",
+}
 
 
-class Plan(NamedTuple):
-    """What a run takes on each device."""
+class Asked(NamedTuple):
+    """A checked recipe, and where it is to run."""
 
     verb: str
+    args: Any  # the trainer's config, or PPOConfig
+    model_args: Any  # trl.ModelConfig
+    source: ModelSource
+    texts: Texts
     device: Device
+    recompute: bool
+    strategy: str  # one of strategies.STRATEGIES
+    processes: int
+    card: Card | None
+    memory: float | None  # bytes of the device; None: not known
+    steps: dict[Any, Any]  # what was found out about passes, by all that it depends on
+
+    @property
+    def kind(self) -> str:
+        return strategies.kind_of(self.model_args, self.source.adapter is not None)
+
+    @property
+    def room(self) -> float | None:
+        """Bytes that a run may take."""
+        return None if self.memory is None else self.memory * (1 - _FREE)
+
+    def but(self, *, model: Mapping[str, Any] | None = None, **changed: Any) -> "Asked":
+        """The same with other fields, keys of the trainer's config, or (`model`) keys of the model's."""
+        args, model_args = copy.copy(self.args), copy.copy(self.model_args)
+        for name in set(changed) - set(self._fields):
+            setattr(args, name, changed.pop(name))
+        for name, value in (model or {}).items():
+            setattr(model_args, name, value)
+        return self._replace(args=args, model_args=model_args, **changed)
+
+
+class Memory(NamedTuple):
+    """What a run takes on each device."""
+
     parts: list[Part]
-    longest: tuple[int, str]  # tokens of the longest prompt, for trainers of a row; and where that is from
-    notes: list[str]
+    trained: int  # bytes of the weights that are trained
+    units: Gathered
 
     def at(self, when: str) -> int:
         """Bytes of the parts of one moment."""
@@ -62,48 +95,134 @@ class Plan(NamedTuple):
         return self.at("throughout") + self.at(self.largest) + self.at("libraries")
 
 
+class Plan(NamedTuple):
+    """What a run takes."""
+
+    asked: Asked
+    memory: Memory
+    work: plan_time.Work
+    time: plan_time.Time | None  # None: the device's speed is not known
+    disk: Disk
+    price: float | None
+    advice: list[Any]  # plan_advice.Advice
+    notes: list[str]
+
+    @property
+    def gpu_hours(self) -> float | None:
+        return None if self.time is None else self.time.total / 3600 * self.asked.processes
+
+    @property
+    def cost(self) -> float | None:
+        return None if self.price is None or self.gpu_hours is None else self.price * self.gpu_hours
+
+
 def plan_run(
     recipe: dict[str, Any],
     where: str,
     schemas: Mapping[str, tuple[type, ...]],
     verb: str | None = None,
+    *,
+    config: str | None = None,
+    gpu: str | None = None,
+    gpu_memory: float | None = None,
     device: Device | None = None,
+    accelerate_config: str | None = None,
+    num_processes: int | None = None,
+    price: float | None = None,
 ) -> Plan:
     """The plan of a recipe. `schemas`: by verb, the dataclasses of its keys, its own or TRL's first, then ModelConfig.
 
-    `verb` None: the one whose keys the recipe has. `device` None: what is here. Raises BadInput for what is wrong with
-    the recipe, its models or its data.
+    `verb` None: the one whose keys the recipe has. `config`: a folder whose config.json is the model's. The rest says
+    where it is to run; None: here. Raises BadInput for what is wrong with the recipe, its models or its data.
     """
-    here = torch.cuda.is_available() and not recipe.get("use_cpu", False)
-    device = device or ("gpu" if here else "cpu")
+    from align.models.plan_advice import advise
+
     verb = verb or find_verb(set(recipe), where, schemas)
+    if verb not in schemas:
+        known = ", ".join(schemas)
+        raise BadInput(f"{where}: align plan knows {known}. {_UNPLANNED.get(verb.replace('grpo', 'rloo'), '')}".strip())
+    device, card, memory = _hardware(recipe, gpu, gpu_memory, device)
+    strategy, processes = "one", 1
+    if accelerate_config is not None:
+        strategy, processes = asked_of(accelerate_config, num_processes)
+        strategy = "one" if processes == 1 and strategy == "ddp" else strategy
+    elif num_processes is not None:
+        raise BadInput("--num_processes is laid over a configuration; say --accelerate_config NAME, too")
+    notes: list[str] = []
+    asked = _asked(recipe, where, schemas[verb], verb, config, device, strategy, processes, card, memory)
+    strategies.refuse(verb, asked.kind, strategy)
+    libraries = _libraries(device)  # now, before what follows takes memory, too
+    found = memory_of(asked, notes)
+    found.parts.append(libraries)
+    asked.steps["libraries"] = libraries
+    work = plan_time.work_of(verb, asked.args, asked.texts, processes)
+    taken = time_of(asked, work)
+    numbers, state = asked.steps["numbers"], sum(p.bytes for p in found.parts if p.kind == "optimiser")
+    every = steps_between_checkpoints(asked.args, work.steps, ppo=verb == "ppo")
+    cached = round(4 * asked.texts.rows * asked.texts.responses) if verb in ("dpo", "kto") else 0
+    whole_state = state * (processes if strategy not in ("one", "ddp") else 1)
+    disk = disk_of(
+        asked.source, numbers, found.trained, whole_state, every, work.steps, asked.args.save_total_limit, cached
+    )
+    _note(asked, notes)
+    advice = advise(asked, found.total) if device == "gpu" and memory is not None else []
+    return Plan(asked, found, work, taken, disk, price, advice, list(dict.fromkeys(notes)))
+
+
+def _asked(
+    recipe: dict[str, Any],
+    where: str,
+    schemas: tuple[type, ...],
+    verb: str,
+    config: str | None,
+    device: Device,
+    *place: Any,
+) -> Asked:
     given = {"dtype": "auto", **recipe}
     if verb != "ppo" and not torch.cuda.is_available():  # TRL's would refuse a GPU's settings on a machine without one
         given |= {"use_cpu": True, "bf16": False, "fp16": False}
-    args, model_args, *_ = parse(given, schemas[verb], where)
+    args, model_args, *more = parse(given, schemas, where)
     if not model_args.model_name_or_path:
         raise BadInput(f"{where}: the key `model_name_or_path` is missing; name a hub model or a model folder")
-    source = find_model(model_args.model_name_or_path, model_args.model_revision)
+    source = _source(model_args, config)
     if (model_args.load_in_4bit or model_args.load_in_8bit) and not (source.adapter or model_args.use_peft):
         raise BadInput(f"{where}: a model in 4 or 8 bits can't be trained whole; add `use_peft: true`")
-    libraries = _libraries(device)  # now, before what follows takes memory, too
-    notes: list[str] = []
     if verb == "ppo":
-        parts, longest = ppo_parts(args, model_args, source, device, notes)
+        data, recompute = args, args.activation_checkpointing
     else:
+        data = more[0]
         args.bf16 = device == "gpu" and recipe.get("bf16", not recipe.get("fp16"))  # TRL's default
         recompute = recipe.get("activation_checkpointing", recipe.get("gradient_checkpointing", device == "gpu"))
-        parts, longest = _trainer(verb, args, model_args, source, device, recompute)
-    if device == "cpu":
-        notes.append(
-            "malloc keeps some of what is freed, and the process may grow to twice this; with"
-            " MALLOC_MMAP_THRESHOLD_=65536 in its environment it does not."
-        )
-        if bits_of(model_args):
-            notes.append(
-                "The file of the whole weights stays mapped and counts as resident; its pages are free when needed."
-            )
-    return Plan(verb, device, [*parts, libraries], longest, notes)
+    texts = texts_of(verb, args, data, source)
+    strategy, processes, card, memory = place
+    return Asked(verb, args, model_args, source, texts, device, recompute, strategy, processes, card, memory, {})
+
+
+def _source(model_args: Any, config: str | None) -> ModelSource:
+    if config is None:
+        return find_model(model_args.model_name_or_path, model_args.model_revision)
+    if not (Path(config) / "config.json").is_file():
+        raise BadInput(f"--config {config}: no config.json there; name the folder that it is in")
+    return ModelSource(model_args.model_name_or_path, str(Path(config)), None)
+
+
+def _hardware(
+    recipe: dict[str, Any], gpu: str | None, gpu_memory: float | None, device: Device | None
+) -> tuple[Device, Card | None, float | None]:
+    """(kind of device, card where it is known, bytes of memory where they are)."""
+    if gpu is not None or gpu_memory is not None:
+        if device == "cpu":
+            raise BadInput("--device cpu and --gpu contradict each other; give one of them")
+        card = None if gpu is None else find_card(gpu)
+        return "gpu", card, (gpu_memory or (card.memory if card else 0)) * 1e9
+    here = torch.cuda.is_available() and not recipe.get("use_cpu", False)
+    device = device or ("gpu" if here else "cpu")
+    if device == "gpu":
+        if not torch.cuda.is_available():
+            return "gpu", None, None
+        properties = torch.cuda.get_device_properties(0)
+        return "gpu", card_of_driver(properties.name), float(properties.total_memory)
+    return "cpu", None, float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def find_verb(keys: set[str], where: str, schemas: Mapping[str, tuple[type, ...]]) -> str:
@@ -111,61 +230,92 @@ def find_verb(keys: set[str], where: str, schemas: Mapping[str, tuple[type, ...]
 
     Raises BadInput when that leaves it open.
     """
+    path = Path(where)
+    other = next((verb for verb in ("rloo", "grpo", "evaluate") if verb in (path.stem, path.parent.name)), None)
     unknown = {
         verb: len(keys - {field.name for schema in those for field in fields(schema)})
         for verb, those in schemas.items()
     }
+    if other and min(unknown.values()) > 0:
+        return other
     fitting = [verb for verb in schemas if unknown[verb] == min(unknown.values())]
-    path = Path(where)
     named = [verb for verb in fitting if verb in (path.stem, path.parent.name)]
     if len(named or fitting) > 1:
         raise BadInput(f"{where}: may be a recipe of {', '.join(fitting)}; say of which by --verb")
     return (named or fitting)[0]
 
 
-# --- TRL's trainers -----------------------------------------------------------------------------------------------
+# --- memory and time ----------------------------------------------------------------------------------------------
 
 
-def _trainer(
-    verb: str, args: Any, model_args: Any, source: ModelSource, device: Device, recompute: bool
-) -> tuple[list[Part], tuple[int, str]]:
-    """The parts of a run of TRL's trainers, and the longest row."""
-    role = "reward" if verb == "reward" else "policy"
-    model = empty(source, model_args, device, score=verb == "reward")
-    whole = source.adapter is None and not model_args.use_peft
-    if whole:
-        parts, trained = [whole_part(role, model)], list(model.parameters())
-    else:
-        adapters = {role: adapter_config(source, model_args, "SEQ_CLS" if verb == "reward" else "CAUSAL_LM")}
-        if verb in ("dpo", "kto") and source.adapter:
-            adapters["reference"] = adapters[role]
-        model = sizes.put_adapters_on(model, adapters, [role])
-        parts, trained = (
-            [base_part(model, model_args), adapter_part(model, role)],
-            sizes.adapter_parameters(model, role),
+def memory_of(asked: Asked, notes: list[str] | None = None) -> Memory:
+    """What one process takes, without the libraries unless they were counted before."""
+    said: list[str] = []
+    if asked.verb == "ppo":
+        parts, trained = ppo_parts(
+            asked.args,
+            asked.model_args,
+            asked.source,
+            asked.device,
+            said if notes is None else notes,
+            asked.texts,
+            asked.processes,
+            asked.steps,
         )
-    if verb in ("dpo", "kto"):
-        reference = Part("reference", "none" if whole else "the base without adapters", 0)
-        if whole and not args.precompute_ref_log_probs:
-            reference = whole_part("reference", model)
-        elif source.adapter:
-            reference = adapter_part(model, "reference")
-        parts.append(reference)
-    parts += training_parts(role, trained, device, str(getattr(args.optim, "value", args.optim)))
+        units = gathered(empty(asked.source, asked.model_args, asked.device), bits_of(asked.model_args), False, 2)
+    else:
+        parts, trained, units = trainer_parts(
+            asked.verb,
+            asked.args,
+            asked.model_args,
+            asked.source,
+            asked.device,
+            asked.recompute,
+            asked.texts,
+            asked.strategy,
+            asked.steps,
+        )
+        numbers = sizes.count(trained)
+        parts = share(parts, asked.strategy, asked.processes, units, numbers)
+    libraries = [asked.steps["libraries"]] if "libraries" in asked.steps else []
+    return Memory([*parts, *libraries], sizes.size(trained), units)
 
-    config = load_config(source)
-    context = context_length(config)
-    limits = [(limit, name) for limit, name in ((args.max_length, "max_length"), (context, "the context")) if limit]
-    length, name = min(limits) if limits else (ASSUMED_PROMPT, "assumed: set max_length")
-    rows = args.per_device_train_batch_size * (1 if verb in ("sft", "kto") else 2)
-    more = sizes.largest_linear_size(model) if bits_of(model_args) else 0
-    if verb != "reward":
-        logits = min(rows * length, _TILE[0]) * min(config.vocab_size, _TILE[1])
-        more += logits * (2 if device == "gpu" else 33)  # in bf16 in one kernel; eight steps of it in fp32, and a mask
-    step = sizes.learning_size(
-        model.train(), rows, length, 0, recompute=recompute, autocast=bool(args.bf16), masked=True
+
+def time_of(asked: Asked, work: plan_time.Work | None = None) -> plan_time.Time | None:
+    """The seconds of a run; None on a GPU that is not in the table."""
+    work = work or plan_time.work_of(asked.verb, asked.args, asked.texts, asked.processes)
+    model = empty(asked.source, asked.model_args, asked.device, score=asked.verb == "reward")
+    asked.steps["numbers"] = plan_time.parameters(model)
+    if asked.device == "gpu" and asked.card is None:
+        return None
+    whole, bits = asked.kind == "full", bits_of(asked.model_args)
+    units, shape = gathered(model, bits, False, 2), plan_time.shape_of(model)
+    if not whole:
+        shape = shape._replace(adapter=_adapter_numbers(asked, model))
+    trained = (asked.steps["numbers"] if whole else shape.adapter) * 4
+    micro = max(1, round(work.micro_batches / work.steps))
+    sent = traffic(asked.strategy, asked.processes, trained, units, micro) * work.steps if asked.processes > 1 else 0.0
+    if asked.device == "cpu" and "cpu" not in asked.steps:
+        asked.steps["cpu"] = plan_time.cpu_rate()
+    return plan_time.seconds(
+        shape,
+        work,
+        asked.card,
+        processes=asked.processes,
+        whole=whole,
+        recompute=asked.recompute,
+        bits=bits,
+        sent=sent,
+        engine=getattr(asked.args, "rollout_engine", "generate"),
+        cpu=asked.steps.get("cpu", 0.0),
     )
-    return parts + learning_parts(role, step, rows, length, recompute, more), (length, name)
+
+
+def _adapter_numbers(asked: Asked, model: Any) -> int:
+    """Of the adapter that a role has, put on `model`."""
+    task = "SEQ_CLS" if asked.verb == "reward" else "CAUSAL_LM"
+    config = adapter_config(asked.source, copy.copy(asked.model_args), task)
+    return sizes.count(sizes.adapter_parameters(sizes.put_adapters_on(model, {"role": config}, ["role"]), "role"))
 
 
 def _libraries(device: Device) -> Part:
@@ -179,39 +329,21 @@ def _libraries(device: Device) -> Part:
     return Part("libraries", "Python, torch and others", int(resident.split()[1]) * 1024, "libraries")
 
 
-# --- what is shown ------------------------------------------------------------------------------------------------
-
-
-def as_table(plan: Plan) -> str:
-    """A plan in words, in GB (10^9 bytes)."""
-    rows = [("role", "what", "GB")]
-    for when in ("throughout", *MOMENTS, "libraries"):
-        parts = [part for part in plan.parts if part.when == when]
-        if not parts or (when == "stepping" and plan.largest != when):
-            continue
-        rows += [(part.role, part.what, f"{part.bytes / 1e9:.2f}") for part in parts]
-        if when != "libraries":
-            name = when if when == "throughout" else f"while {when}"
-            rows.append(("", f"= {name}{' (the most)' if when == plan.largest else ''}", f"{plan.at(when) / 1e9:.2f}"))
-    rows.append(("total", f"throughout, while {plan.largest}, and libraries", f"{plan.total / 1e9:.2f}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    table = [f"{role:<{widths[0]}}  {what:<{widths[1]}}  {size:>{widths[2]}}" for role, what, size in rows]
-    device = "each GPU" if plan.device == "gpu" else "a CPU"
-    longest = f"Longest {'prompt' if plan.verb == 'ppo' else 'row'}: {plan.longest[0]} tokens ({plan.longest[1]})."
-    return "\n".join([f"align {plan.verb} on {device}", "", *table, "", longest, *plan.notes])
-
-
-def as_json(plan: Plan) -> str:
-    """A plan for scripts, in bytes."""
-    document = {
-        "format": 1,
-        "verb": plan.verb,
-        "device": plan.device,
-        "parts": [part._asdict() for part in plan.parts],
-        "moments": {when: plan.at(when) for when in ("throughout", *MOMENTS, "libraries")},
-        "largest": plan.largest,
-        "total": plan.total,
-        "longest": {"tokens": plan.longest[0], "from": plan.longest[1]},
-        "notes": plan.notes,
-    }
-    return json.dumps(document, indent=1)
+def _note(asked: Asked, notes: list[str]) -> None:
+    """What holds only under some assumption."""
+    if not asked.texts.known:
+        notes.append(
+            f"The data is not here: {asked.texts.rows:,} rows are assumed, of {asked.texts.prompt:.0f} and"
+            f" {asked.texts.responses:.0f} tokens on average (prompt, and all that follows it)."
+        )
+    if asked.device == "cpu":
+        notes.append(
+            "malloc keeps some of what is freed, and the process may grow to twice this; with"
+            " MALLOC_MMAP_THRESHOLD_=65536 in its environment it does not."
+        )
+        if bits_of(asked.model_args):
+            notes.append(
+                "The file of the whole weights stays mapped and counts as resident; its pages are free when needed."
+            )
+    if asked.card is not None and not asked.card.bf16:
+        notes.append(f"The {asked.card.name} has no bf16: set `bf16: false`, `fp16: true` and `dtype: float16`.")

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 Device = Literal["gpu", "cpu"]
 MOMENTS = ("rolling out", "learning", "stepping")  # one after the other: what one takes is free for the next
-ASSUMED_PROMPT = 512  # tokens, where neither the recipe nor data at hand say
 _SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -24,6 +23,7 @@ class Part(NamedTuple):
     what: str
     bytes: int
     when: str = "throughout"  # or one of MOMENTS, or "libraries"
+    kind: str = ""  # of what a process may keep a share: weights, trained (weights, too), gradients, optimiser
 
 
 def empty(source: ModelSource, model_args: Any, device: Device, *, score: bool = False) -> Any:
@@ -61,28 +61,40 @@ def base_part(model: Any, model_args: Any) -> Part:
     """The frozen base under adapters."""
     bits, own = bits_of(model_args), sizes.own_parameters(model)
     held = f"{bits} bits" if bits else _names(own)
+    nested = model_args.use_bnb_nested_quant
     return Part(
-        "base", f"{_many(own)} parameters, {held}", sizes.model_size(model, bits, model_args.use_bnb_nested_quant)
+        "base", f"{_many(own)} parameters, {held}", sizes.model_size(model, bits, nested), "throughout", "weights"
     )
 
 
-def whole_part(role: str, model: Any) -> Part:
+def whole_part(role: str, model: Any, kind: str = "weights") -> Part:
     parameters = list(model.parameters())
-    return Part(role, f"{_many(parameters)} parameters, {_names(parameters)}", sizes.size(parameters))
+    what = f"{_many(parameters)} parameters, {_names(parameters)}"
+    return Part(role, what, sizes.size(parameters), "throughout", kind)
 
 
 def adapter_part(model: Any, adapter: str, role: str | None = None) -> Part:
     found = sizes.adapter_parameters(model, adapter)
-    return Part(role or adapter, f"adapter, {_many(found)} parameters, {_names(found)}", sizes.size(found))
+    what = f"adapter, {_many(found)} parameters, {_names(found)}"
+    kind = "trained" if any(parameter.requires_grad for parameter in found) else "weights"
+    return Part(role or adapter, what, sizes.size(found), "throughout", kind)
 
 
 def training_parts(role: str, trained: list[torch.Tensor], device: Device, optimiser: str = "adamw") -> list[Part]:
     """Gradients, the optimiser's state, and what its step takes for a moment."""
     bits = ", 8 bits" if "8bit" in optimiser else ""
     return [
-        Part(role, f"gradients, {_many(trained)}", sizes.size(trained)),
-        Part(role, f"Adam's two moments, {_many(trained)}{bits}", sizes.optimiser_size(trained, optimiser)),
-        Part(role, "Adam's step", sizes.optimiser_step_size(trained, device == "gpu", optimiser), "stepping"),
+        Part(role, f"gradients, {_many(trained)}", sizes.size(trained), "throughout", "gradients"),
+        Part(
+            role,
+            f"Adam's two moments, {_many(trained)}{bits}",
+            sizes.optimiser_size(trained, optimiser),
+            "throughout",
+            "optimiser",
+        ),
+        Part(
+            role, "Adam's step", sizes.optimiser_step_size(trained, device == "gpu", optimiser), "stepping", "optimiser"
+        ),
     ]
 
 

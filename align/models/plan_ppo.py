@@ -1,4 +1,4 @@
-"""What the roles of a PPO run take: those of align/models/roles.py, on one base or whole, and its longest prompt."""
+"""What the roles of a PPO run take: those of align/models/roles.py, on one base or whole."""
 
 from functools import partial
 from pathlib import Path
@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from align.data.lengths import context_length, prompts_that_fit, token_ids
-from align.data.load import load_prompts
 from align.models import sizes
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer
+from align.models.plan_data import Texts
 from align.models.plan_parts import (
-    ASSUMED_PROMPT,
     Device,
     Part,
     adapter_config,
@@ -29,9 +27,16 @@ from preferences.errors import BadInput
 
 
 def ppo_parts(
-    args: Any, model_args: Any, source: ModelSource, device: Device, notes: list[str]
-) -> tuple[list[Part], tuple[int, str]]:
-    """The parts of a PPO run, whose roles are those of align/models/roles.py, and its longest prompt."""
+    args: Any,
+    model_args: Any,
+    source: ModelSource,
+    device: Device,
+    notes: list[str],
+    texts: Texts,
+    processes: int,
+    steps: dict[Any, Any],
+) -> tuple[list[Part], list[torch.Tensor]]:
+    """The parts of one process of a PPO run, and what is trained. `steps`: as in plan_trainers.py."""
     rewards = [_reward(name, source, notes) for name in args.reward_model_path or ()]
     whole = source.adapter is None and not model_args.use_peft
     found = _whole_roles if whole else _roles_on_one_base
@@ -39,28 +44,36 @@ def ppo_parts(
     shared = args.value == "shared"
     parts += training_parts("policy" if shared and not whole else "policy and value", trained, device)
 
-    longest = _longest_prompt(args, source)
-    tokens = longest[0] + args.response_length
+    longest = texts.longest
+    tokens = longest + args.response_length
     autocast = whole and device == "gpu" and dtype_of(model_args, device) == torch.float32
     unpacked = sizes.largest_linear_size(policy()) if bits_of(model_args) else 0
-    rows = min(args.per_device_rollout_batch_size, max(args.batch_size, args.eval_prompts if args.eval_steps else 0))
-    sampling = sizes.sampling_size(policy(), rows, longest[0], args.response_length, autocast=autocast)
-    cache = f"key-value cache, {rows} x ({longest[0]} + {args.response_length}) tokens"
+    mine = max(1, args.batch_size // processes)  # rollouts of this process
+    rows = min(args.per_device_rollout_batch_size, max(mine, args.eval_prompts if args.eval_steps else 0))
+    shape = (source, repr(model_args), device, tokens, args.response_length, args.value)
+    drawn = (*shape, "sampling", rows)
+    if drawn not in steps:
+        steps[drawn] = sizes.sampling_size(policy(), rows, longest, args.response_length, autocast=autocast)
+    sampling = steps[drawn]
+    cache = f"key-value cache, {rows} x ({longest} + {args.response_length}) tokens"
     rest = sampling.peak - sampling.cache + unpacked
     parts.append(Part("policy", cache, sampling.cache, "rolling out"))
     parts.append(Part("policy", "reading prompts, or drawing tokens", rest, "rolling out"))
 
-    rows = min(args.per_device_train_batch_size, args.batch_size // args.num_mini_batches)
-    step = partial(
-        sizes.learning_size, rows=rows, length=tokens, recompute=args.activation_checkpointing, autocast=autocast
-    )
-    steps = {"policy": step(policy(), scored=args.response_length, entropy=args.entropy_coef > 0)}
-    if value is not None:
-        steps["value"] = step(value(), scored=0)
-    role = max(steps, key=lambda role: steps[role].peak)
+    rows = min(args.per_device_train_batch_size, max(1, mine // args.num_mini_batches))
+    entropy = args.entropy_coef > 0
+    learnt = (*shape, "learning", rows, args.activation_checkpointing, entropy)
+    if learnt not in steps:
+        step = partial(
+            sizes.learning_size, rows=rows, length=tokens, recompute=args.activation_checkpointing, autocast=autocast
+        )
+        steps[learnt] = {"policy": step(policy(), scored=args.response_length, entropy=entropy)}
+        if value is not None:
+            steps[learnt]["value"] = step(value(), scored=0)
+    largest = max(steps[learnt].values(), key=lambda each: each.peak)
     name = "policy, then value" if not shared else "policy"
-    parts += learning_parts(name, steps[role], rows, tokens, args.activation_checkpointing, unpacked)
-    return parts, longest
+    parts += learning_parts(name, largest, rows, tokens, args.activation_checkpointing, unpacked)
+    return parts, trained
 
 
 class _Reward(NamedTuple):
@@ -120,7 +133,7 @@ def _whole_roles(
     make, make_value = partial(empty, source, model_args, device), None
     policy = make()
     trained = list(policy.parameters())
-    parts = [whole_part("policy", policy)]
+    parts = [whole_part("policy", policy, "trained")]
     if args.value == "shared":
         parts.append(Part("value", "a head on the policy", 0))
     else:
@@ -130,7 +143,7 @@ def _whole_roles(
         ):
             make_value = partial(sizes.empty_model, rewards[0].source._replace(adapter=None), torch.float32, score=True)
         value = make_value()
-        parts.append(whole_part("value", value))
+        parts.append(whole_part("value", value, "trained"))
         trained += list(getattr(value, value.base_model_prefix).parameters())  # its head has no part in it
     parts.append(whole_part("reference", policy) if args.use_reference else Part("reference", "none", 0))
     for number, reward in enumerate(rewards, start=1):
@@ -148,22 +161,3 @@ def _own_reward(reward: _Reward, role: str, device: Device) -> Part:
     if reward.source.adapter and reward.there:
         model = sizes.put_adapters_on(model, {"reward": adapter_config(reward.source)}, [])
     return whole_part(role, model)
-
-
-def _longest_prompt(args: Any, source: ModelSource) -> tuple[int, str]:
-    """(tokens of the longest prompt that the run would take, where that is from). Nothing is downloaded for it."""
-    context = context_length(load_config(source))
-    room = None if context is None else context - args.response_length
-    if room is not None and room < 1:
-        raise BadInput(f"key `response_length`: {args.response_length} does not fit the model's context of {context}")
-    if args.max_prompt_length is not None:
-        return min(args.max_prompt_length, room or args.max_prompt_length), "max_prompt_length"
-    if args.dataset_name and Path(args.dataset_name).expanduser().exists():
-        tokenizer = load_tokenizer(source)
-        prompts = load_prompts(args.dataset_name, args.dataset_train_split, args.dataset_config)
-        lengths = [len(token_ids(tokenizer, prompt, generation=True)) for prompt in prompts]
-        if room is not None and min(lengths) > room:
-            prompts_that_fit(tokenizer, prompts, args.response_length, context, None, args.dataset_name)  # says so
-        longest = max(length for length in lengths if room is None or length <= room)
-        return longest, f"the longest of {len(prompts)} in {args.dataset_name}"
-    return min(ASSUMED_PROMPT, room or ASSUMED_PROMPT), "assumed: set max_prompt_length, or have the data here"
