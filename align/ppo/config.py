@@ -13,6 +13,7 @@ class PPOConfig(RewardArguments):
     """An update is `batch_size` rollouts, learnt from for `num_ppo_epochs` epochs of `num_mini_batches` steps."""
 
     output_dir: str
+    mirror: str | None = None  # s3://bucket/runs/ppo: where checkpoints and the finished run are copied to
     seed: int = 42
     use_cpu: bool = False
 

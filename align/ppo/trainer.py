@@ -257,6 +257,7 @@ class PPOTrainer:
             optimizer, write = self.learner.optimizer, self._write_policy
             save_checkpoint(run.folder, update, parameters, optimizer, state, keep, limit, write)
             record.draw(self.best)
+            run.copy_checkpoint(run.folder / f"checkpoint-{update}")
         self._event("on_save")
 
     def _resume(self, run: Run, record: Record) -> int | None:

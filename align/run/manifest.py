@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from align.run.remote import named
+from align.run.remote import Mirror, named
 from align.run.stopping import opened
 from preferences.errors import BadInput
 from preferences.files import read_json, sha256_file, sha256_json, write_text
@@ -44,6 +44,8 @@ class Run:
         self.resumed = resumed
         self.writes = writes
         self.started = time.monotonic()
+        url = manifest["recipe"].get("mirror")
+        self.mirror = Mirror(url) if url and writes else None
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -67,6 +69,13 @@ class Run:
         self.manifest["finished_at"] = now()
         self.manifest["seconds"] = round(time.monotonic() - self.started, 3)
         self.save()
+        if self.mirror:
+            self.mirror.finish(self.folder)
+
+    def copy_checkpoint(self, checkpoint: Path) -> None:
+        """Send a whole checkpoint to the run's mirror, if it has one."""
+        if self.mirror:
+            self.mirror.push(self.folder, checkpoint)
 
     def stop(self) -> None:
         """Mark the run stopped: it was asked to, and --resume goes on with it."""
@@ -177,6 +186,8 @@ def start_run(
             if error.errno == errno.ENOSPC:
                 raise
             raise BadInput(f"output_dir {folder}: cannot be made ({error.strerror}); give another folder") from None
+        if run.mirror and not resume:
+            run.mirror.clear()
         run.save()
         write_text(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     opened(run)

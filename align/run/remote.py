@@ -109,18 +109,29 @@ def _fetch(url: str, store: Any, files: dict[str, Any], path: str, place: Path, 
     write_text(stamp, json.dumps(now, sort_keys=True) + "\n")
 
 
-def bring_back(recipe: dict[str, Any]) -> None:
-    """Fetch a run that is to be resumed from its `mirror`, where `output_dir` is not there or empty: on another
-    machine than the one that began it. Raises BadInput where the mirror can't be read.
+def look_at_mirror(recipe: dict[str, Any], resume: bool, overwrite: bool) -> bool:
+    """Whether a run is to be resumed whose recipe names a `mirror`; as asked, without one.
+
+    Where `output_dir` is not there or empty, as on another machine than the one that began the run, it is fetched from
+    its mirror; where there is no run, either, the command begins one: a job that is started again by a machine can't
+    know. Raises BadInput where the mirror can't be used, or holds a run that is neither resumed nor replaced.
     """
     url, folder = recipe.get("mirror"), Path(str(recipe.get("output_dir")))
-    if not isinstance(url, str) or recipe.get("output_dir") is None:
-        return
+    if url is None or recipe.get("output_dir") is None:
+        return resume
+    if not isinstance(url, str) or "://" not in url:
+        raise BadInput(f"key `mirror`: {url!r} is no URL of a store; write it as s3://bucket/runs/dpo")
+    mirror = Mirror(url)
+    if not resume:
+        if not overwrite and mirror.holds_a_run():
+            raise BadInput(f"mirror {url}: holds a run already; give --resume, --overwrite, or another URL")
+        return False
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / f".{folder.name}.lock", "w") as lock:  # one of a machine's processes fetches
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists() or not any(folder.iterdir()):
-            Mirror(url).fetch(folder)
+        if folder.exists() and any(folder.iterdir()):
+            return True
+        return mirror.fetch(folder)
 
 
 class Mirror:
@@ -176,7 +187,8 @@ class Mirror:
 
         False where the store has no run. Raises BadInput where it can't be read.
         """
-        if not _asked(self.url, lambda: self.store.exists(f"{self.path}/manifest.json")):
+        if not self.holds_a_run():
+            say(f"no run in {self.url} yet; starting one")
             return False
         whole = [name for name in self._checkpoints() if self.store.exists(f"{self.path}/{name}/{MARKER}")]
         last = max(whole, key=lambda name: int(name.rpartition("-")[2]), default=None)
@@ -188,6 +200,10 @@ class Mirror:
                     _asked(self.url, partial(self.store.get_file, name, str(partly / below)))
         say(f"fetched from {self.url}: the run, and {last or 'no whole checkpoint'}")
         return True
+
+    def holds_a_run(self) -> bool:
+        """Whether a run was mirrored there. Raises BadInput where it can't be read."""
+        return bool(_asked(self.url, lambda: self.store.exists(f"{self.path}/manifest.json")))
 
     def clear(self) -> None:
         """Take away what an earlier run left there: --overwrite."""

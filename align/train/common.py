@@ -14,7 +14,8 @@ from align.config import parse
 from align.data.lengths import context_length
 from align.data.load import check_test_split, looked_at
 from align.models.chain import check_parent
-from align.models.load import ModelSource, find_model, load_config, load_tokenizer
+from align.models.load import ModelSource, find_model, load_config, load_tokenizer, whole_config
+from align.models.text import lora_of
 from align.run.launch import check_strategy, check_world, waiting_for_the_launcher
 from align.run.manifest import check_output_folder
 from align.run.progress import say
@@ -48,6 +49,7 @@ class RunArguments:
     """How a run goes on and ends, besides what transformers' keys say of that."""
 
     patience: int | None = field(default=None, metadata={"help": "stop after so many looks without a new best"})
+    mirror: str | None = field(default=None, metadata={"help": "s3://bucket/runs/dpo: gets a copy of each checkpoint"})
 
     def __post_init__(self) -> None:
         if self.patience is not None and self.patience < 1:
@@ -171,18 +173,10 @@ def with_machine_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
 
 def lora_config(job: Job, task_type: str) -> Any:
     """The recipe's LoRA as PEFT wants it, or None: full-parameter training, or an adapter that is trained further."""
-    from trl import get_peft_config
-
     if job.source.adapter:
         say(f"training goes on with the adapter in {job.source.adapter}; the recipe's lora_* keys are not used")
         return None
-    job.model_args.lora_task_type = task_type
-    if task_type == "SEQ_CLS" and job.model_args.use_peft:
-        # without this PEFT drops the head when it saves
-        job.model_args.lora_modules_to_save = sorted({*(job.model_args.lora_modules_to_save or []), "score"})
-    if job.model_args.use_peft and job.model_args.lora_target_modules is None:
-        job.model_args.lora_target_modules = "all-linear"  # PEFT leaves the heads out of "all-linear"
-    return get_peft_config(job.model_args)
+    return lora_of(job.model_args, whole_config(job.source), task_type)
 
 
 def make_trainer(trainer_class: Any, job: Job, model: Any, **arguments: Any) -> Any:

@@ -79,6 +79,7 @@ class Keeper(TrainerCallback):
             (folder / _PICKLE).unlink(missing_ok=True)
             mark_whole(folder, state.global_step, args.world_size, model_only=args.save_only_model)
             prune(self.run.folder, self.limit, [state.best_global_step] if state.best_global_step else [])
+            self.run.copy_checkpoint(folder)
         PartialState().wait_for_everyone()  # nobody goes on, or ends, before it is whole
         self.saved = state.global_step
 

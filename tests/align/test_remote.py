@@ -15,7 +15,7 @@ import pytest
 
 from align.run import remote
 from align.run.manifest import start_run
-from align.run.remote import MARKER, Mirror, bring_back, fetched, named
+from align.run.remote import MARKER, Mirror, fetched, look_at_mirror, named
 from preferences.errors import BadInput
 
 
@@ -150,11 +150,18 @@ def test_a_run_goes_on_from_its_mirror_on_another_machine(store: str, tmp_path: 
     run_with(run, 4)
     assert mirror.push(run, run / "checkpoint-4")
     put(f"{store}/runs/dpo", "checkpoint-6/deep/weights", "torn")  # its marker never came
-    bring_back({"output_dir": str(other), "mirror": f"{store}/runs/dpo"})
+    keys = {"output_dir": str(other), "mirror": f"{store}/runs/dpo"}
+    with pytest.raises(BadInput, match="holds a run already"):
+        look_at_mirror(keys, resume=False, overwrite=False)
+    assert not look_at_mirror(keys, resume=False, overwrite=True)
+    assert look_at_mirror(keys, resume=True, overwrite=False)
     found = sorted(str(path.relative_to(other)) for path in other.rglob("*") if path.is_file())
     whole = [f"checkpoint-4/{MARKER}", "checkpoint-4/deep/weights", "manifest.json", "metrics.jsonl"]
     assert found == whole
-    bring_back({"output_dir": str(other), "mirror": f"{store}/nowhere"})  # it is here: nothing is asked
+    nowhere = {"output_dir": str(other), "mirror": f"{store}/nowhere"}
+    assert look_at_mirror(nowhere, resume=True, overwrite=False)  # it is here
+    nowhere["output_dir"] = str(tmp_path / "new")
+    assert not look_at_mirror(nowhere, resume=True, overwrite=False)  # nor there: the job begins it
 
     for path in sorted((run / "checkpoint-2").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
