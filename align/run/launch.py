@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from align.run.stopping import Stopped, handing_on
 from align.run.strategies import STRATEGIES, asked_strategy, fsdp_of, zero_of
 from preferences.errors import BadInput
 
@@ -149,23 +150,30 @@ def _launch(command: Sequence[str], where: str) -> None:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    try:
-        launch_command(launch_command_parser().parse_args(command))
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        told = os.path.isfile(failure.error_file)
-        if failure.exitcode == 2:
-            if told:
-                raise BadInput(str(failure.message)) from None
-        else:
-            print(f"error: {failure.message if told else _ended(rank, failure.exitcode)}", file=sys.stderr)
-        sys.exit(failure.exitcode if failure.exitcode > 0 else 1)
-    except SignalException:  # torchrun's for Ctrl-C
-        raise KeyboardInterrupt from None
-    except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode if error.returncode > 0 else 1)
-    except (ConnectionError, ValueError) as error:  # accelerate's own checks of the configuration
-        raise BadInput(f"{where}: {' '.join(str(error).split())}") from None
+    args = launch_command_parser().parse_args(command)
+    args.signals_to_handle = "SIGINT,SIGHUP,SIGQUIT"  # torchrun's agent would kill the workers on SIGTERM
+    with handing_on() as asked_to_stop:
+        try:
+            launch_command(args)
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            told = os.path.isfile(failure.error_file)
+            if failure.exitcode == -signal.SIGTERM and asked_to_stop():
+                raise Stopped from None
+            if failure.exitcode == 2:
+                if told:
+                    raise BadInput(str(failure.message)) from None
+            else:
+                print(f"error: {failure.message if told else _ended(rank, failure.exitcode)}", file=sys.stderr)
+            sys.exit(failure.exitcode if failure.exitcode > 0 else 1)
+        except SignalException:  # torchrun's for Ctrl-C
+            raise KeyboardInterrupt from None
+        except subprocess.CalledProcessError as error:
+            if error.returncode == -signal.SIGTERM and asked_to_stop():
+                raise Stopped from None
+            sys.exit(error.returncode if error.returncode > 0 else 1)
+        except (ConnectionError, ValueError) as error:  # accelerate's own checks of the configuration
+            raise BadInput(f"{where}: {' '.join(str(error).split())}") from None
 
 
 def _ended(rank: int, code: int) -> str:

@@ -9,10 +9,12 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from align.run.manifest import Run
 
 _COMMAND = "CONCORD_COMMAND"  # what the user typed, for workers of a launcher
+_ASKED = "CONCORD_ASKED_TO_STOP"  # a file that is there when SIGTERM came to the launcher
 _SAME = 2.0  # seconds: Slurm signals every process of a step, and a launcher hands it on besides
 
 
@@ -45,7 +48,9 @@ def stoppable() -> Iterator[None]:
     _asked_at = _run = None
     try:
         yield
-    except Stopped:
+    except Stopped as stopped:
+        if stopped.args and not _launcher_was_asked():
+            _end_now()  # the launcher ends us, because another process has failed; it says what happened
         say(_last_words())
         sys.exit(0)
     finally:
@@ -71,7 +76,7 @@ def anywhere() -> Iterator[None]:
     before, _finishing = _finishing, 0
     try:
         if _asked_at is not None:
-            raise Stopped
+            raise Stopped("here")
         yield
     finally:
         _finishing = before
@@ -95,9 +100,41 @@ def opened(run: "Run") -> None:
     _run = run
 
 
-def remember_command(environment: Any) -> None:
-    """Put the command line into the environment of workers, who see another one."""
-    environment[_COMMAND] = shlex.join(sys.argv[1:])
+@contextmanager
+def handing_on() -> Iterator[Callable[[], bool]]:
+    """For a launcher: hand SIGTERM on to its workers, who stop and say how to go on. A second one kills them. Gives
+    whether SIGTERM came; raise Stopped then where a worker ended of it, too early to listen.
+    """
+    import psutil  # type: ignore[import-untyped]
+
+    asked_at: float | None = None
+
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        nonlocal asked_at
+        workers = psutil.Process().children()
+        if asked_at is not None and time.monotonic() - asked_at > _SAME:
+            for worker in workers:
+                worker.kill()
+            _end_now()
+        if asked_at is None:
+            asked_at = time.monotonic()
+            Path(os.environ[_ASKED]).touch()
+            for worker in workers:
+                worker.terminate()
+            if not workers:
+                raise Stopped
+
+    os.environ[_COMMAND] = shlex.join(sys.argv[1:])
+    with tempfile.TemporaryDirectory(prefix="concord-") as folder:
+        os.environ[_ASKED] = str(Path(folder) / "asked")
+        before = signal.signal(signal.SIGTERM, on_sigterm)
+        try:
+            yield lambda: asked_at is not None
+        except Stopped:
+            say("stopped by SIGTERM; go on with --resume where a run was begun, else give the command again")
+            sys.exit(0)
+        finally:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def command_to_resume() -> str:
@@ -122,11 +159,26 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if _asked_at is not None:
         if now - _asked_at > _SAME:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
+            _end_now()
         return
     _asked_at = now
     if not _finishing:
-        raise Stopped
+        raise Stopped("here")
     if os.environ.get("RANK", "0") == "0":  # print may be what the signal came into
         os.write(2, b"SIGTERM: stopping as soon as the run can go on from there; once more, and it ends at once\n")
+
+
+def _end_now() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _launcher_was_asked() -> bool:
+    """Whether SIGTERM came to all, and not from the launcher alone; true where there is no launcher of ours."""
+    file = os.environ.get(_ASKED)
+    until = time.monotonic() + _SAME
+    while file and not os.path.exists(file):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
