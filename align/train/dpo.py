@@ -14,6 +14,7 @@ from align.data.load import load_pairs, mean_one, said_of
 from align.models.load import load_causal_lm
 from align.run.progress import say
 from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job
+from align.train.even import real_rows, row_share
 from align.train.reward import check_strength_margin
 from align.train.running import train
 from preferences.contract import is_preferences_folder
@@ -144,6 +145,8 @@ def _trainer_class(*, ours: bool) -> Any:
     from align.train.progress import Means
 
     class SoftDPOTrainer(DPOTrainer):
+        weighs_rows = True  # see align/train/even.py
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.data_collator: Any = _Collator(self.data_collator)
@@ -183,17 +186,21 @@ def _trainer_class(*, ours: bool) -> Any:
                 "hinge": lambda: hinge(reward, preference, margin),
                 "ipo": lambda: ipo(a_token, preference, self.beta, margin),
             }
+            weight = inputs["weight"] * row_share(self, inputs)
             loss = sum(
-                share * (inputs["weight"] * losses[name]()).mean()
+                share * (weight * losses[name]()).mean()
                 for name, share in zip(self.loss_types, self.loss_weights, strict=True)
             )
             if self.aux_loss_enabled:
                 loss = loss + self.router_aux_loss_coef * outputs.aux_loss
             # 3. what is logged, under TRL's names
             with torch.no_grad():
-                self._note(inputs["preference"], chosen, rejected, self.beta * chosen_ratio, self.beta * rejected_ratio)
-                entropy = outputs.entropy[:, -seen.shape[1] :]
-                self.means.add(self, {"entropy": ((entropy * seen).sum(), seen.sum())})
+                real = real_rows(inputs)
+                rewards = self.beta * chosen_ratio, self.beta * rejected_ratio
+                self._note(*(column[real] for column in (inputs["preference"], chosen, rejected, *rewards)))
+                tokens = torch.stack(seen.chunk(2), 1)[real]  # (rows, 2, n)
+                entropy = torch.stack(outputs.entropy[:, -seen.shape[1] :].chunk(2), 1)[real]
+                self.means.add(self, {"entropy": ((entropy * tokens).sum(), tokens.sum())})
             return (loss, outputs) if return_outputs else loss
 
         def _note(self, preference: Any, chosen: Any, rejected: Any, chosen_reward: Any, rejected_reward: Any) -> None:

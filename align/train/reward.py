@@ -16,6 +16,7 @@ from align.data.packs import PairRow, RankingRow, as_columns, length_chunks, pac
 from align.models.load import load_reward_model
 from align.run.progress import say
 from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job
+from align.train.even import real_rows, row_share
 from align.train.running import train
 from preferences.errors import BadInput
 
@@ -261,6 +262,8 @@ def _trainer_class(label_smoothing: float) -> Any:
         return torch.stack(losses), chosen, rejected, preference
 
     class PackRewardTrainer(RewardTrainer):
+        weighs_rows = True  # a row is a pack; see align/train/even.py
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.means = Means()
@@ -276,18 +279,18 @@ def _trainer_class(label_smoothing: float) -> Any:
             loss = (inputs["weight"] * losses).mean()
             if self.args.center_rewards_coefficient is not None:
                 loss = loss + self.args.center_rewards_coefficient * centring(chosen, rejected).mean()
+            loss = (row_share(self, inputs) * loss).sum()
             with torch.no_grad():
                 side = (preference > 0.5).float() - (preference < 0.5).float()  # 0 of a tie, which nobody gets right
                 gain = side * (chosen - rejected)
                 right, decided = ((gain > 0) + 0.5 * ((gain == 0) & (side != 0))).sum(), side.abs().sum()
-                self.means.add(
-                    self,
-                    {
-                        "accuracy": (right, decided),
-                        "margin": (gain.sum(), decided),
-                        "mean_reward": (scores.sum(), len(scores)),
-                    },
-                )
+                sums = {
+                    "accuracy": (right, decided),
+                    "margin": (gain.sum(), decided),
+                    "mean_reward": (scores.sum(), len(scores)),
+                }
+                blank = real_rows(inputs) == []
+                self.means.add(self, {name: (0.0, 0) if blank else both for name, both in sums.items()})
             return (loss, {"scores": scores}) if return_outputs else loss
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

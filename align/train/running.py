@@ -15,6 +15,7 @@ from align.run.manifest import Run, hash_weights, parents_of, start_run
 from align.run.progress import say
 from align.run.stopping import Stopped, finishing_steps
 from align.train.common import Job, one_line
+from align.train.even import fill_with_blanks
 from preferences.errors import BadInput
 from preferences.files import read_json
 
@@ -69,6 +70,7 @@ def train(trainer: Any, job: Job, after: Callable[[], dict[str, Any]] = dict, **
     from align.train.progress import RunCallback
 
     run = open_run(job)
+    facts |= fill_with_blanks(trainer)
     args = trainer.args
     for bar in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(bar)
