@@ -172,11 +172,11 @@ class Mirror:
         return True
 
     def finish(self, folder: Path) -> None:
-        """Copy the finished run but its checkpoints, the manifest last. Raises OSError where the store fails."""
+        """Copy the finished run but its checkpoints, the manifest last. Raises BadInput where the store fails."""
         try:
             self._put(folder, "", last="manifest.json", leave_out="checkpoint-")
         except Exception as error:
-            raise OSError(
+            raise BadInput(
                 f"the run is finished, and all of it is in {folder}; but it could not be copied to {self.url}"
                 f" ({_first_line(error)}); copy the folder yourself"
             ) from None

@@ -4,6 +4,7 @@ one (`pip install moto[server] s3fs`).
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from align.run import remote
 from align.run.manifest import start_run
 from align.run.remote import MARKER, Mirror, fetched, look_at_mirror, named
 from preferences.errors import BadInput
+from tests.align.conftest import TRAIN, done, write_recipe
 
 
 @pytest.fixture
@@ -174,6 +176,30 @@ def test_a_run_goes_on_from_its_mirror_on_another_machine(store: str, tmp_path: 
     assert not mirror.fetch(tmp_path / "third")
 
 
+@pytest.mark.slow
+def test_a_machine_that_is_taken_away_with_its_disk(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
+    """Killed while it trains, its folder gone: another machine goes on from the mirror, to the same end."""
+    keys = {**TRAIN, "model_name_or_path": str(tiny), "dataset_name": str(pairs_file), "learning_rate": 1e-3}
+    keys |= {"max_steps": 40, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
+    mirror, run = tmp_path / "store" / "dpo", tmp_path / "run"
+    recipe = write_recipe(tmp_path / "dpo.yaml", **keys, output_dir=str(run), mirror=f"file://{mirror}")
+    command = [str(Path(sys.executable).parent / "align"), "dpo", str(recipe), "--resume"]  # it begins, and goes on
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not (mirror / "checkpoint-2" / MARKER).exists() and not list(mirror.glob(f"checkpoint-*/{MARKER}")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    shutil.rmtree(run)
+    done("dpo", recipe, "--resume")
+    unbroken = write_recipe(tmp_path / "unbroken.yaml", **keys, output_dir=str(tmp_path / "unbroken"))
+    done("dpo", unbroken)
+    weights = (tmp_path / "unbroken" / "adapter_model.safetensors").read_bytes()
+    assert (run / "adapter_model.safetensors").read_bytes() == weights
+    assert (mirror / "adapter_model.safetensors").read_bytes() == weights
+    assert json.loads((mirror / "manifest.json").read_text())["status"] == "finished"
+
+
 def test_a_store_that_fails_does_not_stop_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,7 +212,7 @@ def test_a_store_that_fails_does_not_stop_training(
     store.write_text("no folder any more")
     assert not mirror.push(run, run / "checkpoint-2")
     assert "checkpoint-2 could not be copied" in capsys.readouterr().err
-    with pytest.raises(OSError, match="the run is finished, and all of it is in"):
+    with pytest.raises(BadInput, match="the run is finished, and all of it is in"):
         mirror.finish(run)
     with pytest.raises(BadInput, match=r"mirror .*below: cannot be written to"):
         Mirror(f"file://{store}/below")
