@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from align.models.text import train_text_only
 from align.run.checkpoint import STATE_FILES
 from align.run.manifest import digest
 from align.run.strategies import asked_strategy
@@ -76,10 +77,15 @@ def find_model(name: str, revision: str | None = None) -> ModelSource:
 
 def load_config(source: ModelSource) -> Any:
     """The base model's configuration; a model of text and images gives that of its text half. Raises BadInput."""
+    return whole_config(source).get_text_config()
+
+
+def whole_config(source: ModelSource) -> Any:
+    """The base model's configuration with all that is in it. Raises BadInput."""
     from transformers import AutoConfig
 
     with loading(source):
-        return AutoConfig.from_pretrained(source.base, revision=source.revision).get_text_config()
+        return AutoConfig.from_pretrained(source.base, revision=source.revision)
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
@@ -180,6 +186,8 @@ def _load(
                 # then on loses every gradient that should pass through it, without a word.
                 if hasattr(module, "support_avx512bf16_for_cpu"):
                     module.support_avx512bf16_for_cpu = False
+            if trainable:
+                train_text_only(model)
             if source.adapter:
                 model = _put_adapter_on(model, source.adapter, trainable)
     finally:

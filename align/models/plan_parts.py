@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 
 from align.models import sizes
-from align.models.load import ModelSource, weight_dtype
+from align.models.load import ModelSource, weight_dtype, whole_config
+from align.models.text import lora_of
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -46,15 +47,10 @@ def bits_of(model_args: Any) -> int | None:
 def adapter_config(source: ModelSource, model_args: Any = None, task: str = "CAUSAL_LM") -> "PeftConfig":
     """The configuration of a model's adapter; of the recipe's, where the model has none."""
     from peft import PeftConfig
-    from trl import get_peft_config
 
     if source.adapter:
         return PeftConfig.from_pretrained(source.adapter)
-    model_args.lora_task_type = task
-    model_args.lora_target_modules = model_args.lora_target_modules or "all-linear"
-    if task == "SEQ_CLS":
-        model_args.lora_modules_to_save = ["score"]
-    return get_peft_config(model_args)
+    return lora_of(model_args, whole_config(source), task)
 
 
 def base_part(model: Any, model_args: Any) -> Part:

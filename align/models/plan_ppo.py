@@ -132,7 +132,7 @@ def _whole_roles(
     """(parts, what is trained, a maker of the policy, a maker of the value model or None where it is no other)."""
     make, make_value = partial(empty, source, model_args, device), None
     policy = make()
-    trained = list(policy.parameters())
+    trained = [p for p in policy.parameters() if p.requires_grad]
     parts = [whole_part("policy", policy, "trained")]
     if args.value == "shared":
         parts.append(Part("value", "a head on the policy", 0))

@@ -47,7 +47,7 @@ def trainer_parts(
     held_in = 2 if device == "gpu" and args.bf16 else dtype_of(model_args, device).itemsize
     units = gathered(model, bits, nested, held_in)
     if whole:
-        parts, trained = [whole_part(role, model, "trained")], list(model.parameters())
+        parts, trained = [whole_part(role, model, "trained")], [p for p in model.parameters() if p.requires_grad]
     else:
         adapters = {role: adapter_config(source, model_args, "SEQ_CLS" if verb == "reward" else "CAUSAL_LM")}
         if verb in ("dpo", "kto") and source.adapter:

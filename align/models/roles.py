@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from align.models.load import ModelSource, has_score_head, load_causal_lm, load_reward_model, load_tokenizer, loading
 from align.models.logprobs import Rows, check_head, last_states, response_logprobs, spread, states_before
 from align.models.scores import RewardModel, load_scorer
+from align.models.text import train_text_only
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Roles:
             adapter = re.compile(rf"\.(lora_\w+|modules_to_save)\.{role}(\.|$)")
             own = {name: p for name, p in own.items() if adapter.search(name)}
         else:
-            own = {f"{role}.{name}": p for name, p in own.items()}
+            own = {f"{role}.{name}": p for name, p in own.items() if p.requires_grad}
         return own | ({"value_head.weight": self.value_head.weight} if role == "value" else {})
 
     @contextmanager
@@ -190,6 +191,8 @@ def whole_models(policy: Any, value: Any, reference: Any | None, value_head: nn.
     """Separate models; `value` None for a head on the policy's trunk, `reference` None for none."""
     players = {"policy": Player(policy.requires_grad_(True), None)}
     players["value"] = players["policy"] if value is None else Player(value.requires_grad_(True), None)
+    for player in players.values():
+        train_text_only(player.model)
     if reference is not None:
         players["reference"] = Player(reference.requires_grad_(False), None)
     return Roles(policy, players, value_head)

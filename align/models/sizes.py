@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from align.models.load import ModelSource, loading
 from align.models.logprobs import _LOGITS_AT_ONCE, Head, _FrozenHead, last_states
 from align.models.sampling import _Draw
+from align.models.text import train_text_only
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def empty_model(source: ModelSource, dtype: torch.dtype, *, score: bool = False,
         if score:
             config.num_labels = 1
         options = {"attn_implementation": attention} if attention else {}
-        return auto.from_config(config, dtype=dtype, **options).eval()
+        model = auto.from_config(config, dtype=dtype, **options).eval()
+    train_text_only(model)
+    return model
 
 
 def put_adapters_on(model: Any, adapters: "Mapping[str, PeftConfig]", trained: Iterable[str]) -> Any:

@@ -13,10 +13,11 @@ from align.data.lengths import context_length, prompts_that_fit
 from align.data.load import check_test_split, data_facts, load_prompt_rows, looked_at, prompt_rows
 from align.models.chain import check_parent, check_same_tokenizer, stage_facts
 from align.models.engines import VLLM, continuous_batching
-from align.models.load import ModelSource, completed, find_model, load_config, load_tokenizer
+from align.models.load import ModelSource, completed, find_model, load_config, load_tokenizer, whole_config
 from align.models.rewards import Rewards, load_function, reward_facts
 from align.models.roles import Roles, load_roles, stands_on
 from align.models.sampling import Engine
+from align.models.text import lora_of
 from align.ppo.config import PPOConfig
 from align.ppo.rollout import Prompts
 from align.run.launch import check_strategy
@@ -61,8 +62,6 @@ def set_up(
     peft_config: "LoraConfig | None" = None,
 ) -> Setup:
     """Load the data, the roles and the rewards. Raises BadInput for whatever does not fit together."""
-    from trl import get_peft_config
-
     in_memory = None if isinstance(model, str) else model
     source = find_model(model) if isinstance(model, str) else _source_of(model)
     refuse("ppo", kind_of(model_args, bool(source.adapter or peft_config)), asked_strategy())
@@ -139,14 +138,13 @@ def set_up(
             check_same_tokenizer(source, tokenizer, run, load_tokenizer(run))
         if run.adapter and adapters and (in_memory is not None or not stands_on(run, source)):
             say(f"the reward run {run.name} stands on {run.base}: it is loaded as a model of its own")
-    model_args.lora_task_type = "CAUSAL_LM"
-    model_args.lora_target_modules = model_args.lora_target_modules or "all-linear"
+    config = whole_config(source) if in_memory is None else in_memory.config
     torch.manual_seed(args.seed)
     roles, scorers = load_roles(
         source,
         runs,
         model_args,
-        peft_config or get_peft_config(model_args),
+        peft_config or lora_of(model_args, config, "CAUSAL_LM"),
         accelerator.device,
         shared_value=args.value == "shared",
         use_reference=args.use_reference,
