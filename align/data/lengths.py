@@ -27,6 +27,28 @@ def token_ids(tokenizer: "PreTrainedTokenizerBase", messages: Any, *, generation
     return list(ids)
 
 
+class _SystemTurns:
+    """Looks once, at the first text with a system turn, whether the chat template keeps it: that of Mistral 7B v0.3
+    shows it only until a response follows, so no text that is trained on or scored would hold it.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self.tokenizer, self.looked = tokenizer, False
+
+    def check(self, text: Any) -> None:
+        """Raise BadInput where it does not."""
+        if self.looked or isinstance(text, str) or not text or text[0]["role"] != "system":
+            return
+        self.looked, said = True, "a system turn"
+        roles = {"system": said, "user": "a user's turn", "assistant": "a response"}
+        ids = token_ids(self.tokenizer, [{"role": role, "content": content} for role, content in roles.items()])
+        if said not in self.tokenizer.decode(ids):
+            raise BadInput(
+                "the model's chat template leaves the system turn out as soon as a response follows; put what it says"
+                " at the beginning of the user's turn"
+            )
+
+
 def like_lengths(lengths: Sequence[int], most: int, device: str) -> list[list[int]]:
     """Numbers of rows that go through a model together, the longest first: at most `most`, and of like length.
 
@@ -80,8 +102,10 @@ def prompts_that_fit(
     Raises BadInput when none is.
     """
     lengths = []
+    system = _SystemTurns(tokenizer)
     for number, prompt in enumerate(prompts, start=1):
         with _at(f"{where}, prompt {number}"):
+            system.check(prompt)
             lengths.append(len(token_ids(tokenizer, prompt, generation=True)))
     limits = [limit for limit in (max_length, context and context - new_tokens) if limit is not None]
     fitting = [number for number, length in enumerate(lengths) if all(length <= limit for limit in limits)]
@@ -147,9 +171,12 @@ def _check(
 ) -> int:
     """texts: the whole texts of a row. A prompt is part of them, and is looked at only where it may be too long."""
     longer = 0
+    system = _SystemTurns(tokenizer)
     for number, row in enumerate(rows, start=1):
         with _at(f"{where}, row {number}"):
-            longest = max(len(token_ids(tokenizer, text)) for text in texts(row))
+            whole = texts(row)
+            system.check(whole[0])
+            longest = max(len(token_ids(tokenizer, text)) for text in whole)
             alone = context is not None and longest >= context and row.get("prompt") is not None
             prompt = len(token_ids(tokenizer, row["prompt"])) if alone else 0
             if context is not None and (
