@@ -58,23 +58,22 @@ def recipe_verb(
             overwrite: bool,
             **more: Any,
         ) -> None:
-            launch = {option.name: more.pop(option.name) for option in verbs.launch}
-            if any(value is not None for value in launch.values()):
-                from align.run.launch import relaunch
-
-                relaunch(sys.argv[1:], **launch)
-            from align.run.launch import waiting_for_the_launcher
-            from align.run.progress import quiet_libraries
             from align.run.stopping import stoppable
 
-            quiet_libraries()
-            from align.config import read_recipe
-            from align.run.remote import fetched, look_at_mirror
+            launch = {option.name: more.pop(option.name) for option in verbs.launch}
+            with stoppable():
+                if any(value is not None for value in launch.values()):
+                    from align.run.launch import relaunch
 
-            with stoppable(), waiting_for_the_launcher():
-                keys = read_recipe(recipe, list(overrides))
-                resume = look_at_mirror(keys, resume, overwrite)
-                body(fetched(keys), recipe, resume=resume, overwrite=overwrite, **more)
+                    relaunch(sys.argv[1:], **launch)
+                from align.run.launch import waiting_for_the_launcher
+                from align.run.progress import quiet_libraries
+
+                quiet_libraries()
+                from align.config import read_recipe
+
+                with waiting_for_the_launcher():
+                    body(read_recipe(recipe, list(overrides)), recipe, resume=resume, overwrite=overwrite, **more)
 
         command = click.Command(
             name,

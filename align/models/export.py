@@ -78,9 +78,7 @@ def run_export(
         else:
             scorer = load_as_trained(wanted.judge) if wanted.judge else None
             proof = compare_policies(trained, exported, wanted.tokenizer, wanted.texts, wanted.type_name, scorer)
-        weights = {
-            path.name: sha256_file(path) for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.gguf")])
-        }
+        files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".gguf")]
         proof |= {"data": wanted.data, "trained": _held_words(wanted), "exported": how}
         manifest |= {"status": "finished", "finished_at": now(), "seconds": round(time.monotonic() - started, 3)}
         manifest |= {"weights_sha256": {path.name: sha256_file(path) for path in files}, "proof": proof}
@@ -140,7 +138,7 @@ def _checked(
 def _beside(run: Path, model: Path, form: Form) -> Path:
     """runs/dpo-merged; of a checkpoint runs/dpo-checkpoint-40-merged."""
     step = "" if run.resolve() == model.resolve() else f"-{model.resolve().name}"
-    return run.resolve().parent / f"{run.resolve().name}{step}-{_SUFFIX[form]}"
+    return run.parent / f"{run.name}{step}-{_SUFFIX[form]}" if run.name else Path(f"{run.resolve()}-{_SUFFIX[form]}")
 
 
 def _check_adapter(source: ModelSource, scores: bool, dtype: str | None) -> None:
@@ -221,7 +219,10 @@ def _written(wanted: Wanted, folder: Path) -> tuple[Any, str]:
     """Write the form into the folder; the model read back from there by plain transformers, and how it computes."""
     if wanted.form == "adapter":
         return _write_adapter(wanted, folder)
-    model = merged(wanted.source, wanted.held, wanted.dtype)
+    import torch
+
+    whole = wanted.type_name == "q8_0"  # which is to be rounded once
+    model = merged(wanted.source, wanted.held, torch.float32 if whole else wanted.dtype)
     if wanted.form == "gguf":
         from align.models.gguf_file import GGUF, write_gguf
 

@@ -49,7 +49,7 @@ def serving_dtype(source: ModelSource) -> "torch.dtype":
     for path in sorted(Path(source.base).glob("*.safetensors")):
         with loading(source), safe_open(path, framework="pt") as weights:
             for key in weights.keys():  # noqa: SIM118
-                return weights.get_tensor(key).dtype  # type: ignore[no-any-return]
+                return weights.get_tensor(key).dtype
     return torch.bfloat16
 
 
@@ -122,4 +122,4 @@ def _as_saved(model: Any, source: ModelSource, dtype: "torch.dtype") -> "PreTrai
     if text.tie_word_embeddings and out is not None and out.weight is not into.weight:
         # one of the two was trained: tied again, as the configuration says, it would be lost
         text.tie_word_embeddings = model.config.tie_word_embeddings = False
-    return model  # type: ignore[no-any-return]
+    return model

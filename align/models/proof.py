@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 PROMPTS = 32  # looked at, at most
 LENGTH = 64  # new tokens of a response, at most
 
-# How far the mean |difference| of a token's log-probability may go, in nats, and of a reward model's scores in their own
-# spread: above what rounding the weights to the type costs (benchmarks/export_tolerance.py), far below what a wrong
-# merge does.
+# How far the mean |difference| of a token's log-probability may go, in nats, and of a reward model's scores in units of
+# their spread: above what rounding the weights to the type costs (benchmarks/export_tolerance.py), far below what a
+# wrong merge does.
 TOLERANCE = {"float32": 1e-4, "float16": 4e-3, "bfloat16": 4e-2, "q8_0": 8e-2}
 
 
@@ -34,20 +34,9 @@ def compare_policies(
     Both draw their responses from the same seeds, at temperature 1. Two responses that are equal tie under every judge,
     so no judge can see a win rate farther from 0.5 than half the share of those that differ.
     """
-    said: dict[str, Samples] = {}
-    for name, model in (("trained", trained), ("exported", exported)):
-        progress = Progress(f"{name} model answers", len(prompts), "prompts")
-        parts: Samples = Samples([], [], [], [])
-        for start in range(0, len(prompts), 8):
-            seeds = [seed_of("export", number) for number in range(start, min(start + 8, len(prompts)))]
-            part = sample(model, tokenizer, prompts[start : start + 8], seeds, max_new_tokens=LENGTH)
-            for field, values in zip(parts, part, strict=True):
-                field += values
-            progress.tell(len(seeds))
-        progress.end()
-        said[name] = parts
+    answers = _answers("the trained model answers", trained, tokenizer, prompts)
+    others = _answers("the exported model answers", exported, tokenizer, prompts)
     logits, logprobs = _Differences(), _Differences()
-    answers = said["trained"]
     progress = Progress("comparing", len(prompts), "texts")
     for prompt, response in zip(answers.prompts, answers.responses, strict=True):
         both = [_logits(model, [*prompt, *response]) for model in (trained, exported)]
@@ -56,7 +45,7 @@ def compare_policies(
         logprobs.add(*of_response)
         progress.tell(1)
     progress.end()
-    differ = [one != other for one, other in zip(answers.responses, said["exported"].responses, strict=True)]
+    differ = [one != other for one, other in zip(answers.responses, others.responses, strict=True)]
     share = sum(differ) / len(differ)
     within = logprobs.mean <= TOLERANCE[dtype]
     return {
@@ -70,9 +59,22 @@ def compare_policies(
             "tolerance": TOLERANCE[dtype],
         },
         "responses": {"sampled": len(differ), "differ": share, "temperature": 1.0, "max_new_tokens": LENGTH},
-        "win_rate": _win_rate(prompts, answers.texts, said["exported"].texts, share, judge),
+        "win_rate": _win_rate(prompts, answers.texts, others.texts, share, judge),
         "within_tolerance": within,
     }
+
+
+def _answers(what: str, model: Any, tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Any]) -> Samples:
+    progress = Progress(what, len(prompts), "prompts")
+    found = Samples([], [], [], [])
+    for start in range(0, len(prompts), 8):
+        some = prompts[start : start + 8]
+        seeds = [seed_of("export", start + number) for number in range(len(some))]
+        part = sample(model, tokenizer, some, seeds, max_new_tokens=LENGTH)
+        found = Samples(*(have + more for have, more in zip(found, part, strict=True)))
+        progress.tell(len(some))
+    progress.end()
+    return found
 
 
 def _win_rate(
@@ -97,7 +99,8 @@ def compare_reward_models(
     """
     import torch
 
-    before, after = [], []
+    before: list[float] = []
+    after: list[float] = []
     progress = Progress("comparing", len(texts), "texts")
     for prompt, response in texts:
         ids = conversation_ids(tokenizer, prompt, response)
