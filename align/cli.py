@@ -71,9 +71,12 @@ def recipe_verb(
 
                 quiet_libraries()
                 from align.config import read_recipe
+                from align.run.remote import fetched, look_at_mirror
 
                 with waiting_for_the_launcher():
-                    body(read_recipe(recipe, list(overrides)), recipe, resume=resume, overwrite=overwrite, **more)
+                    keys = read_recipe(recipe, list(overrides))
+                    resume = look_at_mirror(keys, resume, overwrite)
+                    body(fetched(keys), recipe, resume=resume, overwrite=overwrite, **more)
 
         command = click.Command(
             name,

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from align.run.stopping import Stopped, handing_on
+from align.run.stopping import Stopped, asked, handing_on
 from align.run.strategies import STRATEGIES, asked_strategy, fsdp_of, zero_of
 from preferences.errors import BadInput
 
@@ -90,6 +90,8 @@ def waiting_for_the_launcher() -> Iterator[None]:
     except RuntimeError as error:
         if not _is_about_the_others(error):
             raise
+        if asked() and _EXPECTED in os.environ:  # the launcher has seen it before us
+            os._exit(1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing left to be saved at the end of a step
         hangs = "timed out" in str(error).lower() or "timeout" in str(error).lower()
         if not hangs and _EXPECTED in os.environ:

@@ -75,11 +75,16 @@ def anywhere() -> Iterator[None]:
     global _finishing
     before, _finishing = _finishing, 0
     try:
-        if _asked_at is not None:
+        if asked():
             raise Stopped("here")
         yield
     finally:
         _finishing = before
+
+
+def asked() -> bool:
+    """Whether SIGTERM came to this process."""
+    return _asked_at is not None
 
 
 def everybody_asked(device: Any = "cpu") -> bool:
@@ -88,8 +93,8 @@ def everybody_asked(device: Any = "cpu") -> bool:
     from torch import distributed
 
     if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return _asked_at is not None
-    flag = torch.tensor([int(_asked_at is not None)], dtype=torch.int32, device=device)
+        return asked()
+    flag = torch.tensor([int(asked())], dtype=torch.int32, device=device)
     distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
     return bool(flag.item())
 
