@@ -28,6 +28,11 @@ PLAIN_TEMPLATE = (
 # Tokens that models carry for padding, or never use otherwise; the first one present that is not the end token wins.
 _PAD_TOKENS = ("<|finetune_right_pad_id|>", "<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<unk>")
 
+# What some templates leave open, and a run may not. Qwen3's has the model think first, which nobody ranked, and puts an
+# empty thought before a response that is given: said so, prompts end and responses begin at the same place in both.
+# Llama 3.2's writes today's date, and tomorrow the same texts would be other tokens: this is its date without a clock.
+_SETTLED = {"enable_thinking": "false", "date_string": "'26 Jul 2024'"}
+
 _CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")  # what else decides what a model says
 
 
@@ -106,6 +111,8 @@ def completed(tokenizer: "PreTrainedTokenizerBase", name: str) -> "PreTrainedTok
         raise BadInput(f"{name}: its tokenizer has no end-of-text token, so no response would ever end")
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
+    if isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = _settled(tokenizer.chat_template)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         vocabulary = tokenizer.get_vocab()
         spare = [token for token in (*_PAD_TOKENS, tokenizer.unk_token, tokenizer.bos_token) if token in vocabulary]
@@ -114,6 +121,15 @@ def completed(tokenizer: "PreTrainedTokenizerBase", name: str) -> "PreTrainedTok
             raise BadInput(f"{name}: its tokenizer has no token to pad with besides the end-of-text token")
         tokenizer.pad_token = spare[0]
     return tokenizer
+
+
+def _settled(template: str) -> str:
+    """A chat template with a value for each of `_SETTLED` that it knows; whoever passes one is still heard."""
+    for name, value in _SETTLED.items():
+        setting = f"{{% if {name} is not defined %}}{{% set {name} = {value} %}}{{% endif %}}"
+        if re.search(rf"\b{name}\b", template) and setting not in template:
+            template = setting + template
+    return template
 
 
 def load_causal_lm(
