@@ -95,8 +95,8 @@ def write_gguf(model: Any, tokenizer: "PreTrainedTokenizerBase", type_name: str,
     writer.write_ti_data_to_file()
     progress = Progress("writing", len(tensors), "tensors")
     for _, tensor in tensors:
-        plain = np.ascontiguousarray(tensor.detach().float().cpu().numpy())
-        writer.write_tensor_data(gguf.quants.quantize(plain, _type_of(tensor, type_name)))
+        weights = np.ascontiguousarray(tensor.detach().float().cpu().numpy())
+        writer.write_tensor_data(gguf.quants.quantize(weights, _type_of(tensor, type_name)))
         progress.tell(1)
     progress.end()
     writer.close()
@@ -141,12 +141,11 @@ def _not_exact(config: Any) -> str | None:
         return "turns only a part of each head (`partial_rotary_factor`)"
     if config.model_type == "gemma3_text":
         local = (config.rope_parameters or {}).get("sliding_attention", {}).get("rope_theta", _GEMMA_LOCAL_BASE)
-        pattern = [
-            "full_attention" if (n + 1) % _GEMMA_PATTERN == 0 else "sliding_attention" for n in range(len(layers))
-        ]
+        kinds = ("full_attention", "sliding_attention")
+        pattern = [kinds[(number + 1) % _GEMMA_PATTERN > 0] for number in range(len(layers))]
         if local != _GEMMA_LOCAL_BASE:
             return f"has a rotary base of {local:g} in its sliding layers"
-        if list(layers) != full:
+        if list(layers) != pattern:
             return "has its sliding layers in another order than Gemma 3"
         if config.query_pre_attn_scalar != head:
             return "scales its attention by another number than its head size"
@@ -286,8 +285,9 @@ def _split_of(backend: dict[str, Any]) -> str | None:
         return None
     last = steps[-1]
     if last.get("use_regex", True):
-        before = [(step["type"], step.get("individual_digits")) for step in steps[:-1]]
-        return {(): "gpt-2", (("Digits", True),): "smollm"}.get(tuple(before))
+        before = [step["type"] for step in steps[:-1] if step.get("individual_digits", True)]
+        names: dict[tuple[str, ...], str] = {(): "gpt-2", ("Digits",): "smollm"}
+        return names.get(tuple(before)) if len(before) == len(steps) - 1 else None
     if len(steps) == 2 and steps[0]["type"] == "Split":
         return _SPLITS.get(steps[0]["pattern"].get("Regex"))
     return None

@@ -71,7 +71,10 @@ def _answers(what: str, model: Any, tokenizer: "PreTrainedTokenizerBase", prompt
         some = prompts[start : start + 8]
         seeds = [seed_of("export", start + number) for number in range(len(some))]
         part = sample(model, tokenizer, some, seeds, max_new_tokens=LENGTH)
-        found = Samples(*(have + more for have, more in zip(found, part, strict=True)))
+        found.prompts.extend(part.prompts)
+        found.responses.extend(part.responses)
+        found.texts.extend(part.texts)
+        found.ended.extend(part.ended)
         progress.tell(len(some))
     progress.end()
     return found
