@@ -55,12 +55,13 @@ def relaunch(words: Sequence[str], accelerate_config: str | None, **options: int
     os.environ[_STRATEGY] = strategy
     command = ["--config_file", str(path), *options_for_accelerate, "-m", "align.cli", *_without_options(words)]
     sys.stdout.flush()
-    _launch(command, where)
+    sections = [key for name in ("fsdp_config", "deepspeed_config") for key in config.get(name) or {}]
+    _launch(command, sections, where)
     sys.exit(0)
 
 
 def asked_of(accelerate_config: str, num_processes: int | None) -> tuple[str, int]:
-    """(strategy, processes) that a configuration asks for, whether this machine could run it or not. Raises BadInput."""
+    """(strategy, processes) that a configuration asks for, whether this machine can run it or not. Raises BadInput."""
     where = f"--accelerate_config {accelerate_config}"
     config = _read(_find(accelerate_config), where)
     processes = num_processes or config.get("num_processes")
@@ -146,13 +147,17 @@ def sharded() -> str | None:
     return STRATEGIES[strategy] if strategy not in ("one", "ddp") else None
 
 
-def _launch(command: Sequence[str], where: str) -> None:
-    """Run accelerate's launcher. Raises BadInput for what it or a worker finds wrong; exits as a failed worker did."""
+def _launch(command: Sequence[str], keys: Sequence[str], where: str) -> None:
+    """Run accelerate's launcher; `keys` of the configuration's sections. Raises BadInput for what it or a worker finds
+    wrong; exits as a failed worker did.
+    """
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     args = launch_command_parser().parse_args(command)
+    if unknown := [key for key in keys if key not in vars(args)]:  # accelerate would pass over them in silence
+        raise BadInput(f"{where}: accelerate knows no `{unknown[0]}` in its sections; mend it, or take it out")
     args.signals_to_handle = "SIGINT,SIGHUP,SIGQUIT"  # torchrun's agent would kill the workers on SIGTERM
     with handing_on() as asked_to_stop:
         try:

@@ -99,11 +99,6 @@ def everybody_asked(device: Any = "cpu") -> bool:
     return bool(flag.item())
 
 
-def asked() -> bool:
-    """Whether SIGTERM came to this process, from whomever."""
-    return _asked_at is not None
-
-
 def opened(run: "Run") -> None:
     """The run that SIGTERM stops from here on: its manifest says so."""
     global _run
