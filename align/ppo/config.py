@@ -78,6 +78,7 @@ class PPOConfig(RewardArguments):
     kl_budget: float | None = None  # nats a response: the best policy is the best within it
     patience: int | None = None  # stop after so many looks without a new best
     report_to: str = "none"  # a tracker of accelerate: tensorboard, wandb, trackio, mlflow, ...
+    ddp_timeout: int = 1800  # seconds that one process waits for another, before the run ends
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,6 +131,7 @@ _AT_LEAST = {
     "eval_steps": 1,
     "eval_prompts": 1,
     "patience": 1,
+    "ddp_timeout": 1,
     "kl_coef": 0,
     "missing_eos_penalty": 0,
     "vf_coef": 0,

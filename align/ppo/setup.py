@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from align.audit.audit import audit_for_training
 from align.data.lengths import context_length, prompts_that_fit
@@ -68,7 +70,10 @@ def set_up(
     trackers = None if args.report_to == "none" else args.report_to
     try:
         accelerator = Accelerator(
-            cpu=args.use_cpu or not torch.cuda.is_available(), log_with=trackers, project_dir=args.output_dir
+            cpu=args.use_cpu or not torch.cuda.is_available(),
+            log_with=trackers,
+            project_dir=args.output_dir,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout))],
         )
     except ValueError as error:
         raise BadInput(f"key `report_to`: {' '.join(str(error).split())}") from None
