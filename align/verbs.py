@@ -223,16 +223,17 @@ def plan(recipe: str, overrides: tuple[str, ...], verb: str | None, as_json: boo
 
 
 @click.command(short_help="Say what is wrong with this machine, and how to mend it.")
-@click.argument("recipe", metavar="[RECIPE]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def doctor(recipe: str | None, as_json: bool) -> None:
+def doctor(as_json: bool) -> None:
     """Try what training needs of this machine: GPUs, quantising, processes that talk, disk, the hub, versions.
 
-    With a RECIPE the folders are those that it names. The exit code is 1 where something is wrong, else 0.
+    The exit code is 1 where something is wrong, else 0.
     """
     from align.run import doctor
+    from align.run.progress import quiet_libraries
 
-    lines = doctor.examine(recipe)
+    quiet_libraries()
+    lines = doctor.examine()
     print(_json(doctor.facts(lines)) if as_json else doctor.in_words(lines))
     if any(line.state == "wrong" for line in lines):
         sys.exit(1)
