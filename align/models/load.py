@@ -185,7 +185,8 @@ def _load(
     quantization = _quantization(model_args, options["dtype"])
     if quantization is not None:
         options["quantization_config"] = quantization
-        options["device_map"] = {"": device()}
+        if asked_strategy() != "zero3":  # transformers takes none then
+            options["device_map"] = {"": device()}
     if model_args is not None and model_args.attn_implementation:
         options["attn_implementation"] = model_args.attn_implementation
     logging.disable_progress_bar()  # of reading weights from the disk
@@ -253,7 +254,7 @@ def _quantization(model_args: "ModelConfig | None", dtype: "torch.dtype") -> Any
         load_in_4bit=model_args.load_in_4bit,
         load_in_8bit=model_args.load_in_8bit,
         bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_storage=dtype if asked_strategy() == "fsdp2" else None,  # FSDP shards floats only, of one type a unit
+        bnb_4bit_quant_storage=dtype if asked_strategy() in ("fsdp2", "zero3") else None,  # only floats are sharded
         bnb_4bit_quant_type=model_args.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=model_args.use_bnb_nested_quant,
         llm_int8_skip_modules=["lm_head", "score"],  # the heads stay whole: they are small, and score is trained
