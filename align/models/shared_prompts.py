@@ -10,8 +10,8 @@ gradients are those of each text alone.
     take_shared(model)                         # its forward now takes `shared`, and is otherwise what it was
     model(shared=lay_out(texts))               # a classifier: scores (T,) float32, of the state of the last token
     logprobs, entropies = model(shared=lay_out(texts, starts), temperature=1.0, entropy=False)
-                                               # a causal model: (T, t) float32, of each text's tokens from its start on;
-                                               # entropies None unless asked for; zeros outside shared.rows.mask
+                                               # a causal model: (T, t) float32, of each text's tokens from its start
+                                               # on, zeros outside shared.rows.mask; entropies None unless asked for
 
 The patched forward is that of the model below PEFT, so all may be called through whatever wraps the model: PEFT, DDP,
 FSDP, autocast. It works for models whose attention goes through transformers' AttentionInterface by sdpa or eagerly
@@ -40,6 +40,7 @@ _EXACT, _ROUGH = 1e-3, 0.1  # how far apart numbers may be, of their norm; anoth
 class Shared:
     """T texts as one stream of N tokens. Moves between devices by `to`, as tensors do."""
 
+    texts: Sequence[Sequence[int]]
     ids: torch.Tensor  # (1, N)
     positions: torch.Tensor  # (1, N): of each token in its text
     families: tuple[tuple[int, ...], ...]  # lengths in the stream: of a beginning, then of each text's own rest
@@ -50,7 +51,7 @@ class Shared:
     def to(self, device: Any, **options: Any) -> "Shared":
         ids, positions, last = (each.to(device, **options) for each in (self.ids, self.positions, self.last))
         rows = self.rows and Rows(*(each.to(device, **options) for each in self.rows))
-        return Shared(ids, positions, self.families, last, rows)
+        return Shared(self.texts, ids, positions, self.families, last, rows)
 
     def mask(self, before: int, own: int, window: int | None, like: torch.Tensor, additive: bool) -> torch.Tensor:
         """(1, 1, own, before + own): a causal mask of the last `own` of before + own tokens. One for all layers."""
@@ -98,7 +99,7 @@ def lay_out(texts: Sequence[Sequence[int]], starts: Sequence[int] | None = None)
             targets[number, :wanted] = torch.tensor(list(text[start:]))
         rows = Rows(ids, mask, before, targets)
     last = torch.tensor([path[-1] for path in paths])
-    return Shared(ids, torch.tensor([positions]), tuple(families), last, rows)
+    return Shared(texts, ids, torch.tensor([positions]), tuple(families), last, rows)
 
 
 def find_families(texts: Sequence[Sequence[int]]) -> list[tuple[list[int], int]]:
@@ -139,7 +140,7 @@ def take_shared(model: Any) -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    kind = inner.config.get_text_config()._attn_implementation
+    kind = str(inner.config.get_text_config()._attn_implementation)
     if kind not in _KINDS:
         raise NotImplementedError(f"attention by {kind} takes no prompts that are shared")
     # The name stays: layers whose activations are recomputed run again in the backward pass
@@ -147,7 +148,7 @@ def take_shared(model: Any) -> None:
     AttentionMaskInterface.register(_name(kind), AttentionMaskInterface()[kind])
     for module in inner.modules():
         config = getattr(module, "config", None)
-        if getattr(config, "_attn_implementation", None) == kind:
+        if config is not None and getattr(config, "_attn_implementation", None) == kind:
             config._attn_implementation = _name(kind)
     inner.forward = MethodType(_with_shared(inner.forward), inner)
 
@@ -235,7 +236,9 @@ def why_not(model: Any, texts: Sequence[Sequence[int]], starts: Sequence[int] | 
     model.eval()
     try:
         with torch.no_grad():
-            alone = torch.cat([_alone(model, text, starts and starts[n], device) for n, text in enumerate(texts)])
+            alone = torch.cat(
+                [_alone(model, text, starts[n] if starts else None, device) for n, text in enumerate(texts)]
+            )
             shared = lay_out(texts, starts).to(device)
             together = model(shared=shared)
             if shared.rows is not None:

@@ -2,7 +2,8 @@
 
 The loss takes what raters said as it was said (docs/losses.md): the probability that one response is better, ties,
 strength, and how much its raters can be trusted, where the data has these columns. And every response goes through the
-model once a pack, however many pairs it is in.
+model once a pack, however many pairs it is in, and so does the prompt that it shares with others
+(align/models/shared_prompts.py).
 """
 
 import math
@@ -75,32 +76,32 @@ def run_reward(recipe: dict[str, Any], where: str, *, resume: bool = False, over
         _trainer_class(loss.label_smoothing),
         job,
         model,
-        data_collator=_Collator(job.tokenizer.pad_token_id),
+        data_collator=_collate,
         train_dataset=packs,
         eval_dataset=evaluation,
         peft_config=peft_config,
     )
 
     def after() -> dict[str, Any]:
-        return {"scores": _score_moments(trainer.model, packs["texts"])}
+        return {"scores": _score_moments(trainer, packs["texts"])}
 
     train(trainer, job, after, **facts, packs=len(packs))
 
 
-def _score_moments(model: Any, packs: list[list[list[int]]]) -> dict[str, float]:
+def _score_moments(trainer: Any, packs: list[list[list[int]]]) -> dict[str, float]:
     """Mean and standard deviation of the model's scores on its training texts: Bradley-Terry leaves zero and unit open,
     so whoever puts scores of several runs together needs them (N+ details, arXiv 2403.17031).
     """
     import torch
 
+    from align.models.shared_prompts import lay_out
+
     different = sorted({tuple(text) for pack in packs for text in pack})
-    texts = random.Random(0).sample(different, min(len(different), _SCORED))
-    texts.sort(key=len)
-    model.eval()
-    scores = []
+    texts = sorted(random.Random(0).sample(different, min(len(different), _SCORED)))  # those of a prompt side by side
+    trainer.model.eval()
     with torch.no_grad():
-        for text in texts:
-            scores.append(float(model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits))
+        eights = [texts[start : start + 8] for start in range(0, len(texts), 8)]
+        scores = torch.cat([trainer.scores(trainer.model, lay_out(eight)) for eight in eights]).tolist()
     mean = sum(scores) / len(scores)
     spread = (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5
     return {"mean": mean, "std": spread, "texts": float(len(scores))}
@@ -206,41 +207,36 @@ def _as_dataset(packs: dict[str, list[Any]]) -> "Dataset":
     return Dataset.from_dict({**packs, "chosen_ids": packs["texts"], "rejected_ids": packs["texts"]})
 
 
-class _Collator:
-    """One pack to tensors: runs of texts of like length, each ids and mask (texts, n) padded on the right, and what was
-    said of them: pairs' columns (pairs,), or a list with the places of each ranking's responses, and their ranks.
+def _collate(packs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One pack to tensors: its texts, laid out to share their beginnings, and what was said of them: pairs' columns
+    (pairs,), or a list with the places of each ranking's responses, and their ranks.
     """
+    import torch
 
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
+    from align.models.shared_prompts import lay_out
 
-    def __call__(self, packs: list[dict[str, Any]]) -> dict[str, Any]:
-        import torch
-        from torch.nn.utils.rnn import pad_sequence
-
-        (pack,) = packs
-        texts = [torch.tensor(ids) for ids in pack["texts"]]
-        runs = [[texts[n] for n in run] for run in length_chunks([len(text) for text in texts])]
-        batch = {
-            "ids": [pad_sequence(run, batch_first=True, padding_value=self.pad_token_id) for run in runs],
-            "masks": [pad_sequence([torch.ones_like(ids) for ids in run], batch_first=True) for run in runs],
-            "weight": torch.tensor(pack["weight"], dtype=torch.float32),
-            "margin": torch.tensor(pack["margin"], dtype=torch.float32),
-        }
-        if "rankings" in pack:
-            return batch | {"rankings": [torch.tensor(p) for p in pack["rankings"]], "ranks": pack["ranks"]}
-        ends = torch.tensor(pack["pairs"])
-        preference = torch.tensor(pack["preference"], dtype=torch.float32)
-        return batch | {"chosen": ends[:, 0], "rejected": ends[:, 1], "preference": preference}
+    (pack,) = packs
+    batch = {
+        "weight": torch.tensor(pack["weight"], dtype=torch.float32),
+        "margin": torch.tensor(pack["margin"], dtype=torch.float32),
+        "shared": lay_out(pack["texts"]),
+    }
+    if "rankings" in pack:
+        return batch | {"rankings": [torch.tensor(p) for p in pack["rankings"]], "ranks": pack["ranks"]}
+    ends = torch.tensor(pack["pairs"])
+    preference = torch.tensor(pack["preference"], dtype=torch.float32)
+    return batch | {"chosen": ends[:, 0], "rejected": ends[:, 1], "preference": preference}
 
 
 def _trainer_class(label_smoothing: float) -> Any:
     """RewardTrainer with our loss; made here because importing TRL takes seconds."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
     from trl import RewardTrainer
 
     from align.train.losses import bradley_terry, centring, plackett_luce, ranked_pairs, smoothed
     from align.train.progress import Means
+    from align.train.sharing import Sharing, hardest
 
     def of_pairs(scores: Any, inputs: Any) -> tuple[Any, Any, Any, Any]:
         """Losses, and for the rest the scores of chosen and rejected, and what was preferred: (pairs,) each."""
@@ -267,13 +263,28 @@ def _trainer_class(label_smoothing: float) -> Any:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.means = Means()
+            self.sharing = Sharing(self, hardest(max(self.train_dataset["texts"], key=lambda pack: len(pack[-1]))))
+
+        def scores(self, model: Any, shared: Any) -> Any:
+            """(texts,) float32 of texts that are laid out, or else padded in runs of like length."""
+            if self.sharing.works(model):
+                return model(shared=shared.to(self.args.device))
+            texts = shared.texts
+            # Sharded weights are gathered by all processes at once, who then need as many runs as each other
+            one = self.args.world_size > 1
+            runs = [range(len(texts))] if one else length_chunks([len(text) for text in texts])
+            logits = []
+            for run in runs:
+                rows = [torch.tensor(texts[number], device=self.args.device) for number in run]
+                ids = pad_sequence(rows, batch_first=True, padding_value=self.processing_class.pad_token_id)
+                mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+                logits.append(model(input_ids=ids, attention_mask=mask, use_cache=False).logits)
+            return torch.cat(logits).squeeze(-1).float()
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            runs = zip(inputs["ids"], inputs["masks"], strict=True)
-            logits = [model(input_ids=ids, attention_mask=mask, use_cache=False).logits for ids, mask in runs]
-            scores = torch.cat(logits).squeeze(-1).float()
+            scores = self.scores(model, inputs["shared"])
             of = of_rankings if "rankings" in inputs else of_pairs
             losses, chosen, rejected, preference = of(scores, inputs)
             loss = (inputs["weight"] * losses).mean()
