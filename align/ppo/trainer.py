@@ -7,13 +7,14 @@ drawn, so neither the number of processes nor an interruption makes a difference
 Left out: FSDP and DeepSpeed, on-line sampling in another process, and models of images.
 """
 
+import contextlib
 import random
 import resource
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from accelerate.utils import gather_object
@@ -26,11 +27,13 @@ from align.ppo.record import Record
 from align.ppo.rollout import Prompts, Rollout, make_rollouts, to_batch
 from align.ppo.setup import Reward, set_up
 from align.report.audit import keep_audit
-from align.run.checkpoint import load_checkpoint, load_parameters, save_checkpoint
+from align.run.checkpoint import checkpoints, load_checkpoint, load_parameters, save_checkpoint
 from align.run.disk import full_disk_is_said
 from align.run.launch import waiting_for_the_launcher
 from align.run.manifest import Run, check_output_folder, hash_weights, start_run
 from align.run.progress import say
+from align.run.stopping import Stopped, anywhere, finishing_steps
+from align.run.stopping import asked as asked_to_stop
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
@@ -112,20 +115,24 @@ class PPOTrainer:
         keep_audit(run, self.setup.audit)
         if self.args.report_to != "none":
             self.accelerator.init_trackers("concord", {k: v for k, v in self.recipe.items() if not isinstance(v, list)})
-        with full_disk_is_said(run.folder):
-            record = self._loop(run)
+        with full_disk_is_said(run.folder), finishing_steps():
+            try:
+                record = self._loop(run)
+            except Stopped:
+                self.accelerator.end_training()
+                raise
             if self.accelerator.is_main_process:
                 self.save_model(str(run.folder))
-        self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
-        facts = {"best": self.best} if self.best else {}
-        run.finish(
-            weights_sha256=hash_weights(run.folder),
-            prompts=len(self.setup.prompts.turns),
-            prompts_dropped=self.setup.prompts.dropped,
-            warnings=record.told,
-            **facts,
-        )
+            self.accelerator.wait_for_everyone()
+            self.accelerator.end_training()
+            facts = {"best": self.best} if self.best else {}
+            run.finish(
+                weights_sha256=hash_weights(run.folder),
+                prompts=len(self.setup.prompts.turns),
+                prompts_dropped=self.setup.prompts.dropped,
+                warnings=record.told,
+                **facts,
+            )
         return run
 
     def save_model(self, folder: str | None = None) -> None:
@@ -151,7 +158,10 @@ class PPOTrainer:
             self._event("on_step_begin")
 
             # 1. Roll out: this process's share of the batch, then everybody's, in the batch's order.
-            rollouts = self._roll_out(update)
+            try:
+                rollouts = self._roll_out(update)
+            except Stopped:  # nothing has been learnt from them
+                self._stop(run, update - 1, record)
             batch = to_batch(rollouts, accelerator.device)
             if not batch.mask.any():
                 raise BadInput(
@@ -192,13 +202,16 @@ class PPOTrainer:
                 accelerator.log(told, step=update)
             self._event("on_log", logs=told)
             self._event("on_step_end")
-            asked: list[bool] = gather_object([self.control.should_training_stop])  # callbacks may differ by process
-            stop = any(asked) or self._out_of_patience()
+            # callbacks may differ by process, and not all may have got a signal
+            asked: list[tuple[bool, bool]] = gather_object([(self.control.should_training_stop, asked_to_stop())])
+            stop = any(by_callback for by_callback, _ in asked) or self._out_of_patience()
             due = update % args.save_steps == 0 and update < self.updates and not stop
             if due or (self.best is not None and self.best["step"] == update):
                 self._save(run, update, record)  # after the log: what a checkpoint has seen is in metrics.jsonl, too
             if stop:
                 break
+            if any(by_signal for _, by_signal in asked) and update < self.updates:
+                self._stop(run, update, record)
         self._finish(run, record)
         return record
 
@@ -212,13 +225,25 @@ class PPOTrainer:
         seeds = [seed_of(args.seed, "rollout", first + number) for number in numbers]
         return self._rollouts(prompts, numbers, seeds)
 
-    def _rollouts(self, prompts: Prompts, numbers: Sequence[int], seeds: Sequence[int]) -> list[Rollout]:
-        """This process's rollouts, and everybody else's, in the batch's order."""
+    def _rollouts(
+        self, prompts: Prompts, numbers: Sequence[int], seeds: Sequence[int], *, to_the_end: bool = False
+    ) -> list[Rollout]:
+        """This process's rollouts, and everybody else's, in the batch's order. They may take minutes: raises Stopped in
+        all processes where SIGTERM comes to one meanwhile, unless they go on `to_the_end`.
+        """
         setup = self.setup
-        mine = make_rollouts(
-            setup.roles, setup.tokenizer, setup.rewards, prompts, numbers, seeds, self.args, setup.engine
-        )
-        return sorted(gather_object(mine), key=lambda rollout: rollout.number)
+        mine: list[Rollout | None] = [None]
+        with contextlib.suppress(Stopped), contextlib.nullcontext() if to_the_end else anywhere():
+            mine = list(
+                make_rollouts(
+                    setup.roles, setup.tokenizer, setup.rewards, prompts, numbers, seeds, self.args, setup.engine
+                )
+            )
+        everybodys: list[Rollout | None] = gather_object(mine)
+        made = [rollout for rollout in everybodys if rollout is not None]
+        if len(made) < len(everybodys):
+            raise Stopped
+        return sorted(made, key=lambda rollout: rollout.number)
 
     def _look_at_held_out(self, update: int, record: Record) -> dict[str, float]:
         """Score the policy on held-out prompts, and remember which was the best within the KL budget."""
@@ -226,7 +251,7 @@ class PPOTrainer:
         prompts: Prompts = self.setup.held_out  # type: ignore[assignment]
         numbers = range(rank, len(prompts.turns), processes)
         seeds = [seed_of(args.seed, "held-out", number) for number in numbers]
-        rollouts = self._rollouts(prompts.take(numbers), numbers, seeds)
+        rollouts = self._rollouts(prompts.take(numbers), numbers, seeds, to_the_end=update > 0)
         look = record.describe_held_out(rollouts)
         better = self.best is None or look["eval/scores"] > self.best["scores"]
         if better and (args.kl_budget is None or look["eval/kl"] <= args.kl_budget):
@@ -255,10 +280,18 @@ class PPOTrainer:
             keep = [int(self.best["step"])] if self.best else []
             parameters, limit = dict(self.learner.parameters), self.args.save_total_limit
             optimizer, write = self.learner.optimizer, self._write_policy
-            save_checkpoint(run.folder, update, parameters, optimizer, state, keep, limit, write)
+            processes = self.accelerator.num_processes
+            save_checkpoint(run.folder, update, parameters, optimizer, state, keep, limit, write, processes)
             record.draw(self.best)
             run.copy_checkpoint(run.folder / f"checkpoint-{update}")
         self._event("on_save")
+
+    def _stop(self, run: Run, update: int, record: Record) -> NoReturn:
+        """Leave the run so that it can go on after an update that is done."""
+        if update not in dict(checkpoints(run.folder)):
+            self._save(run, update, record)
+        self.accelerator.wait_for_everyone()
+        raise Stopped
 
     def _resume(self, run: Run, record: Record) -> int | None:
         """Go back to the last whole checkpoint and forget what was logged after it. The updates already done; None

@@ -24,6 +24,8 @@ from typing import Any
 
 import yaml
 
+from align.run.checkpoint import clear_torn
+from align.run.progress import say
 from align.run.remote import Mirror, named
 from align.run.stopping import opened
 from preferences.errors import BadInput
@@ -174,6 +176,8 @@ def start_run(
         for path in list(folder.iterdir()) if writes else []:
             if _UNFINISHED.fullmatch(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name in clear_torn(folder) if writes else []:
+            say(f"{name} was not written to its end, and is deleted")
     elif writes and os.path.exists(folder):
         shutil.rmtree(folder)
     manifest = described(verb, recipe, inputs, parents, seed, processes)

@@ -9,7 +9,7 @@ from accelerate import PartialState
 from align.data.load import data_facts
 from align.models.chain import stage_facts
 from align.report.audit import keep_audit
-from align.run.checkpoint import MARKER, checkpoints, clear_torn
+from align.run.checkpoint import MARKER, checkpoints
 from align.run.disk import full_disk_is_said
 from align.run.manifest import Run, hash_weights, parents_of, start_run
 from align.run.progress import say
@@ -105,15 +105,10 @@ def _to_resume_from(run: Run, args: Any, patience: int | None) -> str | None:
     """
     from align.train.keeping import has_ended
 
-    PartialState().wait_for_everyone()  # until every process knows that it resumes
     found = [
         (step, folder) for step, folder in checkpoints(run.folder) if not read_json(folder / MARKER).get("model_only")
     ]
     step, folder = max(found, default=(0, None))
-    PartialState().wait_for_everyone()
-    if run.writes:
-        for name in clear_torn(run.folder):
-            say(f"{name} was not written to its end, and is deleted")
     run.forget_after(step)
     if folder is None:
         say("no whole checkpoint yet; starting from the beginning")
