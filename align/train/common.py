@@ -3,6 +3,7 @@
 Everything that can be wrong with the input is looked at before the run folder is opened.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from align.config import parse
 from align.data.lengths import context_length
 from align.data.load import check_test_split, looked_at
 from align.models.chain import check_parent
-from align.models.load import ModelSource, find_model, load_config, load_tokenizer, whole_config
+from align.models.load import ModelSource, find_model, load_config, load_tokenizer, weight_dtype, whole_config
 from align.models.text import lora_of
 from align.run.launch import check_strategy, check_world, waiting_for_the_launcher
 from align.run.manifest import check_output_folder
@@ -104,11 +105,28 @@ def read_job(
         args.ddp_find_unused_parameters = False  # all that trains is used; looking for more costs time, and warns
     check_output_folder(args.output_dir, verb, resume, overwrite)
     source = find_model(model_args.model_name_or_path, model_args.model_revision)
-    refuse(verb, kind_of(model_args, source.adapter is not None), asked_strategy())
+    kind, strategy = kind_of(model_args, source.adapter is not None), asked_strategy()
+    refuse(verb, kind, strategy)
+    if kind == "lora-4bit" and strategy in ("fsdp2", "zero3"):
+        _check_packed(model_args, args, where)
     check_parent(source)
     context = context_length(load_config(source))
     tokenizer = load_tokenizer(source)
     return Job(verb, recipe, where, data, model_args, args, source, tokenizer, context, resume, run, tuple(more))
+
+
+def _check_packed(model_args: Any, args: Any, where: str) -> None:
+    """Raise BadInput where sharding would cast weights in 4 bits, which are packed into numbers of the weights' type:
+    a cast of these would make others of them.
+    """
+    asked = "fp16" if args.fp16 else "bf16" if args.bf16 else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    dtype = str(weight_dtype(model_args)).removeprefix("torch.")
+    computed = {"fp16": "float16", "bf16": "bfloat16"}.get(asked, dtype)
+    if dtype != computed:
+        raise BadInput(
+            f"{where}: key `dtype`: weights in 4 bits are sharded as {dtype} and computed with as {computed} ({asked}),"
+            f" which must be one: set `dtype: {computed}`, or `bf16: false`"
+        )
 
 
 def _check_run(run: RunArguments, args: Any, where: str) -> None:
@@ -195,7 +213,8 @@ def make_trainer(trainer_class: Any, job: Job, model: Any, **arguments: Any) -> 
         if not there_already and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # transformers makes it
         raise BadInput(f"{job.where}: {one_line(error)}") from None
-    if (job.model_args.load_in_4bit or job.model_args.load_in_8bit) and not job.args.bf16:
+    quantised = job.model_args.load_in_4bit or job.model_args.load_in_8bit
+    if quantised and not job.args.bf16 and weight_dtype(job.model_args) == torch.float32:
         for name, parameter in trainer.model.named_parameters():
             if parameter.requires_grad and parameter.dtype == torch.bfloat16:  # TRL's, whatever the rest is in
                 parameter.data = weights.get(name, parameter.data).float()
