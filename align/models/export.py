@@ -231,24 +231,25 @@ def _written(wanted: Wanted, folder: Path) -> tuple[Any, str]:
         say(f"writing {folder}")
         model.save_pretrained(folder)
         wanted.tokenizer.save_pretrained(folder)
+    config = model.config
     del model
     gc.collect()
-    return _read_back(wanted, folder)
+    return _read_back(wanted, folder, config)
 
 
-def _read_back(wanted: Wanted, folder: Path) -> tuple[Any, str]:
+def _read_back(wanted: Wanted, folder: Path, config: Any) -> tuple[Any, str]:
     """The export as plain transformers reads it: no PEFT, nothing of ours."""
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     dtype = _computing(wanted.dtype)
-    options: dict[str, Any] = {"dtype": dtype}
     if wanted.form == "gguf":
-        from align.models.gguf_file import GGUF
+        from align.models.gguf_file import read_gguf
 
-        options |= {"gguf_file": GGUF, "quantization_config": GgufConfig(dequantize=True)}
-    auto = AutoModelForSequenceClassification if wanted.scores else AutoModelForCausalLM
-    with loading(ModelSource(str(folder), str(folder), None), "the export"):
-        model = auto.from_pretrained(folder, **options).to(device()).eval()
+        model = read_gguf(folder, config, dtype).to(device())
+    else:
+        auto = AutoModelForSequenceClassification if wanted.scores else AutoModelForCausalLM
+        with loading(ModelSource(str(folder), str(folder), None), "the export"):
+            model = auto.from_pretrained(folder, dtype=dtype).to(device()).eval()
     return model, f"weights in {wanted.type_name}, computed in {_short(dtype)}"
 
 
