@@ -1,5 +1,5 @@
-"""The architectures that the recipes are for, at toy size: untrained, with the tokens, the chat template's turns and the
-end tokens of the real ones, since these are what differs between them.
+"""The architectures that the recipes are for, at toy size: untrained, with the tokens, the turns of the chat template,
+and the end tokens of the real ones, since these are what differs between them.
 """
 
 from pathlib import Path
@@ -21,7 +21,8 @@ LLAMA = (
     "{{- '<|start_header_id|>system<|end_header_id|>\\n\\nToday Date: ' + date_string + '\\n\\n' + system }}"
     "{{- '<|eot_id|>' }}{%- for message in messages %}"
     "{{- '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' + message.content | trim + '<|eot_id|>' }}"
-    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
+    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
+    "{%- endif %}"
 )
 GEMMA = (
     "{{ bos_token }}{%- if messages[0].role == 'system' -%}{%- set first = messages[0].content + '\\n\\n' -%}"
@@ -52,7 +53,14 @@ TOKENS: dict[str, tuple[str | None, str, str | None, list[str], str, list[str]]]
         LLAMA,
         ["<|end_of_text|>"],
     ),
-    "qwen3": (None, "<|im_end|>", "<|endoftext|>", ["<|im_start|>"], CHATML.replace("THINKS", "true"), ["<|endoftext|>"]),
+    "qwen3": (
+        None,
+        "<|im_end|>",
+        "<|endoftext|>",
+        ["<|im_start|>"],
+        CHATML.replace("THINKS", "true"),
+        ["<|endoftext|>"],
+    ),
     "gemma3": ("<bos>", "<eos>", "<pad>", ["<start_of_turn>", "<end_of_turn>"], GEMMA, ["<end_of_turn>"]),
     "gemma3_text": ("<bos>", "<eos>", "<pad>", ["<start_of_turn>", "<end_of_turn>"], GEMMA, ["<end_of_turn>"]),
     "mistral": ("<s>", "</s>", None, ["<unk>", "[INST]", "[/INST]"], MISTRAL, []),
@@ -101,11 +109,19 @@ def _config(architecture: str, tokens: dict[str, Any]) -> Any:
         more |= {"rope_parameters": rope, "head_dim": 8} if architecture == "llama" else {}
         return transformers.LlamaConfig(**shape, **more, architectures=["LlamaForCausalLM"])
     if architecture == "qwen3":
-        return transformers.Qwen3Config(**shape, head_dim=16, tie_word_embeddings=True, architectures=["Qwen3ForCausalLM"])
+        return transformers.Qwen3Config(
+            **shape, head_dim=16, tie_word_embeddings=True, architectures=["Qwen3ForCausalLM"]
+        )
     if architecture == "mistral":
         return transformers.MistralConfig(**shape, sliding_window=None, architectures=["MistralForCausalLM"])
     kinds = ["sliding_attention", "sliding_attention", "full_attention"]
-    shape |= {"num_hidden_layers": 3, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 16, "layer_types": kinds}
+    shape |= {
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "sliding_window": 16,
+        "layer_types": kinds,
+    }
     shape |= {"query_pre_attn_scalar": 16}
     if architecture == "gemma3_text":
         return transformers.Gemma3TextConfig(**shape, architectures=["Gemma3ForCausalLM"])
