@@ -21,7 +21,7 @@ from align.data.load import data_facts, load_demonstrations, load_pairs, load_pr
 from align.models.chain import HOW_HELD, as_trained, check_parent, stage_facts
 from align.models.load import ModelSource, device, find_model, has_score_head, load_config, load_tokenizer, loading
 from align.models.merge import load_as_it_is, merged, serving_dtype
-from align.models.proof import LENGTH, PROMPTS, compare_policies, compare_reward_models, in_words
+from align.models.proof import EIGHT_BITS, LENGTH, PROMPTS, TOLERANCE, compare_policies, compare_reward_models, in_words
 from align.models.rewards import load_as_trained
 from align.run.disk import full_disk_is_said
 from align.run.manifest import check_output_folder, described, now, parents_of, run_of
@@ -73,12 +73,16 @@ def run_export(
         exported, how = _written(wanted, folder)
         trained = load_as_it_is(wanted.source, wanted.held)
         trained = (trained if _quantised(wanted.held) else trained.to(device())).eval()
+        eight = wanted.held is not None and wanted.held.load_in_8bit
+        allowed = max(TOLERANCE[wanted.type_name], EIGHT_BITS if eight else 0.0)
         if wanted.scores:
-            proof = compare_reward_models(trained, exported, wanted.tokenizer, wanted.texts, wanted.type_name)
+            proof = compare_reward_models(trained, exported, wanted.tokenizer, wanted.texts, allowed)
         else:
             scorer = load_as_trained(wanted.judge) if wanted.judge else None
-            proof = compare_policies(trained, exported, wanted.tokenizer, wanted.texts, wanted.type_name, scorer)
+            proof = compare_policies(trained, exported, wanted.tokenizer, wanted.texts, allowed, scorer)
         files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".gguf")]
+        for path in files:
+            path.chmod(0o644)  # transformers gives nobody else a look, and a server may be somebody else
         proof |= {"data": wanted.data, "trained": _held_words(wanted), "exported": how}
         manifest |= {"status": "finished", "finished_at": now(), "seconds": round(time.monotonic() - started, 3)}
         manifest |= {"weights_sha256": {path.name: sha256_file(path) for path in files}, "proof": proof}
@@ -104,8 +108,10 @@ def _checked(
     scores = has_score_head(source)
     if scores and judge is not None:
         raise BadInput(f"--judge: {name} is a reward model, and says nothing that could be judged")
-    if judge is not None and not has_score_head(find_model(judge)):
-        raise BadInput(f"--judge {judge}: not a reward model (no score head); `align reward` makes one")
+    if judge is not None:
+        if not has_score_head(find_model(judge)):
+            raise BadInput(f"--judge {judge}: not a reward model (no score head); `align reward` makes one")
+        check_parent(find_model(judge))
     if form == "adapter":
         _check_adapter(source, scores, dtype)
     if form == "gguf":

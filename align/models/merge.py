@@ -5,6 +5,7 @@ computed with. PEFT's merge into a quantised layer would quantise the sum again,
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,8 @@ def merged(source: ModelSource, model_args: "ModelConfig | None", dtype: "torch.
         base = load_as_it_is(source._replace(adapter=None), model_args, new_head=head)
         if getattr(base, "is_quantized", False):
             say("unpacking the quantised base")
-            base = base.dequantize()
+            with _quiet():
+                base = base.dequantize()
         with loading(source):
             wrapped = PeftModel.from_pretrained(base, source.adapter)
         model = _sum_up(wrapped, source.name, dtype)
@@ -94,6 +96,18 @@ def _sum_up(wrapped: Any, name: str, dtype: "torch.dtype") -> Any:
         progress.tell(1)
     progress.end()
     return wrapped.unload()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _tuned(wrapped: Any) -> Iterator[Any]:

@@ -127,9 +127,10 @@ def check_output_folder(output_dir: str | Path, verb: str, resume: bool, overwri
         if manifest.get("status") == "finished":
             raise BadInput(f"output_dir {folder}: that run is finished; there is nothing to resume")
     elif not overwrite:
+        go_on = "" if verb == "export" else "--resume to go on with it, "
         raise BadInput(
             f"output_dir {folder}: already holds a run ({manifest.get('status')});"
-            " give --resume to go on with it, --overwrite to replace it, or another output_dir"
+            f" give {go_on}--overwrite to replace it, or another output_dir"
         )
     elif (folder / DECISIONS).exists():
         raise BadInput(f"output_dir {folder}: somebody has decided on this run ({DECISIONS}); give another folder")

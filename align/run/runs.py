@@ -117,6 +117,9 @@ def _result(folder: Path, verb: str) -> str | None:
             if (rate := _number(_at(pair, "win_rate"))) is not None and _is_interval(_at(pair, "interval"))
         ]
         return ", ".join(rates) or None
+    if verb == "export":
+        same = _at(read_json(folder / "manifest.json"), "proof", "within_tolerance")
+        return None if same is None else "the same model" if same else "not the same model"
     last = last_metrics(folder)
     name = next((name for name in _TELLING.get(verb, ()) if name in last), None)
     return None if name is None else f"{name} {last[name]:.3g}"
@@ -230,7 +233,7 @@ def again(folder: str) -> tuple[str, str, list[str]]:
     """
     manifest = read_manifest(folder)
     verb, recipe = _text(manifest.get("verb")), Path(folder) / "recipe.yaml"
-    if verb is None or not isinstance(manifest.get("recipe"), dict):
+    if verb in (None, "export") or not isinstance(manifest.get("recipe"), dict):
         raise BadInput(f"{folder}: its manifest.json has no verb or no recipe; there is nothing to run")
     from align.config import read_recipe
 
