@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,17 @@ def waiting_for_the_launcher() -> Iterator[None]:
             print(f"error: {sentence}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(1)  # the way out of Python would wait for the others once more
+
+
+def meet_on_cpus(ddp_timeout: Any) -> None:
+    """Begin a run of several processes on CPUs, which wait for each other so many seconds and no longer: transformers
+    hands the key to GPUs' processes only.
+    """
+    import torch.distributed
+
+    here = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
+    if here and isinstance(ddp_timeout, int) and ddp_timeout > 0 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=ddp_timeout))
 
 
 def check_world(processes: int) -> None:

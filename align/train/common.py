@@ -17,7 +17,7 @@ from align.data.load import check_test_split, looked_at
 from align.models.chain import check_parent
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer, weight_dtype, whole_config
 from align.models.text import lora_of
-from align.run.launch import check_strategy, check_world, waiting_for_the_launcher
+from align.run.launch import check_strategy, check_world, meet_on_cpus, waiting_for_the_launcher
 from align.run.manifest import check_output_folder
 from align.run.progress import say
 from align.run.strategies import asked_strategy, kind_of, refuse
@@ -88,6 +88,8 @@ def read_job(
     if not isinstance(recipe.get("output_dir"), str):
         raise BadInput(f"{where}: the key `output_dir` is missing; add `output_dir: runs/NAME`")
     recipe = with_machine_defaults(recipe)
+    if recipe.get("use_cpu"):
+        meet_on_cpus(recipe.get("ddp_timeout"))
     data, model_args, args, run, *more = parse(recipe, (DataArguments, ModelConfig, config, RunArguments, *own), where)
     _check_run(run, args, where)
     if not model_args.model_name_or_path:
