@@ -35,19 +35,18 @@ Row = Mapping[str, Cell]  # by strategy
 # How something was tested.
 _CPU = _works("on a CPU")
 _TWO = _works("on a CPU with two processes, equal to one")
-_RESOLVED = _works("configuration resolved only")
+_SHARDED = _works("on a CPU with two processes, equal to one; not run on a GPU")
 
 # Why something is refused.
 _WHOLE_ROLES = _no("PPO keeps whole copies of its roles in every process; take multi_gpu")
 _INT8_SHARDED = _no("bitsandbytes keeps 8-bit weights in a form that can't be cut into shards; take load_in_4bit: true")
-_INT4_ZERO3 = _no("ZeRO-3 can't gather weights in 4 bits; take fsdp2, or deepspeed_zero2")
 _SAMPLES = _no("every process samples from the whole model; take multi_gpu")
 
 _TRAINERS: dict[str, Row] = {
-    "lora": {"one": _CPU, "ddp": _TWO, "fsdp2": _RESOLVED, "zero2": _RESOLVED, "zero3": _RESOLVED},
-    "lora-4bit": {"one": _CPU, "ddp": _TWO, "fsdp2": _RESOLVED, "zero2": _RESOLVED, "zero3": _INT4_ZERO3},
-    "lora-8bit": {"one": _CPU, "ddp": _TWO, "fsdp2": _INT8_SHARDED, "zero2": _RESOLVED, "zero3": _INT8_SHARDED},
-    "full": {"one": _CPU, "ddp": _TWO, "fsdp2": _RESOLVED, "zero2": _RESOLVED, "zero3": _RESOLVED},
+    "lora": {"one": _CPU, "ddp": _TWO, "fsdp2": _SHARDED, "zero2": _SHARDED, "zero3": _SHARDED},
+    "lora-4bit": {"one": _CPU, "ddp": _TWO, "fsdp2": _SHARDED, "zero2": _SHARDED, "zero3": _SHARDED},
+    "lora-8bit": {"one": _CPU, "ddp": _TWO, "fsdp2": _INT8_SHARDED, "zero2": _SHARDED, "zero3": _INT8_SHARDED},
+    "full": {"one": _CPU, "ddp": _TWO, "fsdp2": _SHARDED, "zero2": _SHARDED, "zero3": _SHARDED},
 }
 _PPO: dict[str, Row] = {
     kind: {"one": _CPU, "ddp": _TWO, "fsdp2": _WHOLE_ROLES, "zero2": _WHOLE_ROLES, "zero3": _WHOLE_ROLES}
