@@ -206,8 +206,11 @@ def _attend(
     def look(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         own, before = queries.shape[2], keys.shape[2] - queries.shape[2]
         narrow = window is not None and window < before + own
-        plain = not (eager or before or narrow)  # sdpa is causal by itself
-        mask = None if plain else shared.mask(before, own, window if narrow else None, queries, eager)
+        mask = None  # sdpa is causal by itself
+        if eager or before or narrow:
+            mask = shared.mask(before, own, window if narrow else None, queries, eager)
+        if mask is not None and not eager:
+            return _grouped(queries, keys, values, mask, options)
         output: torch.Tensor = attend(module, queries, keys, values, mask, **options)[0]
         return output
 
@@ -223,6 +226,25 @@ def _attend(
                 keys, values = (torch.cat(both, 2) for both in zip(beginning, own, strict=True)) if common else own
                 outputs.append(look(queries, keys, values))
     return torch.cat(outputs, 1), None
+
+
+def _grouped(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, options: dict[str, Any]
+) -> torch.Tensor:
+    """sdpa under a mask; where heads share keys, their queries stand in one column. transformers copies the keys for
+    each of them, and the copies would stay until the backward pass: (1, own, heads, size).
+    """
+    heads, own = query.shape[1:3]
+    groups = heads // key.shape[1]
+    output = torch.nn.functional.scaled_dot_product_attention(
+        query.reshape(1, key.shape[1], groups * own, query.shape[3]),
+        key,
+        value,
+        attn_mask=mask.repeat(1, 1, groups, 1),
+        dropout_p=options.get("dropout", 0.0),
+        scale=options.get("scaling"),
+    )
+    return output.reshape(1, heads, own, value.shape[3]).transpose(1, 2)
 
 
 def why_not(model: Any, texts: Sequence[Sequence[int]], starts: Sequence[int] | None = None, *, exact: bool) -> str:
