@@ -2,9 +2,11 @@
 
 The losses `sigmoid`, `ipo` and `hinge` are ours, since TRL's take every row as certain and equal: they use the
 probability, the weight and the strength that a row has, and ties; on rows that are certain and equal they are TRL's
-(docs/losses.md). TRL's other losses are TRL's own, unchanged, and take certain and equal rows only.
+(docs/losses.md). Chosen and rejected share the pass of their prompt, and what the reference holds of them is computed
+once. TRL's other losses are TRL's own, unchanged, and take certain and equal rows only.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from align.data.lengths import check_pairs
 from align.data.load import load_pairs, mean_one, said_of
 from align.models.load import load_causal_lm
+from align.run.launch import sharded
 from align.run.progress import say
 from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job
 from align.train.even import real_rows, row_share
+from align.train.reference import Text, computed_once, for_layout, texts_of, weights_hash
 from align.train.reward import check_strength_margin
 from align.train.running import train
 from preferences.contract import is_preferences_folder
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 
 _OURS = {"sigmoid", "ipo", "hinge"}
 _FACTS = ("preference", "weight", "margin")  # columns of a batch, (pairs,) each, besides TRL's
+_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")  # TRL's, of what the reference holds of a row
+_TRIED = 4  # rows that are looked at both ways, with a shared prompt and without
 
 
 @dataclass
@@ -56,8 +62,10 @@ def run_dpo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     peft_config = lora_config(job, "CAUSAL_LM")
     model = load_causal_lm(job.source, job.model_args, trainable=True)
 
+    once = why_trl is None and _reference_once(job.args, len(pairs))
     if not why_trl:
         job.args.remove_unused_columns = False  # else TRL drops the columns of our losses
+        job.args.precompute_ref_log_probs |= once
     trainer = make_trainer(
         _trainer_class(ours=why_trl is None),
         job,
@@ -66,8 +74,20 @@ def run_dpo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         eval_dataset=evaluation,
         peft_config=peft_config,
     )
+    if once and _COLUMNS[0] not in trainer.train_dataset.column_names:
+        trainer.compute_reference(job.source, job.model_args)
     facts = {} if why_trl else {"ties": sum(preference == 0.5 for preference in pairs["preference"])}
     train(trainer, job, pairs=len(pairs), pairs_cut=cut, **facts)
+
+
+def _reference_once(args: Any, rows: int) -> bool:
+    """Whether the reference looks at all rows before training, and not at those of a batch beside the policy: where a
+    run comes to each row at least once, and its model is whole in every process.
+    """
+    if sharded() or args.sync_ref_model:
+        return False
+    a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return bool(args.precompute_ref_log_probs or (args.max_steps * a_step if args.max_steps > 0 else rows) >= rows)
 
 
 def _why_trls_loss(job: Job) -> str | None:
@@ -116,16 +136,35 @@ def _pairs(job: Job, split: str, why_trl: str | None) -> "Dataset":
 
 
 class _Collator:
-    """TRL's collator, and the columns of our losses."""
+    """TRL's collator, and the columns of our losses, and the texts laid out with shared prompts."""
 
-    def __init__(self, trls: Any) -> None:
+    def __init__(self, trls: Any, shares: bool) -> None:
         self.trls = trls
+        self.shares = shares
+
+    def texts(self, row: dict[str, Any]) -> tuple[Text, Text]:
+        return texts_of(row, self.trls.max_length, self.trls.truncation_mode)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         import torch
 
-        facts = {name: torch.tensor([row[name] for row in rows], dtype=torch.float32) for name in _FACTS}
-        return {**self.trls(rows), **facts}
+        from align.models.shared_prompts import lay_out
+
+        batch = self.trls(rows)
+        for name in _FACTS:
+            batch[name] = torch.tensor([row[name] for row in rows], dtype=torch.float32)
+        if self.shares:
+            chosen, rejected = zip(*map(self.texts, rows), strict=True)
+            batch["shared"] = lay_out(*for_layout([*chosen, *rejected]))
+        return batch
+
+
+def _placeholder() -> Any:
+    """A model that keeps TRL from loading a reference."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 2, "intermediate_size": 2, "num_hidden_layers": 1, "num_attention_heads": 1}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=2, bos_token_id=None, eos_token_id=None, **sizes))
 
 
 def _trainer_class(*, ours: bool) -> Any:
@@ -140,36 +179,66 @@ def _trainer_class(*, ours: bool) -> Any:
     if not ours:
         return DPOTrainer
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
+    from align.models.shared_prompts import lay_out, take_shared, why_not
     from align.train.losses import bradley_terry, hinge, ipo, smoothed
     from align.train.progress import Means
 
     class SoftDPOTrainer(DPOTrainer):
         weighs_rows = True  # see align/train/even.py
 
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.data_collator: Any = _Collator(self.data_collator)
+        train_dataset: Any
+        eval_dataset: Any
+
+        def __init__(self, *, args: Any, **kwargs: Any) -> None:
+            once = args.precompute_ref_log_probs and not sharded()  # by us, in compute_reference
+            if once:
+                args.precompute_ref_log_probs = False
+                if kwargs.get("peft_config") is None:
+                    kwargs["ref_model"] = _placeholder()
+            super().__init__(args=args, **kwargs)
+            if once:
+                args.precompute_ref_log_probs = self.precompute_ref_logps = True
+                self.ref_model = None
+            self.base_is_reference = kwargs.get("peft_config") is not None
+            self.shares = self._can_share()
+            self.tried = False
+            self.data_collator: Any = _Collator(self.data_collator, self.shares)
             self.means = Means()
+
+        def compute_reference(self, source: Any, model_args: Any) -> None:
+            """What the reference holds of every row, while the policy still is the reference, or has it below."""
+            self._try_sharing(self.model)
+            sets: list[Any] = [each for each in (self.train_dataset, self.eval_dataset) if each is not None]
+            rows = [[self.data_collator.texts(row) for row in each] for each in sets]
+            training = self.model.training
+            self.model.eval()
+            with self.model.disable_adapter() if self.base_is_reference else nullcontext():
+                held = computed_once(
+                    [text for each in rows for pair in each for text in pair],
+                    self._total_logprobs,
+                    weights_hash(source, model_args, self.model, self.accelerator),
+                    self.accelerator,
+                    2 * (self.args.precompute_ref_batch_size or self.args.per_device_train_batch_size),
+                )
+            self.model.train(training)
+            for number, each in enumerate(sets):
+                for side, column in enumerate(_COLUMNS):
+                    each = each.add_column(column, [held[pair[side]] for pair in rows[number]])
+                sets[number] = each
+            self.train_dataset, self.eval_dataset = sets[0], sets[1] if sets[1:] else None
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            given = {name: value for name, value in inputs.items() if name not in _FACTS}
+            if not self.tried:
+                self._try_sharing(model)
+            shared = inputs["shared"].to(self.accelerator.device) if self.shares else None
+            given = {name: value for name, value in inputs.items() if name not in (*_FACTS, "shared")}
             mask = given["completion_mask"]
-            labels = given["input_ids"].masked_fill(mask == 0, -100)
             # 1. how likely the policy and the reference hold the responses: chosen first, then rejected
-            router = {"output_router_logits": True} if self.aux_loss_enabled else {}  # mixtures of experts
-            outputs = model(
-                input_ids=given["input_ids"],
-                attention_mask=given["attention_mask"],
-                labels=labels,
-                fused_lm_head=True,
-                use_cache=False,
-                **router,
-            )
-            seen = mask[:, 1:]
-            token_logps = outputs.log_probs[:, -seen.shape[1] :]
+            token_logps, entropy, seen, aux_loss = self._look(model, shared, given)
             chosen, rejected = token_logps.sum(1).chunk(2)
             if self.precompute_ref_logps:
                 chosen_ref, rejected_ref = given["ref_chosen_logps"], given["ref_rejected_logps"]
@@ -192,16 +261,71 @@ def _trainer_class(*, ours: bool) -> Any:
                 for name, share in zip(self.loss_types, self.loss_weights, strict=True)
             )
             if self.aux_loss_enabled:
-                loss = loss + self.router_aux_loss_coef * outputs.aux_loss
+                loss = loss + self.router_aux_loss_coef * aux_loss
             # 3. what is logged, under TRL's names
             with torch.no_grad():
                 real = real_rows(inputs)
                 rewards = self.beta * chosen_ratio, self.beta * rejected_ratio
                 self._note(*(column[real] for column in (inputs["preference"], chosen, rejected, *rewards)))
-                tokens = torch.stack(seen.chunk(2), 1)[real]  # (rows, 2, n)
-                entropy = torch.stack(outputs.entropy[:, -seen.shape[1] :].chunk(2), 1)[real]
+                tokens, entropy = (torch.stack(each.chunk(2), 1)[real] for each in (seen, entropy))  # (rows, 2, n)
                 self.means.add(self, {"entropy": ((entropy * tokens).sum(), tokens.sum())})
-            return (loss, outputs) if return_outputs else loss
+            return (loss, {"log_probs": token_logps}) if return_outputs else loss
+
+        def _look(self, model: Any, shared: Any, given: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+            """Log-probabilities of response tokens and the entropies there, (texts, n) each, zeros elsewhere; which of
+            them are tokens; and the loss of a mixture of experts.
+            """
+            if shared is not None:
+                return *model(shared=shared, entropy=True), shared.rows.mask, None
+            seen = given["completion_mask"][:, 1:]
+            router = {"output_router_logits": True} if self.aux_loss_enabled else {}
+            outputs = model(
+                input_ids=given["input_ids"],
+                attention_mask=given["attention_mask"],
+                labels=given["input_ids"].masked_fill(given["completion_mask"] == 0, -100),
+                fused_lm_head=True,
+                use_cache=False,
+                **router,
+            )
+            token_logps, entropy = (each[:, -seen.shape[1] :] for each in (outputs.log_probs, outputs.entropy))
+            return token_logps, entropy, seen, outputs.aux_loss
+
+        def _total_logprobs(self, texts: list[Text]) -> list[float]:
+            """log p(response | prompt) of each text, in nats, under the model as it is now."""
+            device = self.accelerator.device
+            with torch.no_grad(), self.accelerator.autocast():
+                if self.shares:
+                    return self._look(self.model, lay_out(*for_layout(texts)).to(device), {})[0].sum(1).tolist()
+                ids = [torch.tensor(text.ids) for text in texts]
+                seen = [torch.arange(len(text.ids)) >= text.start for text in texts]
+                columns = {"input_ids": ids, "attention_mask": map(torch.ones_like, ids), "completion_mask": seen}
+                given = {name: pad_sequence(list(each), batch_first=True).to(device) for name, each in columns.items()}
+                return self._look(self.model, None, given)[0].sum(1).tolist()
+
+        def _can_share(self) -> bool:
+            if self.aux_loss_enabled:  # of a mixture of experts: it is about all tokens that TRL's layout has
+                return False
+            try:
+                take_shared(self.model)
+            except NotImplementedError as error:
+                say(f"chosen and rejected don't share the pass of their prompt: {error}")
+                return False
+            return True
+
+        def _try_sharing(self, model: Any) -> None:
+            """Go on as TRL does where a model gives other numbers when a prompt is shared."""
+            self.tried = True
+            if not self.shares:
+                return
+            rows = [self.train_dataset[number] for number in range(min(_TRIED, len(self.train_dataset)))]
+            texts = [text for row in rows for text in self.data_collator.texts(row)]
+            fp32 = {parameter.dtype for parameter in self.model.parameters()} == {torch.float32}
+            exact = fp32 and self.accelerator.mixed_precision == "no"
+            with self.accelerator.autocast():
+                why = why_not(model, *for_layout(texts), exact=exact)
+            if why:
+                say(f"chosen and rejected don't share the pass of their prompt: {why}")
+                self.shares = False
 
         def _note(self, preference: Any, chosen: Any, rejected: Any, chosen_reward: Any, rejected_reward: Any) -> None:
             side = (preference > 0.5).float() - (preference < 0.5).float()  # 0 of a tie, which nobody gets right

@@ -92,21 +92,27 @@ def test_on_certain_rows_it_is_trls(way: str, loss_type: Any, make: Callable[...
         keys["model_name_or_path"] = str(an_adapter)
     if isinstance(loss_type, list):
         keys["loss_weights"] = [1.0, 0.5, 0.25]
-    assert_same(*(loss_and_gradients(make(trls=trls, **keys)) for trls in (False, True)))
+    assert_same(*(loss_and_gradients(make(trls=trls, **keys)) for trls in (False, True)), within=SHARED)
 
 
-def assert_same(one: tuple[float, dict[str, torch.Tensor]], other: tuple[float, dict[str, torch.Tensor]]) -> None:
-    assert one[0] == pytest.approx(other[0], abs=1e-6, rel=1e-6)
+LAID_OUT_ALIKE = 1e-6
+SHARED = 1e-5  # a prompt that is encoded once, not twice: fp32 adds the same numbers up in another order
+
+
+def assert_same(
+    one: tuple[float, dict[str, torch.Tensor]], other: tuple[float, dict[str, torch.Tensor]], *, within: float
+) -> None:
+    assert one[0] == pytest.approx(other[0], abs=within, rel=within)
     assert one[1].keys() == other[1].keys()
     assert any(gradient.abs().max() > 1e-3 for gradient in one[1].values())
     for name, gradient in one[1].items():
-        assert (gradient - other[1][name]).abs().max() <= 1e-6 * max(1, gradient.abs().max()), name
+        assert (gradient - other[1][name]).abs().max() <= within * max(1, gradient.abs().max()), name
 
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason="needs ../shared/data/stories260K")
 def test_on_real_weights_it_is_trls(make: Callable[..., Any]) -> None:
     keys = {"model_name_or_path": str(STORIES), "loss_type": ["sigmoid", "ipo", "hinge"], "loss_weights": [1, 0.1, 1]}
-    assert_same(*(loss_and_gradients(make(trls=trls, **keys)) for trls in (False, True)))
+    assert_same(*(loss_and_gradients(make(trls=trls, **keys)) for trls in (False, True)), within=SHARED)
 
 
 def test_a_mixture_of_experts_keeps_its_balance(tiny: Path, make: Callable[..., Any], tmp_path: Path) -> None:
@@ -121,7 +127,7 @@ def test_a_mixture_of_experts_keeps_its_balance(tiny: Path, make: Callable[..., 
     AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "experts")
     keys = {"model_name_or_path": str(tmp_path / "experts")}
     ours = loss_and_gradients(make(**keys))
-    assert_same(ours, loss_and_gradients(make(trls=True, **keys)))
+    assert_same(ours, loss_and_gradients(make(trls=True, **keys)), within=LAID_OUT_ALIKE)
     assert ours[0] != pytest.approx(loss_and_gradients(make(router_aux_loss_coef=0.0, **keys))[0], abs=1e-2)
 
 
@@ -129,7 +135,7 @@ def test_label_smoothing_is_conservative_dpos(make: Callable[..., Any]) -> None:
     """TRL's sigmoid takes no heed of it any more; its `aot` on one row is the formula that sigmoid had."""
     one = {"rows": ROWS[:1], "label_smoothing": 0.2, "beta": 0.3}
     ours = loss_and_gradients(make(loss_type="sigmoid", **one))
-    assert_same(ours, loss_and_gradients(make(loss_type="aot", trls=True, **one)))
+    assert_same(ours, loss_and_gradients(make(loss_type="aot", trls=True, **one)), within=SHARED)
     assert ours[0] != pytest.approx(loss_and_gradients(make(**{**one, "label_smoothing": 0.0}))[0], abs=1e-3)
 
 
