@@ -214,6 +214,7 @@ def _load(
 
 def _put_adapter_on(model: Any, adapter: str, trainable: bool) -> Any:
     from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+    from peft.utils.integrations import gather_params_ctx
     from transformers import PreTrainedModel
 
     config = PeftConfig.from_pretrained(adapter)
@@ -222,7 +223,8 @@ def _put_adapter_on(model: Any, adapter: str, trainable: bool) -> Any:
         return PeftModel.from_pretrained(model, adapter, config=config, is_trainable=trainable)
     # a reward run that starts from a policy's adapter: same LoRA weights, and a new head to train beside them
     config.task_type, config.modules_to_save, config.inference_mode = "SEQ_CLS", ["score"], not trainable
-    head = model.score.weight.detach().clone()
+    with gather_params_ctx(model.score.weight):  # of its shards under ZeRO-3
+        head = model.score.weight.detach().clone()
     model = get_peft_model(model, config)
     set_peft_model_state_dict(model, {**load_peft_weights(adapter, "cpu"), "base_model.model.score.weight": head})
     return model
