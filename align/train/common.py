@@ -15,9 +15,17 @@ from align.config import parse
 from align.data.lengths import context_length
 from align.data.load import check_test_split, looked_at
 from align.models.chain import check_parent
-from align.models.load import ModelSource, find_model, load_config, load_tokenizer, weight_dtype, whole_config
+from align.models.load import (
+    ModelSource,
+    find_model,
+    load_causal_lm,
+    load_config,
+    load_tokenizer,
+    weight_dtype,
+    whole_config,
+)
 from align.models.text import lora_of
-from align.run.launch import check_strategy, check_world, meet_on_cpus, waiting_for_the_launcher
+from align.run.launch import check_strategy, check_world, meet_on_cpus, sharded, waiting_for_the_launcher
 from align.run.manifest import check_output_folder
 from align.run.progress import say
 from align.run.strategies import asked_strategy, kind_of, refuse
@@ -199,10 +207,26 @@ def lora_config(job: Job, task_type: str) -> Any:
     return lora_of(job.model_args, whole_config(job.source), task_type)
 
 
+def reference(job: Job) -> Any:
+    """The frozen copy of a policy that is trained whole; None for one with an adapter, which has its reference below.
+
+    TRL would load it by itself, but not at the recipe's revision, and under FSDP in pieces on all GPUs.
+    """
+    if job.model_args.use_peft or job.source.adapter:
+        return None
+    return load_causal_lm(job.source, job.model_args)
+
+
 def make_trainer(trainer_class: Any, job: Job, model: Any, **arguments: Any) -> Any:
     """One of TRL's trainers. It looks at the recipe and the data once more: raises BadInput for what it finds."""
     import torch
 
+    trls_file = sharded() or trainer_class.__module__.startswith("trl.")  # and not our cache
+    if getattr(job.args, "precompute_ref_log_probs", False) and job.args.world_size > 1 and trls_file:
+        raise BadInput(
+            f"{job.where}: key `precompute_ref_log_probs`: TRL keeps what it computes in a file that other processes"
+            " can't find; take the key out"
+        )
     folder = Path(job.args.output_dir)
     there_already = folder.exists()
     weights = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -6,7 +6,7 @@ from align.data.lengths import check_demonstrations
 from align.data.unpaired import load_unpaired
 from align.models.load import load_causal_lm
 from align.run.progress import say
-from align.train.common import audited, held_out, lora_config, make_trainer, read_job
+from align.train.common import audited, held_out, lora_config, make_trainer, read_job, reference
 from align.train.running import train
 
 
@@ -45,5 +45,6 @@ def run_kto(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         train_dataset=rows,
         eval_dataset=evaluation,
         peft_config=peft_config,
+        ref_model=reference(job),
     )
     train(trainer, job, rows=len(rows), good=good, rows_cut=cut)
