@@ -16,7 +16,7 @@ from align.data.load import load_pairs, mean_one, said_of
 from align.models.load import load_causal_lm
 from align.run.launch import sharded
 from align.run.progress import say
-from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job
+from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job, reference
 from align.train.even import real_rows, row_share
 from align.train.reference import Text, computed_once, for_layout, texts_of, weights_hash
 from align.train.reward import check_strength_margin
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _OURS = {"sigmoid", "ipo", "hinge"}
 _FACTS = ("preference", "weight", "margin")  # columns of a batch, (pairs,) each, besides TRL's
 _COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")  # TRL's, of what the reference holds of a row
-_TRIED = 4  # rows that are looked at both ways, with a shared prompt and without
+_TRIED = 16  # rows, of which the shortest and the longest are looked at with a shared prompt and without
 
 
 @dataclass
@@ -73,6 +73,7 @@ def run_dpo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
         train_dataset=pairs,
         eval_dataset=evaluation,
         peft_config=peft_config,
+        ref_model=None if once else reference(job),
     )
     if once and _COLUMNS[0] not in trainer.train_dataset.column_names:
         trainer.compute_reference(job.source, job.model_args)
@@ -205,13 +206,14 @@ def _trainer_class(*, ours: bool) -> Any:
             self.shares = self._can_share()
             self.tried = False
             self.data_collator: Any = _Collator(self.data_collator, self.shares)
+            self.collate = self.data_collator  # itself, whatever is put around it
             self.means = Means()
 
         def compute_reference(self, source: Any, model_args: Any) -> None:
             """What the reference holds of every row, while the policy still is the reference, or has it below."""
             self._try_sharing(self.model)
             sets: list[Any] = [each for each in (self.train_dataset, self.eval_dataset) if each is not None]
-            rows = [[self.data_collator.texts(row) for row in each] for each in sets]
+            rows = [[self.collate.texts(row) for row in each] for each in sets]
             training = self.model.training
             self.model.eval()
             with self.model.disable_adapter() if self.base_is_reference else nullcontext():
@@ -318,7 +320,8 @@ def _trainer_class(*, ours: bool) -> Any:
             if not self.shares:
                 return
             rows = [self.train_dataset[number] for number in range(min(_TRIED, len(self.train_dataset)))]
-            texts = [text for row in rows for text in self.data_collator.texts(row)]
+            pairs = sorted(map(self.collate.texts, rows), key=lambda pair: len(pair[0].ids) + len(pair[1].ids))
+            texts = [text for pair in dict.fromkeys((pairs[0], pairs[-1])) for text in pair]
             fp32 = {parameter.dtype for parameter in self.model.parameters()} == {torch.float32}
             exact = fp32 and self.accelerator.mixed_precision == "no"
             with self.accelerator.autocast():
