@@ -21,7 +21,7 @@ a run tries it first: `why_not(model, texts, starts)` compares it with the plain
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from itertools import takewhile
 from types import MethodType
@@ -33,7 +33,7 @@ from align.models.logprobs import Rows, response_logprobs
 
 _WORTH = 0.05  # share of its tokens that a family must save; a text of its own is simpler
 _KINDS = ("sdpa", "eager")
-_EXACT, _ROUGH = 1e-3, 0.1  # how far apart numbers may be, of their norm; another text's tokens seen is far more
+_EXACT, _ROUGH = 1e-4, 0.1  # how far apart numbers may be, of their norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,29 +248,58 @@ def _grouped(
 
 
 def why_not(model: Any, texts: Sequence[Sequence[int]], starts: Sequence[int] | None = None, *, exact: bool) -> str:
-    """Why `model`, which takes shared texts, may not be given them; "" where it gives each the numbers it has alone.
+    """Why `model`, which takes shared texts, may not be given them; "" where it gives each the numbers it has alone,
+    whatever the others are.
 
-    Two short forward passes. exact: weights and arithmetic are fp32, so the numbers agree to float tolerance;
-    otherwise to that of bf16 and int8. Every process of several must call this, with the same texts.
+    exact: weights and arithmetic are fp32, so the numbers agree to float tolerance; otherwise to that of bf16 and int8.
+    A few short forward passes. Every process of several must call this, with the same texts.
     """
     training = model.training
     device = next(model.parameters()).device
+    shared = lay_out(texts, starts).to(device)
     model.eval()
     try:
         with torch.no_grad():
-            alone = torch.cat(
-                [_alone(model, text, starts[n] if starts else None, device) for n, text in enumerate(texts)]
-            )
-            shared = lay_out(texts, starts).to(device)
-            together = model(shared=shared)
-            if shared.rows is not None:
-                together = together[0][shared.rows.mask]
+            alone = [_alone(model, text, starts[n] if starts else None, device) for n, text in enumerate(texts)]
+            together = _numbers(model, shared)
+            changed, others = _with_another_first_text(shared)
+            beside = _numbers(model, changed)
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         return f"its forward pass does not take them ({' '.join(str(error).split())})"
     finally:
         model.train(training)
-    off = float((together - alone).norm() / alone.norm().clamp(min=1e-6))
-    return "" if off <= (_EXACT if exact else _ROUGH) else f"its numbers are off by {off:.2g} of their size"
+    off = _off(together, alone, range(len(texts)))
+    if not off <= (_EXACT if exact else _ROUGH):
+        return f"its numbers are off by {off:.1g} of their size"
+    # The same shapes and tokens: in bf16, too, they differ only where they see what is not theirs
+    eight_bits = any(parameter.dtype == torch.int8 for parameter in model.parameters())
+    seen = _off(beside, together, others)
+    return f"a text sees the one before it (by {seen:.1g})" if not seen <= (_ROUGH if eight_bits else _EXACT) else ""
+
+
+def _off(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], which: Sequence[int]) -> float:
+    """How far numbers are apart, of their norm."""
+    if not which:
+        return 0.0
+    one, other = (torch.cat([each[number] for number in which]) for each in (found, expected))
+    return float((one - other).norm() / other.norm().clamp(min=1e-6))
+
+
+def _with_another_first_text(shared: Shared) -> tuple[Shared, list[int]]:
+    """The layout with other tokens in its first text's own rest, and the texts whose tokens stay."""
+    begin, *rests = shared.families[0]
+    end = begin + next((size for size in rests if size), 0)
+    ids = shared.ids.clone()
+    ids[:, begin:end] = (ids[:, begin:end] + 1) % (ids.max() + 1)  # any other tokens that the model knows
+    return replace(shared, ids=ids), [n for n, place in enumerate(shared.last.tolist()) if not begin <= place < end]
+
+
+def _numbers(model: Any, shared: Shared) -> list[torch.Tensor]:
+    """Of each text its score, (1,), or its log-probabilities."""
+    found = model(shared=shared)
+    if shared.rows is None:
+        return list(found[:, None])
+    return [row[mask] for row, mask in zip(found[0], shared.rows.mask, strict=True)]
 
 
 def _alone(model: Any, text: Sequence[int], start: int | None, device: Any) -> torch.Tensor:
