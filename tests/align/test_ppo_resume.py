@@ -1,6 +1,8 @@
 """What a run of PPO keeps: the best policy within its budget, nothing that is not finite, and all it needs to go on."""
 
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import align.ppo.record as record
 import align.ppo.trainer as loop
 from align.models.load import find_model, load_causal_lm, load_tokenizer, weights_of
 from align.run.checkpoint import checkpoints
+from align.run.stopping import stoppable
 from preferences.errors import BadInput
 from tests.align.conftest import ppo_trainer
 from tests.align.test_ppo import manifest, metrics
@@ -229,6 +232,60 @@ def test_a_killed_run_resumes_to_the_same_weights(
     resumed.train(resume=True)
     assert_same_to_the_last_bit(unbroken, end_of(resumed))
     assert len(manifest(tmp_path / "run")["resumed_at"]) == 1
+
+
+# where a signal comes, and after which update the run stops then; None: it ends
+SIGNALS = {
+    "in the first look": (loop, "make_rollouts", 1, -1),
+    "rolling out for update 1": (loop, "make_rollouts", 2, 0),
+    "learning in update 2": (learn.Learner, "learn", 2, 2),
+    "in a later look": (loop, "make_rollouts", 5, 3),
+    "rolling out for update 4": (loop, "make_rollouts", 6, 3),
+    "in the last look": (loop, "make_rollouts", 9, None),
+    "when all is done but the model": (loop.PPOTrainer, "save_model", 1, None),
+}
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(m, marks=() if m == "rolling out for update 4" else pytest.mark.slow) for m in SIGNALS]
+)
+def test_a_stopped_run_resumes_to_the_same_weights(
+    moment: str,
+    unbroken: dict[str, Any],
+    tiny: Path,
+    reward_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SIGTERM breaks rollouts off, from which nothing has been learnt, and lets everything else be ended."""
+    where, name, nth, stops_after = SIGNALS[moment]
+    original, calls = getattr(where, name), []
+
+    def signalled(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == nth:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    trainer = ppo_trainer(tiny, reward_run, tmp_path / "run", **KEYS)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, signalled)
+        if stops_after is None:
+            with stoppable():
+                trainer.train()
+        else:
+            with pytest.raises(SystemExit) as end, stoppable():
+                trainer.train()
+            assert end.value.code == 0
+            assert manifest(tmp_path / "run")["status"] == "stopped"
+            assert max((step for step, _ in checkpoints(tmp_path / "run")), default=-1) == stops_after
+            torch.manual_seed(999)
+            trainer = ppo_trainer(tiny, reward_run, tmp_path / "run", **KEYS)
+    if stops_after is not None:
+        trainer.train(resume=True)
+    ended = end_of(trainer)
+    assert set(ended["checkpoints"]) >= set(unbroken["checkpoints"])  # the one of the signal may be the best, too
+    assert_same_to_the_last_bit(unbroken, {**ended, "checkpoints": unbroken["checkpoints"]})
 
 
 def test_a_run_is_resumed_with_the_recipe_it_was_started_with(

@@ -103,30 +103,28 @@ def dies(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return run
 
 
-# name: verb, keys, in the fast set
-TRAINERS: dict[str, tuple[str, dict[str, Any], bool]] = {
-    "dpo": ("dpo", {**LORA, **EVAL}, False),
-    "dpo whole": ("dpo", {"lr_scheduler_type": "cosine"}, False),
-    "dpo precomputed": ("dpo", {**LORA, "precompute_ref_log_probs": True}, False),
-    "dpo epochs": ("dpo", {**LORA, **EVAL, "eval_strategy": "epoch", "save_strategy": "epoch"}, False),
-    "dpo mixed": ("dpo", {**LORA, **EVAL, "eval_strategy": "epoch", "save_steps": 1}, False),
-    "reward": ("reward", {**LORA, **EVAL}, True),
-    "reward rankings": ("reward", {**LORA, **EVAL, "loss_type": "plackett_luce"}, False),
-    "reward whole": ("reward", {}, False),
-    "sft": ("sft", {**LORA, **EVAL}, False),
-    "sft by length": ("sft", {**LORA, "train_sampling_strategy": "group_by_length"}, False),
-    "kto": ("kto", {**LORA, **EVAL}, False),
+TRAINERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dpo": ("dpo", {**LORA, **EVAL}),
+    "dpo whole": ("dpo", {"lr_scheduler_type": "cosine"}),
+    "dpo precomputed": ("dpo", {**LORA, "precompute_ref_log_probs": True}),
+    "dpo epochs": ("dpo", {**LORA, **EVAL, "eval_strategy": "epoch", "save_strategy": "epoch"}),
+    "dpo mixed": ("dpo", {**LORA, **EVAL, "eval_strategy": "epoch", "save_steps": 1}),
+    "reward": ("reward", {**LORA, **EVAL}),
+    "reward rankings": ("reward", {**LORA, **EVAL, "loss_type": "plackett_luce"}),
+    "reward whole": ("reward", {}),
+    "sft": ("sft", {**LORA, **EVAL}),
+    "sft by length": ("sft", {**LORA, "train_sampling_strategy": "group_by_length"}),
+    "kto": ("kto", {**LORA, **EVAL}),
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if fast else pytest.mark.slow) for name, (_, _, fast) in TRAINERS.items()]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINERS)
 def test_it_ends_where_the_unbroken_run_ends(
     name: str, tiny: Path, preferences: Path, tmp_path: Path, dies: Callable[..., None]
 ) -> None:
     """It dies in its first checkpoint, within an epoch, in a later checkpoint, and in its last one."""
-    verb, keys, _ = TRAINERS[name]
+    verb, keys = TRAINERS[name]
     keys = {**KEYS, "model_name_or_path": str(tiny), "dataset_name": str(preferences), **keys}
     recipe = write_recipe(tmp_path / "r.yaml", **keys)
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
@@ -174,6 +172,7 @@ def test_it_dies_after_its_last_checkpoint(
     assert manifests[0]["scores"] == manifests[1]["scores"]
 
 
+@pytest.mark.slow
 def test_looks_at_held_out_rows_change_nothing(tiny: Path, preferences: Path, tmp_path: Path) -> None:
     """They draw no number that training would have drawn."""
     keys = {**KEYS, **LORA, "model_name_or_path": str(tiny), "dataset_name": str(preferences), "save_strategy": "no"}
@@ -223,6 +222,7 @@ def test_the_run_ends_with_its_best_checkpoint_and_the_head_of_it(
     assert json.loads((broken / "manifest.json").read_text())["best"] == manifest["best"]
 
 
+@pytest.mark.slow
 def test_a_metric_of_trls_can_say_which_is_the_best(tiny: Path, preferences: Path, tmp_path: Path) -> None:
     keys = {**KEYS, **LORA, **EVAL, "model_name_or_path": str(tiny), "dataset_name": str(preferences)}
     keys |= {"max_steps": 4, "eval_steps": 2, "save_total_limit": 1, "output_dir": str(tmp_path / "run")}
