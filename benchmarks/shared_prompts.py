@@ -1,6 +1,6 @@
 """What does a prompt cost that several responses share? Once encoded, against once for each response, on one CPU core.
 
-    OMP_NUM_THREADS=1 python benchmarks/shared_prompts.py [--model MODEL] [--repeat 3] [--most TOKENS]
+    OMP_NUM_THREADS=1 python benchmarks/shared_prompts.py [--model MODEL] [--what scores] [--repeat 3] [--most TOKENS]
 
 A micro-batch is k texts on one prompt, random tokens, through a model under LoRA (rank 16, all linear layers), forward
 and backward: a reward model's scores, and the log-probabilities of the responses. "alone" are k full rows of equal
@@ -29,13 +29,15 @@ def main() -> None:
     parser.add_argument(
         "--most", type=int, default=4096, help="tokens of a micro-batch alone; larger ones are left out"
     )
+    whats = ("scores", "log-probabilities")
+    parser.add_argument("--what", nargs="+", choices=whats, default=whats)
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = options.model or str(Path("~/.cache/concord/SmolLM2-135M-Instruct").expanduser())
     print("| texts | what | tokens alone / shared | CPU s alone | shared | faster | kept alone, MB | shared | off by |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for what, load in (("scores", classifier), ("log-probabilities", policy)):
-        one = load(model)
+    for what in options.what:
+        one = classifier(model) if what == "scores" else policy(model)
         for name, texts, starts in batches():
             if len(texts) * max(map(len, texts)) <= options.most:
                 print(row(name, what, one, texts, starts, options.repeat), flush=True)
