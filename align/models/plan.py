@@ -157,7 +157,10 @@ def plan_run(
     asked.steps["libraries"] = libraries
     work = plan_time.work_of(verb, asked.args, asked.texts, processes)
     taken = time_of(asked, work)
-    numbers, state = asked.steps["numbers"], sum(p.bytes for p in found.parts if p.kind == "optimiser")
+    numbers, state = (
+        asked.steps["numbers"],
+        sum(part.bytes for part in found.parts if part.kind == "optimiser" and part.when == "throughout"),
+    )
     every = steps_between_checkpoints(asked.args, work.steps, ppo=verb == "ppo")
     cached = round(4 * asked.texts.rows * asked.texts.responses) if verb in ("dpo", "kto") else 0
     whole_state = state * (processes if strategy not in ("one", "ddp") else 1)
@@ -263,8 +266,9 @@ def memory_of(asked: Asked, notes: list[str] | None = None) -> Memory:
             asked.steps,
         )
         units = gathered(empty(asked.source, asked.model_args, asked.device), bits_of(asked.model_args), False, 2)
+        size = sizes.size(trained)
     else:
-        parts, trained, units = trainer_parts(
+        parts, (numbers, size), units = trainer_parts(
             asked.verb,
             asked.args,
             asked.model_args,
@@ -273,12 +277,12 @@ def memory_of(asked: Asked, notes: list[str] | None = None) -> Memory:
             asked.recompute,
             asked.texts,
             asked.strategy,
+            asked.processes,
             asked.steps,
         )
-        numbers = sizes.count(trained)
         parts = share(parts, asked.strategy, asked.processes, units, numbers)
     libraries = [asked.steps["libraries"]] if "libraries" in asked.steps else []
-    return Memory([*parts, *libraries], sizes.size(trained), units)
+    return Memory([*parts, *libraries], size, units)
 
 
 def time_of(asked: Asked, work: plan_time.Work | None = None) -> plan_time.Time | None:

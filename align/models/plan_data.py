@@ -17,6 +17,13 @@ _LOOKED_AT = 4_000  # rows: enough for a mean; the longest in characters are loo
 _LONGEST = 100
 
 
+class Text(NamedTuple):
+    """A row: tokens of its prompt, and of each response, as they are trained on."""
+
+    prompt: int
+    responses: tuple[int, ...]
+
+
 class Texts(NamedTuple):
     """What goes through a model in one epoch. Means are of a row, in tokens."""
 
@@ -24,16 +31,9 @@ class Texts(NamedTuple):
     prompt: float
     responses: float  # of all of a row's responses together: two of a pair
     longest: int  # tokens of the longest text; of PPO: of the longest prompt
-    longest_row: int  # a pair's with its prompt once
+    largest: Text  # the row of the most tokens, its prompt once; nothing shared where it is assumed
     where: str  # of `longest`, in words
     known: bool  # from data, not assumed
-
-
-class Text(NamedTuple):
-    """A row: tokens of its prompt, and of each response, as they are trained on."""
-
-    prompt: int
-    responses: tuple[int, ...]
 
 
 def texts_of(verb: str, args: Any, data: Any, source: ModelSource) -> Texts:
@@ -47,7 +47,7 @@ def texts_of(verb: str, args: Any, data: Any, source: ModelSource) -> Texts:
         longest, where = (most, name) if most else (ASSUMED_PROMPT, "assumed: set max_length")
         count = 2 if verb in ("dpo", "reward") else 1
         prompt, response = _assumed(longest)
-        return Texts(_ASSUMED_ROWS, prompt, count * response, longest, count * longest, where, False)
+        return Texts(_ASSUMED_ROWS, prompt, count * response, longest, Text(0, (longest,) * count), where, False)
     rows, total = _rows(verb, args, data)
     found = [_cut(_text(tokenizer, row), most, dropped=verb == "reward") for row in rows]
     texts = [text for text in found if text is not None]
@@ -61,7 +61,7 @@ def texts_of(verb: str, args: Any, data: Any, source: ModelSource) -> Texts:
         sum(text.prompt for text in sample) / len(sample),
         sum(sum(text.responses) for text in sample) / len(sample),
         longest,
-        max(text.prompt + sum(text.responses) for text in texts),
+        max(texts, key=lambda text: text.prompt + sum(text.responses)),
         where,
         True,
     )
@@ -137,7 +137,8 @@ def _prompts(args: Any, data: Any, source: ModelSource) -> Texts:
     tokenizer = _tokenizer(source, data.dataset_name)
 
     def texts(rows: int, mean: float, longest: int, where: str, known: bool) -> Texts:
-        return Texts(rows, mean, args.response_length, longest, longest + args.response_length, where, known)
+        whole = Text(longest, (args.response_length,))
+        return Texts(rows, mean, args.response_length, longest, whole, where, known)
 
     if tokenizer is None:
         if args.max_prompt_length is not None:

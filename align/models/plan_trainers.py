@@ -1,5 +1,6 @@
 """What a run of TRL's trainers takes: model, reference, optimiser, and a step of the most tokens that there can be."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,9 +35,10 @@ def trainer_parts(
     recompute: bool,
     texts: Texts,
     strategy: str,
+    processes: int,
     steps: dict[Any, sizes.Step],
-) -> tuple[list[Part], list[torch.Tensor], Gathered]:
-    """(the parts of one process, what is trained, what a sharded model is put together from).
+) -> tuple[list[Part], tuple[int, int], Gathered]:
+    """(the parts of one process, numbers and bytes that are trained, what a sharded model is put together from).
 
     steps: what was found out about a step before, by all that it depends on.
     """
@@ -56,17 +58,20 @@ def trainer_parts(
         parts = [base_part(model, model_args), adapter_part(model, role)]
         trained = sizes.adapter_parameters(model, role)
     if verb in ("dpo", "kto"):
-        reference = Part("reference", "its log-probabilities" if whole else "the base without adapters", 0)
-        if whole and not args.precompute_ref_log_probs:
+        once = verb == "dpo" and reference_once(args, texts, strategy, processes)
+        reference = Part("reference", "looked at before training" if once else "the base without adapters", 0)
+        if whole and not once:
             reference = whole_part("reference", model)
         elif source.adapter:
             reference = adapter_part(model, "reference")
         parts.append(reference)
     parts += training_parts(role, trained, device, str(getattr(args.optim, "value", args.optim)))
 
+    numbers, size = sizes.count(trained), sizes.size(trained)
+    shares = shares_prompts(verb, args)
     rows, length = rows_at_once(verb, args, texts)
     more = sizes.largest_linear_size(model) if bits else 0
-    if verb != "reward":
+    if verb != "reward" and not shares:
         words = load_config(source).vocab_size
         logits = min(rows * length, _TILE[0]) * min(words, _TILE[1])
         more += logits * (2 if device == "gpu" else 33)  # in bf16 in one kernel; eight steps of it in fp32, and a mask
@@ -76,12 +81,37 @@ def trainer_parts(
     if key not in steps:
         if sharded:  # the weights come in bf16; nothing casts them
             model, autocast = model.to(torch.bfloat16), False
-        steps[key] = sizes.learning_size(
-            model.train(), rows, length, 0, recompute=recompute, autocast=autocast, masked=True
-        )
-    return parts + learning_parts(role, steps[key], rows, length, recompute, more), trained, units
+        step = partial(sizes.learning_size, model.train(), rows, length, recompute=recompute, autocast=autocast)
+        if shares:
+            rests = texts.largest.responses
+            steps[key] = step(sum(rests) if verb == "dpo" else 0, entropy=True, rests=rests)
+        else:
+            steps[key] = step(0, masked=True)
+    return parts + learning_parts(role, steps[key], rows, length, recompute, more), (numbers, size), units
 
 
 def rows_at_once(verb: str, args: Any, texts: Texts) -> tuple[int, int]:
-    """(rows, tokens of each) that go through the model together, at the very most."""
-    return args.per_device_train_batch_size * (1 if verb in ("sft", "kto") else 2), texts.longest
+    """(rows, tokens of each) that go through the model together, at the very most; a pair is a row where its texts
+    share their prompt.
+    """
+    rows = args.per_device_train_batch_size
+    if shares_prompts(verb, args):
+        return rows, texts.largest.prompt + sum(texts.largest.responses)
+    return rows * (1 if verb in ("sft", "kto") else 2), texts.longest
+
+
+def shares_prompts(verb: str, args: Any) -> bool:
+    """Whether the texts of a pair go through with their prompt once: all but those of TRL's own DPO losses."""
+    if verb != "dpo":
+        return verb == "reward"
+    trls = args.f_divergence_type != "reverse_kl" or args.ld_alpha is not None or args.use_weighting
+    return not trls and set(args.loss_type) <= {"sigmoid", "ipo", "hinge"}
+
+
+def reference_once(args: Any, texts: Texts, strategy: str, processes: int) -> bool:
+    """Whether DPO's reference looks at all rows before training, so that none is needed beside the policy."""
+    if strategy not in ("one", "ddp") or args.sync_ref_model:
+        return bool(args.precompute_ref_log_probs)
+    a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
+    seen = args.max_steps * a_step if args.max_steps > 0 else texts.rows
+    return bool(args.precompute_ref_log_probs) or (shares_prompts("dpo", args) and seen >= texts.rows)

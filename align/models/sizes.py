@@ -7,7 +7,7 @@ another does not.
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from align.models.load import ModelSource, loading
 from align.models.logprobs import _LOGITS_AT_ONCE, Head, _FrozenHead, last_states
 from align.models.sampling import _Draw
+from align.models.shared_prompts import lay_out, take_shared
 from align.models.text import train_text_only
 from preferences.errors import BadInput
 
@@ -175,19 +176,23 @@ def learning_size(
     autocast: bool = False,
     entropy: bool = False,
     masked: bool = False,
+    rests: Sequence[int] = (),
 ) -> Step:
     """A forward and backward pass of `rows` sequences of `length` tokens, with the log-probabilities of the last
     `scored` tokens of each as align/models/logprobs.py takes them; 0: only of the layers, without a head.
 
     recompute: the layers' activations in the backward pass instead of keeping them. masked: padding is masked, as in
-    TRL's trainers, and not only on the right, as in PPO. `model` is on the meta device, and of no use afterwards.
-    Raises BadInput where what is computed depends on the data.
+    TRL's trainers, and not only on the right, as in PPO. rests: each sequence is several texts, which share their
+    beginning and end in so many tokens of their own (align/models/shared_prompts.py). `model` is on the meta device,
+    and of no use afterwards. Raises BadInput where what is computed depends on the data.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     inner = _inner(model)
     layers = [layer for layer in inner.modules() if isinstance(layer, GradientCheckpointingLayer)]
-    if not masked:
+    if rests:
+        take_shared(inner)
+    elif not masked:
         _attend_without_mask(inner)
     kept = 0
 
@@ -196,17 +201,38 @@ def learning_size(
         for layer in layers if recompute else []:
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            states = last_states(inner, torch.zeros((rows, length), dtype=torch.long))
+            if rests:
+                states = _shared_states(inner, rows, length - sum(rests), rests)
+            else:
+                states = last_states(inner, torch.zeros((rows, length), dtype=torch.long))
         kept = living.now
         if not scored:
             states.float().sum().backward()
             return
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            logprobs = _log_probabilities(Head.of(inner), states[:, -scored:].reshape(rows * scored, -1), entropy)
+            last = states[:, -scored * (rows if rests else 1) :].reshape(rows * scored, -1)
+            logprobs = _log_probabilities(Head.of(inner), last, entropy)
         logprobs.sum().backward()
 
     most = _go_through(model, step)
     return Step(kept, most)
+
+
+def _shared_states(model: Any, rows: int, common: int, rests: Sequence[int]) -> torch.Tensor:
+    """Last hidden states of rows of texts that share their beginning, (1, all tokens, h): no two tokens are alike."""
+    texts = []
+    for row in range(rows):
+        first = row * (len(rests) + 1)
+        texts += [[first] * common + [first + number] * own for number, own in enumerate(rests, start=1) if own]
+    shared = lay_out(texts)
+    states: torch.Tensor = getattr(model, model.base_model_prefix)(
+        input_ids=shared.ids % model.get_input_embeddings().num_embeddings,
+        position_ids=shared.positions,
+        attention_mask=torch.ones((1, 1, 1, 1), dtype=torch.bool),
+        use_cache=False,
+        shared=shared,
+    ).last_hidden_state
+    return states
 
 
 def _log_probabilities(head: Head, states: torch.Tensor, entropy: bool) -> torch.Tensor:
