@@ -5,7 +5,6 @@ Prompts and rewards are those of `align ppo`: the same keys mean the same number
 """
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -148,6 +147,8 @@ def reward_function(
 
 def _check(job: Job) -> None:
     """Raise BadInput for settings that would do something else than they say."""
+    from align.train.keeping import rollout_steps
+
     args, online, name = job.args, job.own[0], job.data.dataset_name
     if online.reward_model_path and (kind := sharded()):
         raise BadInput(f"every process holds a reward run whole, which does not go with {kind}; take multi_gpu")
@@ -155,13 +156,16 @@ def _check(job: Job) -> None:
         raise BadInput(
             f"key `eval_strategy`: {name} is one file without a held-out split; name another in `eval_dataset_name`"
         )
-    forwards = args.steps_per_generation * args.num_iterations  # that learn from the responses made at once
-    steps = forwards // math.gcd(forwards, args.gradient_accumulation_steps)
-    if steps > 1 and args.save_strategy == "steps" and args.save_steps % steps:
-        raise BadInput(
-            f"{job.where}: key `save_steps`: {args.save_steps} is not a multiple of {steps}, the steps that learn from"
-            " responses made at once (steps_per_generation, num_iterations); --resume would not end where it should"
-        )
+    steps = rollout_steps(args)
+    for key, counts in (
+        ("save_steps", args.save_strategy == "steps"),
+        ("eval_steps", args.eval_strategy == "steps" and args.metric_for_best_model is not None),  # the best is saved
+    ):
+        if counts and getattr(args, key) % steps:
+            raise BadInput(
+                f"{job.where}: key `{key}`: {getattr(args, key)} is not a multiple of {steps}, the steps that learn from"
+                " responses made at once (steps_per_generation, num_iterations); --resume would not end where it should"
+            )
 
 
 def _prompts(job: Job, name: str, split: str) -> tuple[Rows, int]:

@@ -33,6 +33,11 @@ LORA: dict[str, Any] = {"use_peft": True, "lora_r": 4, "lora_dropout": 0.2}
 EVAL: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 3, "dataset_test_split": "test"}
 
 
+SAMPLING: dict[str, Any] = {"max_completion_length": 8, "num_generations": 4, "per_device_eval_batch_size": 4}
+SAMPLING |= {"reward_funcs": "rewards.py:says_o"}
+REWARD = "def says_o(completions, **_):\n    return [float(c[0]['content'].count('o')) for c in completions]\n"
+
+
 class Killed(BaseException):
     """Stands for a SIGKILL: nothing catches it."""
 
@@ -115,15 +120,24 @@ TRAINERS: dict[str, tuple[str, dict[str, Any]]] = {
     "sft": ("sft", {**LORA, **EVAL}),
     "sft by length": ("sft", {**LORA, "train_sampling_strategy": "group_by_length"}),
     "kto": ("kto", {**LORA, **EVAL}),
+    "rloo": ("rloo", {**LORA, **SAMPLING}),
+    "grpo": ("grpo", {**LORA, **EVAL, **SAMPLING, "num_iterations": 2, "beta": 0.1}),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINERS)
 def test_it_ends_where_the_unbroken_run_ends(
-    name: str, tiny: Path, preferences: Path, tmp_path: Path, dies: Callable[..., None]
+    name: str,
+    tiny: Path,
+    preferences: Path,
+    tmp_path: Path,
+    dies: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It dies in its first checkpoint, within an epoch, in a later checkpoint, and in its last one."""
+    monkeypatch.chdir(tmp_path)
+    Path("rewards.py").write_text(REWARD)
     verb, keys = TRAINERS[name]
     keys = {**KEYS, "model_name_or_path": str(tiny), "dataset_name": str(preferences), **keys}
     recipe = write_recipe(tmp_path / "r.yaml", **keys)

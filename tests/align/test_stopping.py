@@ -15,12 +15,14 @@ import psutil
 import pytest
 
 from align.run.checkpoint import checkpoints
-from tests.align.conftest import PPO, align, done, write_recipe
+from tests.align.conftest import PPO, align, done, refused, write_recipe
 from tests.align.test_distributed import assert_same_metrics, completions, largest_difference
 from tests.align.test_resume_trainers import (
     EVAL,
     KEYS,
     LORA,
+    REWARD,
+    SAMPLING,
     align_process,
     assert_same_to_the_last_bit,
     equal,
@@ -135,6 +137,35 @@ def test_at_the_end_of_an_epoch(
         assert looked[0] == looked[1]
         best = [json.loads((run / "manifest.json").read_text())["best"] for run in (unbroken, broken)]
         assert best[0] == best[1]
+
+
+@pytest.mark.slow
+def test_between_two_rounds_of_responses(
+    trainer_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GRPO learns twice from the same responses here, which are in no checkpoint."""
+    from align.train.keeping import Keeper
+
+    monkeypatch.chdir(tmp_path)
+    Path("rewards.py").write_text(REWARD)
+    recipe = trainer_recipe(**SAMPLING, num_iterations=2, save_steps=6, eval_strategy="no")
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    done("grpo", recipe, "--output_dir", unbroken)
+    ask = Keeper.on_step_end
+
+    def at_3(self: Keeper, args: Any, state: Any, *more: Any, **named: Any) -> None:
+        if state.global_step == 3:
+            signalled()
+        ask(self, args, state, *more, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "on_step_end", at_3)
+        said = align("grpo", recipe, "--output_dir", broken)
+    assert (said.code, [step for step, _ in checkpoints(broken)]) == (0, [4])
+    go_on(said.err)
+    assert_same_to_the_last_bit(unbroken, broken)
+    words = ("--eval_strategy", "steps", "--eval_steps", "3", "--metric_for_best_model", "reward")
+    assert "key `eval_steps`: 3 is not a multiple of 2" in refused("grpo", recipe, "--output_dir", "other", *words)
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
