@@ -163,8 +163,9 @@ def _check(job: Job) -> None:
     ):
         if counts and getattr(args, key) % steps:
             raise BadInput(
-                f"{job.where}: key `{key}`: {getattr(args, key)} is not a multiple of {steps}, the steps that learn from"
-                " responses made at once (steps_per_generation, num_iterations); --resume would not end where it should"
+                f"{job.where}: key `{key}`: {getattr(args, key)} is not a multiple of {steps}, the steps that learn"
+                " from responses made at once (steps_per_generation, num_iterations); --resume would not end where it"
+                " should"
             )
 
 
