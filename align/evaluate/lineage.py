@@ -90,3 +90,5 @@ def _learnt_from(manifest: dict[str, Any], found: Lineage) -> None:
                     found.functions.update((digest, function) for digest in digests.values())
         elif role.startswith("reward_model"):
             found.weights.extend(hashes for hashes in digests.values() if isinstance(hashes, dict) and hashes)
+            if is_run(facts["name"]) and (own := own_weights(facts["name"])) not in found.weights:
+                found.weights.append(own)  # an export of a reward run rewards as the run does

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from align.evaluate.lineage import runs_behind
+from align.evaluate.lineage import lineage_of, own_weights, runs_behind, trained_by_weights
 from align.run.manifest import hash_weights
 from preferences.files import sha256_json
 from tests.align.conftest import PPO, TRAIN, done, refused, write_recipe, write_rows
@@ -54,11 +54,21 @@ def test_every_stage_names_its_parents(stages: dict[str, Path]) -> None:
         }
 
 
+@pytest.mark.slow
 def test_a_checkpoints_parent_is_the_run_around_it(stages: dict[str, Path], pairs_file: Path, tmp_path: Path) -> None:
     checkpoint = next(stages["sft"].glob("checkpoint-*"))
     keys = {**TRAIN, "model_name_or_path": str(checkpoint), "dataset_name": str(pairs_file)}
     done("dpo", write_recipe(tmp_path / "dpo.yaml", **keys), "--output_dir", tmp_path / "dpo")
     assert [verb for verb, _ in parents(tmp_path / "dpo")] == ["sft"]
+
+
+def test_the_end_of_a_chain_is_exported_with_its_history(stages: dict[str, Path], tmp_path: Path) -> None:
+    """PPO on SFT's adapter: as plain weights it still comes from both, and from the reward run that trained it."""
+    done("export", stages["ppo"], "--merge", "--out", tmp_path / "merged")
+    assert parents(tmp_path / "merged") == [("ppo", str(stages["ppo"]))]
+    assert [found["verb"] for found in runs_behind(str(tmp_path / "merged"))[0]] == ["ppo", "sft"]
+    assert trained_by_weights(lineage_of(str(tmp_path / "merged")), own_weights(str(stages["reward"])))
+    assert manifest(tmp_path / "merged")["proof"]["within_tolerance"] is True
 
 
 def test_the_adapter_goes_on_where_its_parent_left_it(stages: dict[str, Path]) -> None:
