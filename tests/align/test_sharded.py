@@ -107,7 +107,7 @@ def launch(strategy: str, commands: list[list[str]], home: Path, **variables: st
     start += [str(Path(__file__).with_name("sharded_on_cpu.py")), str(listed)]
     binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # DeepSpeed compiles with ninja
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": binaries, **variables}
-    return subprocess.run(start, cwd=home, capture_output=True, text=True, timeout=500, env=env)
+    return subprocess.run(start, cwd=home, capture_output=True, text=True, timeout=1500, env=env)
 
 
 def train(strategy: str, jobs: list[Job], keys: Keys, home: Path, **more: Any) -> dict[Job, Path]:
@@ -187,6 +187,7 @@ def test_fsdp2_ends_where_one_process_ends(keys: Keys, alone: Any, wide: Path, t
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 @strategies
 def test_what_the_table_says_to_work_ends_where_one_process_ends(
     strategy: str, keys: Keys, alone: Any, wide: Path, tmp_path: Path
@@ -204,6 +205,7 @@ def test_what_the_table_says_to_work_ends_where_one_process_ends(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 @strategies
 def test_activations_made_again_change_nothing(strategy: str, keys: Keys, alone: Any, tmp_path: Path) -> None:
     jobs = [("sft", "lora"), ("sft", "full"), ("reward", "lora-4bit"), ("dpo", "lora-4bit")]
@@ -212,6 +214,7 @@ def test_activations_made_again_change_nothing(strategy: str, keys: Keys, alone:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 @strategies
 def test_bf16_as_on_a_gpu(strategy: str, keys: Keys, alone: Any, tmp_path: Path) -> None:
     """Weights of several types meet: the base in bf16 or in 4 bits, LoRA in fp32 or bf16, the score head in either."""
@@ -225,6 +228,7 @@ def test_bf16_as_on_a_gpu(strategy: str, keys: Keys, alone: Any, tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 @strategies
 def test_an_adapter_is_trained_further(strategy: str, keys: Keys, alone: Any, tmp_path: Path) -> None:
     """DPO's reference is a frozen copy of it; a reward run puts a new head beside it."""
@@ -237,6 +241,7 @@ def test_an_adapter_is_trained_further(strategy: str, keys: Keys, alone: Any, tm
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 @strategies
 def test_a_killed_run_goes_on_to_the_same_weights(strategy: str, keys: Keys, tmp_path: Path) -> None:
     """Killed with nothing said, as the fifth step begins; the last checkpoint is of the third."""
