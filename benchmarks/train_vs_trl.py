@@ -4,8 +4,9 @@
 
 Each pair is one `align VERB RECIPE` and one `trl VERB --config FILE` of the installed TRL, one after the other, the
 order turned round each time: the same model, rows, order of rows, batches, seed, LoRA and threads. What is counted is
-the whole command with all its processes: CPU seconds (user and system), or on a GPU (--gpu) seconds between the first
-logged step and the last. `--data N` makes prompts N times as long as the responses, template included; `real` takes
+the whole command with all its processes, in CPU seconds (user and system), and its training alone: all steps, at the
+mean of those after the first, and what DPO's reference takes before them. On a GPU (--gpu) it is training alone, by the
+clock. `--data N` makes prompts N times as long as the responses, template included; `real` takes
 dialogues of HH-RLHF. Losses are compared step by step.
 """
 
@@ -215,8 +216,8 @@ def _order_of_packs(keys: dict[str, Any], rows: list[dict[str, Any]]) -> list[in
 
 
 def _spend(command: list[Any], folder: Path, threads: int) -> dict[str, Any]:
-    """Run a command, its output in a file. CPU seconds and peak MB (2^20 bytes) of all its processes; when which line
-    of a step was said, in CPU seconds and on the clock.
+    """Run a command, its output in a file. CPU seconds and peak MB (2^20 bytes) of all its processes; what a step takes
+    from one line about a step to the next, and what our look at the reference before the steps takes.
     """
     words = [str(word) for word in command]
     print("$", " ".join(words), file=sys.stderr, flush=True)
@@ -224,14 +225,18 @@ def _spend(command: list[Any], folder: Path, threads: int) -> dict[str, Any]:
     cache = {"HF_DATASETS_CACHE": str(folder / "datasets"), "XDG_CACHE_HOME": str(folder / "cache")}
     environment = {**os.environ, **quiet, **cache, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True)
-    marks: list[tuple[float, float]] = []
+    marks: list[tuple[float, float]] = []  # CPU seconds and the clock, at each line about a step
+    before: list[tuple[float, float]] = []  # and at the lines in front, from that about the reference on
 
     def read() -> None:
         with (folder / "log").open("w", encoding="utf-8") as log:
             for line in child.stdout or ():
                 log.write(line)
+                now = (_cpu_seconds(child.pid), time.monotonic())
                 if line.startswith(("{'loss'", "step ")):
-                    marks.append((_cpu_seconds(child.pid), time.monotonic()))
+                    marks.append(now)
+                elif line.startswith("what the reference") or before:
+                    before.append(now)
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -241,13 +246,14 @@ def _spend(command: list[Any], folder: Path, threads: int) -> dict[str, Any]:
     if child.returncode:
         said = (folder / "log").read_text()[-2000:]
         sys.exit(f"error: exit status {child.returncode}; the end of {folder / 'log'}:\n{said}")
-    between = [(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(marks)]
+    spent = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    a_step = [statistics.mean(later[n] - earlier[n] for earlier, later in pairwise(marks)) for n in (0, 1)]
+    reference = [before[1][n] - before[0][n] if before[1:] else 0.0 for n in (0, 1)]
     return {
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_mb": usage.ru_maxrss / 1024,
-        "first_step": marks[0][0],
-        "step_cpu_seconds": statistics.mean(cpu for cpu, _ in between) if between else 0.0,
-        "step_seconds": statistics.mean(seconds for _, seconds in between) if between else 0.0,
+        "cpu_seconds": spent[0],
+        "peak_mb": spent[1],
+        "training_cpu_seconds": a_step[0] * len(marks) + reference[0],
+        "training_seconds": a_step[1] * len(marks) + reference[1],
     }
 
 
@@ -267,31 +273,37 @@ def _table(
     import importlib.metadata as installed
 
     versions = ", ".join(f"{name} {installed.version(name)}" for name in ("trl", "transformers", "torch", "peft"))
-    unit = "s a step" if options.gpu else "CPU s"
     kind, machine = "full" if options.full else "LoRA", "bf16 on a GPU" if options.gpu else "fp32"
+    whole, training = ("training_seconds",) * 2 if options.gpu else ("cpu_seconds", "training_cpu_seconds")
+    unit = "training, s" if options.gpu else "CPU s"
     lines = [
-        f"{Path(model).name}, {kind}, {machine}, threads: {options.threads}; {versions}. {options.pairs} pairs of runs of {options.steps * options.epochs} steps of"
-        f" {options.batch} rows, {options.micro_batch} at once; responses of {options.response} tokens.",
+        f"{Path(model).name}, {kind}, {machine}, threads: {options.threads}; {versions}. {options.pairs} pair(s) of runs"
+        f" of {options.steps * options.epochs} steps of {options.batch} rows, {options.micro_batch} at once; responses of"
+        f" {options.response} tokens.",
         "",
-        f"| stage | prompt : response | {unit}, Concord | TRL | TRL / Concord in each pair | median | of the steps alone"
-        " | peak MB, Concord | TRL | losses differ by at most |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| stage | prompt : response | {unit}, Concord | TRL | TRL / Concord | training alone | peak MB, Concord | TRL"
+        " | losses differ by at most |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     middle = statistics.median
     for (stage, data), pairs in results.items():
-        counted = "step_seconds" if options.gpu else "cpu_seconds"
-        ratios = [trl[counted] / ours[counted] for ours, trl in pairs]
-        steps = middle(trl["step_cpu_seconds"] / ours["step_cpu_seconds"] for ours, trl in pairs)
+        ratios, alone = ([trl[what] / ours[what] for ours, trl in pairs] for what in (whole, training))
         apart_by = max(
             abs(one - other) for ours, trl in pairs for one, other in zip(ours["losses"], trl["losses"], strict=True)
         )
         lines.append(
-            f"| {stage} | {data if data == 'real' else data + ' : 1'} | {middle(o[counted] for o, _ in pairs):.1f}"
-            f" | {middle(t[counted] for _, t in pairs):.1f} | {', '.join(f'{ratio:.2f}' for ratio in sorted(ratios))}"
-            f" | **{middle(ratios):.2f}** | {steps:.2f} | {middle(o['peak_mb'] for o, _ in pairs):.0f}"
-            f" | {middle(t['peak_mb'] for _, t in pairs):.0f} | {apart_by:.1e} |"
+            f"| {stage} | {data if data == 'real' else data + ' : 1'} | {middle(o[whole] for o, _ in pairs):.1f}"
+            f" | {middle(t[whole] for _, t in pairs):.1f} | {_spread(ratios)} | {_spread(alone)}"
+            f" | {middle(o['peak_mb'] for o, _ in pairs):.0f} | {middle(t['peak_mb'] for _, t in pairs):.0f}"
+            f" | {apart_by:.1e} |"
         )
     return "\n".join(lines)
+
+
+def _spread(ratios: list[float]) -> str:
+    """The median, and the least and the most where there are several."""
+    around = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
+    return f"**{statistics.median(ratios):.2f}**{around}"
 
 
 if __name__ == "__main__":

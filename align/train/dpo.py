@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from align.data.lengths import check_pairs
 from align.data.load import load_pairs, mean_one, said_of
 from align.models.load import load_causal_lm
-from align.run.launch import sharded
+from align.run.launch import sharded, strategy_of
 from align.run.progress import say
 from align.train.common import Job, audited, held_out, lora_config, make_trainer, read_job, reference
 from align.train.even import real_rows, row_share
@@ -305,7 +305,8 @@ def _trainer_class(*, ours: bool) -> Any:
                 return self._look(self.model, None, given)[0].sum(1).tolist()
 
         def _can_share(self) -> bool:
-            if self.aux_loss_enabled:  # of a mixture of experts: it is about all tokens that TRL's layout has
+            # a mixture's loss of its own is about all tokens that TRL's layout has; ZeRO-3 leaves us no head to read
+            if self.aux_loss_enabled or strategy_of(self.accelerator) == "zero3":
                 return False
             try:
                 take_shared(self.model)
