@@ -265,12 +265,13 @@ def test_two_processes_and_their_launcher(trainer_recipe: Callable[..., Path], t
 
 @pytest.mark.slow
 def test_torchrun_by_hand(trainer_recipe: Callable[..., Path], tmp_path: Path) -> None:
-    """Its agent ends with an error of its own, and gives the workers 30 seconds, or `--shutdown_timeout`."""
+    """Its agent ends with an error of its own, and gives the workers as long as it is told to."""
     recipe = trainer_recipe(max_steps=60, save_steps=50, output_dir=str(tmp_path / "run"), use_cpu=True)
     log = tmp_path / "log"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "align.cli", "dpo", str(recipe)]
-    with subprocess.Popen(command, stderr=open(log, "wb"), env=dict(os.environ)) as process:
+    environment = {**os.environ, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "300"}
+    with subprocess.Popen(command, stderr=open(log, "wb"), env=environment) as process:
         waited_for(process, log, lambda: rows(tmp_path / "run") >= 4)
         process.send_signal(signal.SIGTERM)
         process.wait()
