@@ -209,13 +209,14 @@ def plan(recipe: str, overrides: tuple[str, ...], verb: str | None, as_json: boo
     from align.models.plan_words import as_json as for_scripts
     from align.models.plan_words import as_table
     from align.ppo.config import PPOConfig
-    from align.train.common import DataArguments
+    from align.train.common import DataArguments, RunArguments
     from align.train.dpo import DPOLossArguments
     from align.train.reward import RewardLossArguments
 
     trainers = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig, "kto": KTOConfig}
     own: dict[str, tuple[type, ...]] = {"reward": (RewardLossArguments,), "dpo": (DPOLossArguments,)}
-    schemas = {name: (config, ModelConfig, DataArguments, *own.get(name, ())) for name, config in trainers.items()}
+    shared = (ModelConfig, DataArguments, RunArguments)
+    schemas = {name: (config, *shared, *own.get(name, ())) for name, config in trainers.items()}
     found = plan_run(
         read_recipe(recipe, list(overrides)), recipe, {"ppo": (PPOConfig, ModelConfig), **schemas}, verb, **where
     )

@@ -55,19 +55,19 @@ def schemas_of(verb: str) -> tuple[type, ...]:
     from align.evaluate.config import EvaluateConfig
     from align.evaluate.sample import SampleConfig
     from align.ppo.config import PPOConfig
-    from align.train.common import DataArguments
+    from align.train.common import DataArguments, RunArguments
     from align.train.dpo import DPOLossArguments
     from align.train.online import OnlineArguments
     from align.train.reward import RewardLossArguments
 
     return {
-        "sft": (DataArguments, ModelConfig, SFTConfig),
-        "reward": (DataArguments, ModelConfig, RewardConfig, RewardLossArguments),
-        "dpo": (DataArguments, ModelConfig, DPOConfig, DPOLossArguments),
-        "kto": (DataArguments, ModelConfig, KTOConfig),
+        "sft": (DataArguments, RunArguments, ModelConfig, SFTConfig),
+        "reward": (DataArguments, RunArguments, ModelConfig, RewardConfig, RewardLossArguments),
+        "dpo": (DataArguments, RunArguments, ModelConfig, DPOConfig, DPOLossArguments),
+        "kto": (DataArguments, RunArguments, ModelConfig, KTOConfig),
         "ppo": (PPOConfig, ModelConfig),
-        "rloo": (DataArguments, OnlineArguments, ModelConfig, RLOOConfig),
-        "grpo": (DataArguments, OnlineArguments, ModelConfig, GRPOConfig),
+        "rloo": (DataArguments, RunArguments, OnlineArguments, ModelConfig, RLOOConfig),
+        "grpo": (DataArguments, RunArguments, OnlineArguments, ModelConfig, GRPOConfig),
         "evaluate": (EvaluateConfig,),
         "sample": (SampleConfig,),
     }[verb]
