@@ -39,11 +39,16 @@ def unknown_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> str | None:
     backend = _backend(tokenizer)
     if backend["model"]["type"] != "BPE":
         return f"its tokenizer is {backend['model']['type']} and not BPE"
+    changes = [step["type"] for step in _steps(backend["normalizer"], "normalizers")]
     if not _is_byte_level(backend):
-        return None if backend["model"].get("byte_fallback") else "its tokenizer has no tokens for single bytes"
-    cuts = [step["type"] for step in _steps(backend["normalizer"], "normalizers")]
-    if cuts not in ([], ["NFC"]):
-        return f"its tokenizer changes texts ({', '.join(cuts)})"
+        changes += [step["type"] for step in _steps(backend["pre_tokenizer"], "pretokenizers")]
+        if not backend["model"].get("byte_fallback"):
+            return "its tokenizer has no tokens for single bytes"
+        if not set(changes) <= {"Prepend", "Replace", "Metaspace", "Split"}:
+            return f"its tokenizer changes texts ({', '.join(changes)})"
+        return None
+    if changes not in ([], ["NFC"]):
+        return f"its tokenizer changes texts ({', '.join(changes)})"
     return None if _split_of(backend) else "its tokenizer cuts texts in a way of its own"
 
 
@@ -126,10 +131,14 @@ def _scores(by_number: dict[int, str], merges: list[str], rows: int) -> list[flo
 
 
 def _adds_a_space(backend: dict[str, Any]) -> bool:
-    """Whether the tokenizer puts a space before a text."""
+    """Whether the tokenizer puts a space before a text and after every special token, as llama.cpp then does.
+
+    One that does so at the very beginning only (Mistral's) does not: a conversation begins with a special token, and a
+    text without a template is a space shorter in llama.cpp.
+    """
     steps = [*_steps(backend["normalizer"], "normalizers"), *_steps(backend["pre_tokenizer"], "pretokenizers")]
     return any(
-        step["type"] == "Prepend" or (step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never")
+        step["type"] == "Prepend" or (step["type"] == "Metaspace" and step.get("prepend_scheme", "always") == "always")
         for step in steps
     )
 

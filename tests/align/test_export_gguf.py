@@ -61,8 +61,10 @@ def byte_level(split: str | None, digits: bool = False) -> Any:
     return tokenizer
 
 
-def sentencepiece(space: bool) -> Any:
-    """A tokenizer like Mistral's (a space before every text) or Gemma's (none): rare letters become bytes."""
+def sentencepiece(space: str | None) -> Any:
+    """A tokenizer like Llama 2's (a space before "every" text), Mistral's (before the "first") or Gemma's (none): rare
+    letters become bytes.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -71,7 +73,10 @@ def sentencepiece(space: bool) -> Any:
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     raw = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     spaces = normalizers.Replace(" ", "▁")
-    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces]) if space else spaces
+    if space == "first":
+        raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    else:
+        raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces]) if space else spaces
     raw.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"], "pad_token": "<pad>"})
@@ -99,14 +104,14 @@ MODELS: dict[str, tuple[str, dict[str, Any], Callable[[], Any]]] = {
     "smollm2": ("LlamaConfig", {"tie_word_embeddings": True}, lambda: byte_level(None, digits=True)),
     "gpt-2's tokens": ("LlamaConfig", {"attention_bias": True, "mlp_bias": True}, lambda: byte_level(None)),
     "llama 3.1": ("LlamaConfig", {"rope_parameters": STRETCHED, "head_dim": 32}, lambda: byte_level(LLAMA3)),
-    "linear positions": ("LlamaConfig", {"rope_parameters": LINEAR}, lambda: sentencepiece(True)),
-    "mistral": ("MistralConfig", {"sliding_window": None}, lambda: sentencepiece(True)),
+    "linear positions": ("LlamaConfig", {"rope_parameters": LINEAR}, lambda: sentencepiece("every")),
+    "mistral": ("MistralConfig", {"sliding_window": None}, lambda: sentencepiece("first")),
     "qwen2": ("Qwen2Config", {"tie_word_embeddings": True}, lambda: byte_level(QWEN2)),
     "qwen3": ("Qwen3Config", {"head_dim": 32}, lambda: byte_level(QWEN2)),
     "gemma3": (
         "Gemma3TextConfig",
         {"num_hidden_layers": 7, "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 16},
-        lambda: sentencepiece(False),
+        lambda: sentencepiece(None),
     ),
 }
 
@@ -138,7 +143,8 @@ def test_transformers_and_llama_cpp_read_what_was_written(kind: str, tmp_path: P
     model, tokenizer = made(kind)
     path = tmp_path / GGUF
     write_gguf(model, tokenizer, "float32", path, "small")
-    rows = [tokenizer(text, add_special_tokens=False).input_ids for text in TEXTS]
+    texts = [f"<|im_start|>{text}" for text in TEXTS] if kind == "mistral" else TEXTS  # as a conversation begins
+    rows = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     with torch.no_grad():
         expected = [model(torch.tensor([row])).logits[0, -1].log_softmax(-1) for row in rows]
     back, its_tokenizer = (
@@ -154,7 +160,7 @@ def test_transformers_and_llama_cpp_read_what_was_written(kind: str, tmp_path: P
     if importlib.util.find_spec("xllamacpp") is None:
         pytest.skip("llama.cpp was not asked: xllamacpp is not installed")
     # llama.cpp takes Gemma's GELU from a table in fp16
-    said = llama_cpp.ask(path, TEXTS, rows)
+    said = llama_cpp.ask(path, texts, rows)
     assert said["tokens"] == rows
     for logprobs, theirs in zip(expected, said["logprobs"], strict=True):
         assert torch.tensor(theirs) == pytest.approx(
