@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from align.run.launch import check_world, sharded
+from align.run.launch import check_world
 from preferences.errors import BadInput
 from preferences.files import read_jsonl
 from tests.align.conftest import PPO, TRAIN, done, pair, refused, write_recipe, write_rows
@@ -219,17 +219,6 @@ def test_an_audit_that_stops_is_said_once(tiny: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("variable", "kind"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")]
-)
-def test_ppo_does_not_run_sharded(
-    variable: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ppo_recipe: Any
-) -> None:
-    assert sharded() is None
-    monkeypatch.setenv(variable, "true")
-    assert f"does not run under {kind}" in refused("ppo", ppo_recipe())
-
-
 def test_a_world_of_one_where_two_were_asked_for(monkeypatch: pytest.MonkeyPatch, recipe: Any, ppo_recipe: Any) -> None:
     check_world(1)
     monkeypatch.setenv("CONCORD_PROCESSES", "2")
@@ -265,28 +254,7 @@ def test_accelerates_own_cpu_launch_is_refused_instead_of_training_alone(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("num_processes: [", "is not YAML"),
-        ("distributed_type: MULTI_GPU\n", "says no `num_processes`"),
-        ("distributed_type: DEEPSPEED\nnum_processes: 2\n", "DeepSpeed"),
-    ],
-)
-def test_configurations_that_are_not_right(text: str, said: str, recipe: Any, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(text)
-    assert said in refused("dpo", recipe(), "--accelerate_config", tmp_path / "config.yaml")
-
-
-def test_every_configuration_that_we_ship_is_whole() -> None:
-    import yaml
-
-    for path in (Path(__file__).parents[2] / "accelerate_configs").glob("*.yaml"):
-        config = yaml.safe_load(path.read_text())
-        assert config["num_processes"] == (1 if path.stem == "single_gpu" else 2), path
-        assert path.read_text().startswith("# "), path
-
-
+@pytest.mark.slow
 def test_rows_of_a_worker_are_said_once(tiny: Path, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", [{"prompt": "", "chosen": "a", "rejected": "b"}])
     recipe = write_recipe(
