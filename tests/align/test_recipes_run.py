@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
+from align.config import read_recipe
 from align.data.lengths import token_ids
 from align.models.load import find_model, load_causal_lm, load_reward_model, load_tokenizer
 from align.models.sampling import sample
@@ -72,6 +74,9 @@ def run(recipe: Path, model: Path, data: Path, folder: Path, reward: Path | None
         ])  # fmt: skip
     keys["dataset_name"] = data
     done(stage, recipe, *(word for key, value in keys.items() for word in (f"--{key}", value)))
+    kept = yaml.safe_load((folder / "recipe.yaml").read_text())  # whole, whatever the recipe stood on
+    assert "defaults" not in kept
+    assert kept.items() >= {key: value for key, value in read_recipe(recipe, []).items() if key not in keys}.items()
     rows: list[dict[str, Any]] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return next(row for row in rows if ("objective/kl" if stage == "ppo" else "loss") in row)
 
@@ -80,7 +85,8 @@ def check_what_was_trained(folder: Path, model: Path, kind: str) -> None:
     """Every adapter moved, on the text half of the model only; of a whole model what is not text stayed."""
     if kind == "full":
         before, after = load_file(model / "model.safetensors"), load_file(folder / "model.safetensors")
-        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        kept = before.keys() & after.keys()  # a reward model has another head
+        moved = {name for name in kept if not torch.equal(before[name], after[name])}
         seeing = {name for name in before if "vision" in name or "projector" in name}
         assert moved
         assert not moved & seeing
