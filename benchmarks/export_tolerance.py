@@ -1,12 +1,13 @@
 """How far is an exported model from the trained one, by the type of its weights, and how far is one merged wrongly?
 
-    python benchmarks/export_tolerance.py MODEL [--data FOLDER] [--prompts 4] [--work FOLDER]
+    python benchmarks/export_tolerance.py MODEL [--data FOLDER] [--prompts 4] [--work FOLDER] [--rounding]
 
 MODEL is SmolLM2-135M-Instruct (`python demo/model.py` prints its folder). It is trained by DPO for a few steps, large
 enough to change it, on pairs that people chose (PandaLM's test set), on the whole base and on the base in 4 and in 8
 bits; then each run is exported in every form, and compared with the trained model on Koala's prompts. The wrong merges
 are those of other tools: the adapter of a 4-bit run on the base that was never quantised, and the sum put back into 4
-bits, as PEFT's `merge_and_unload` does. Numbers depend on no other process: no time is measured.
+bits, as PEFT's `merge_and_unload` does. First comes what rounding alone costs the untrained model, at the tokens of
+prompts (`--rounding`: only that). Numbers depend on no other process: no time is measured.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from align.data.lengths import token_ids
 from align.models.chain import as_trained
 from align.models.export import run_export
 from align.models.load import find_model, load_causal_lm, load_tokenizer
@@ -37,11 +39,15 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--work", default="runs/export-tolerance")
+    parser.add_argument("--rounding", action="store_true")
     asked = parser.parse_args()
     quiet_libraries()
     work = Path(asked.work)
     work.mkdir(parents=True, exist_ok=True)
     pairs, prompts = write_data(Path(asked.data), work, asked.prompts)
+    rounding(asked.model, prompts)
+    if asked.rounding:
+        return
     head = [
         "trained on",
         "exported as",
@@ -73,6 +79,43 @@ def main() -> None:
             print(
                 f"| {held} | {dtype} | {mean} | {largest} | {proof['orders']['differ']:.2%} | {scores['tolerance']:g} |"
             )
+
+
+def rounding(model_name: str, prompts: Path) -> None:
+    """What the types cost: weights are rounded, and everything is computed in fp32."""
+    import gguf
+    import torch
+
+    source = find_model(model_name)
+    tokenizer, model = load_tokenizer(source), load_causal_lm(source).float().eval()
+    texts = [json.loads(line)["prompt"] for line in prompts.read_text(encoding="utf-8").splitlines()]
+    rows = [token_ids(tokenizer, [{"role": "user", "content": text}])[:100] for text in texts]
+
+    def logprobs() -> torch.Tensor:
+        found = []
+        for row in rows:
+            logits = model(torch.tensor([row])).logits[0, :-1].log_softmax(-1)
+            found.append(logits.gather(-1, torch.tensor(row[1:])[:, None])[:, 0])
+        return torch.cat(found)
+
+    def rounded(weight: torch.Tensor, name: str) -> torch.Tensor:
+        if name != "q8_0":
+            return weight.to(getattr(torch, name)).float()
+        kind = gguf.GGMLQuantizationType.Q8_0
+        if weight.dim() == 1:
+            return weight
+        return torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(weight.numpy(), kind), kind))
+
+    print("| weights in | tokens | mean nats | largest | allowed |\n|---|---|---|---|---|")
+    with torch.no_grad():
+        expected = logprobs()
+        weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+        for dtype in ("float16", "bfloat16", "q8_0"):
+            for name, weight in model.state_dict().items():
+                weight.copy_(rounded(weights[name], dtype))
+            off = (logprobs() - expected).abs()
+            print(f"| {dtype} | {len(off)} | {off.mean():.4f} | {off.max():.3f} | {TOLERANCE[dtype]:g} |", flush=True)
+    print()
 
 
 def write_data(data: Path, work: Path, count: int) -> tuple[Path, Path]:

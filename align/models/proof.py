@@ -20,7 +20,7 @@ LENGTH = 64  # new tokens of a response, at most
 EIGHT_BITS = (
     2e-2  # the same where the base was trained on in 8 bits: it rounded its activations, too, and no export does
 )
-TOLERANCE = {"float32": 1e-4, "float16": 4e-3, "bfloat16": 4e-2, "q8_0": 8e-2}
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "q8_0": 0.15}
 
 
 def compare_policies(
