@@ -12,7 +12,8 @@ from preferences.terminal import shown
 def say(text: str) -> None:
     """One line of progress on stderr, from the main process only; standard output is kept for results."""
     if os.environ.get("RANK", "0") == "0":
-        print(shown(text), file=sys.stderr, flush=True)
+        sys.stderr.write(f"{shown(text)}\n")  # at once: a signal may stop what runs between two writes
+        sys.stderr.flush()
 
 
 class Progress:

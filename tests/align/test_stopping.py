@@ -306,30 +306,55 @@ def test_a_launcher_that_is_told_twice_ends_all_at_once(tiny: Path, preferences:
         psutil.wait_procs(workers)
 
 
+# Sends a signal in the first process's nth call, of which one is made while setting up: SIGKILL to this process, SIGTERM
+# to the launcher, which hands it on.
+SIGNALLING = """
+import os
+import signal
+import time
+
+calls = 0
+
+def likes_o(completions, **_):
+    global calls
+    calls += 1
+    name, _, nth = os.environ.get("SIGNAL_AT", "").partition(" ")
+    if nth == str(calls) and os.environ.get("RANK", "0") == "0":
+        os.kill(os.getppid() if name == "SIGTERM" else os.getpid(), getattr(signal, name))
+        time.sleep(600)
+    return [float(completion[-1]["content"].count("o")) for completion in completions]
+"""
+
+
 @pytest.mark.slow
 def test_ppo_goes_on_in_another_number_of_processes(
-    tiny: Path, preferences: Path, reward_run: Path, tmp_path: Path
+    tiny: Path, preferences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one that is killed, in two that are stopped, and in one again: what one process would have made."""
+    (tmp_path / "rewards.py").write_text(SIGNALLING)
     keys: dict[str, Any] = {"model_name_or_path": str(tiny), "dataset_name": str(preferences), "use_peft": True}
-    keys |= {"reward_model_path": str(reward_run), "lora_r": 4, "use_cpu": True, "response_length": 12, "seed": 2}
-    keys |= {"total_episodes": 6 * 24, "batch_size": 6, "num_mini_batches": 3, "num_ppo_epochs": 2, "save_steps": 2}
-    keys |= {"learning_rate": 1e-3, "kl_target": 0.5, "kl_horizon": 50}
-    keys |= {"dataset_test_split": "test", "eval_steps": 4, "eval_prompts": 5}
+    keys |= {"reward_funcs": f"{tmp_path}/rewards.py:likes_o", "lora_r": 4, "use_cpu": True, "response_length": 12}
+    keys |= {"total_episodes": 36, "batch_size": 6, "num_mini_batches": 3, "num_ppo_epochs": 2, "save_steps": 2}
+    keys |= {"learning_rate": 1e-3, "kl_target": 0.5, "kl_horizon": 50, "seed": 2}
+    keys |= {"dataset_test_split": "test", "eval_steps": 2, "eval_prompts": 5}
     recipe = write_recipe(tmp_path / "ppo.yaml", **keys)
     one, many, log = tmp_path / "one", tmp_path / "many", tmp_path / "log"
     done("ppo", recipe, "--output_dir", one)
     words: tuple[Any, ...] = ("ppo", recipe, "--output_dir", many)
+    monkeypatch.setenv(
+        "SIGNAL_AT", "SIGKILL 6"
+    )  # after set-up, two looks and two updates: in the rollouts of the third
     with align_process(words, log) as process:
-        waited_for(process, log, lambda: rows(many) >= 5)
-        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, log.read_text()
+    assert [step for step, _ in checkpoints(many)][-1:] == [2]
+    monkeypatch.setenv("SIGNAL_AT", "SIGTERM 5")  # after set-up, two updates and a look: in the rollouts of the fifth
     with align_process((*words, "--resume", "--accelerate_config", "cpu"), log) as process:
-        waited_for(process, log, lambda: rows(many) >= 10)
-        process.send_signal(signal.SIGTERM)
         assert process.wait() == 0, log.read_text()
     manifest = json.loads((many / "manifest.json").read_text())
     assert (manifest["status"], manifest["processes"]) == ("stopped", 2)
-    done("ppo", recipe, "--output_dir", many, "--resume")
+    assert "resuming after update 2" in log.read_text()
+    monkeypatch.delenv("SIGNAL_AT")
+    assert "resuming after update 4" in done("ppo", recipe, "--output_dir", many, "--resume").err
     assert completions(one) == completions(many)
     assert assert_same_metrics(one, many) < 1e-3
     assert largest_difference(one / "adapter_model.safetensors", many / "adapter_model.safetensors") < 1e-5
