@@ -29,10 +29,11 @@ from align.evaluate.verdicts import many_models, pairs, verdict_by
 from align.models.load import find_model, hub_commit, model_facts
 from align.report.worse import worse
 from align.run.cache import Cache
-from align.run.launch import check_world, waiting_for_the_launcher
+from align.run.launch import check_world
 from align.run.manifest import Run, check_output_folder, is_run, start_run
 from align.run.metrics import curves, held_out_looks
 from align.run.progress import say
+from align.run.strategies import asked_strategy, refuse
 from preferences.errors import BadInput
 from preferences.files import read_json, write_jsonl, write_text
 from preferences.stats.winrate import mean_interval
@@ -53,6 +54,7 @@ def compare(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     the others. Raises BadInput before anything is written.
     """
     # 1. Everything is checked: keys, files, models, judges, and that the prompts fit them.
+    refuse("evaluate", "full", asked_strategy())
     args = read_evaluation(recipe, where)
     if not args.judges:
         raise BadInput(f"{where}: no judge; add `judges: {{reward: runs/reward}}`")
@@ -141,11 +143,10 @@ def _this_process_goes_on(
     check_world(state.num_processes)
     if cache.folder is None:
         raise BadInput(f"{where}: key `cache_dir`: several processes hand their responses on in it; name a folder")
-    with waiting_for_the_launcher():
-        state.wait_for_everyone()  # until every process has found the input right, the folder free among it
-        for model in models.values():
-            answer_share(model, prompts, args, cache, state.process_index, state.num_processes)
-        state.wait_for_everyone()
+    state.wait_for_everyone()  # until every process has found the input right, the folder free among it
+    for model in models.values():
+        answer_share(model, prompts, args, cache, state.process_index, state.num_processes)
+    state.wait_for_everyone()
     cache.look_again()
     return bool(state.is_main_process)
 

@@ -29,7 +29,6 @@ from align.ppo.setup import Reward, set_up
 from align.report.audit import keep_audit
 from align.run.checkpoint import checkpoints, load_checkpoint, load_parameters, save_checkpoint
 from align.run.disk import full_disk_is_said
-from align.run.launch import waiting_for_the_launcher
 from align.run.manifest import Run, check_output_folder, hash_weights, start_run
 from align.run.progress import say
 from align.run.stopping import Stopped, anywhere, finishing_steps
@@ -369,6 +368,5 @@ def run_ppo(recipe: dict[str, Any], where: str, *, resume: bool = False, overwri
     if not model_args.model_name_or_path:
         raise BadInput(f"{where}: the key `model_name_or_path` is missing; name a hub model or a model folder")
     check_output_folder(args.output_dir, "ppo", resume, overwrite)
-    with waiting_for_the_launcher():
-        trainer = PPOTrainer(model_args.model_name_or_path, args=args, model_args=model_args, recipe=recipe)
-        trainer.train(resume=resume, overwrite=overwrite)
+    trainer = PPOTrainer(model_args.model_name_or_path, args=args, model_args=model_args, recipe=recipe)
+    trainer.train(resume=resume, overwrite=overwrite)

@@ -25,7 +25,7 @@ from align.models.load import (
     whole_config,
 )
 from align.models.text import lora_of
-from align.run.launch import check_strategy, check_world, meet_on_cpus, sharded, waiting_for_the_launcher
+from align.run.launch import check_strategy, check_world, meet_on_cpus, sharded
 from align.run.manifest import check_output_folder
 from align.run.progress import say
 from align.run.strategies import asked_strategy, kind_of, refuse
@@ -183,8 +183,7 @@ def audited(job: Job, kind: Kind | None, limit: int | None, evaluated_on: str | 
         limit=min((each for each in (limit, job.context) if each is not None), default=None),
         allow=data.allow,
     )
-    with waiting_for_the_launcher():
-        PartialState().wait_for_everyone()  # one process audits for all
+    PartialState().wait_for_everyone()  # one process audits for all
     return job._replace(audit=found)
 
 

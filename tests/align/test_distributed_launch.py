@@ -183,6 +183,11 @@ def test_ppo_keeps_whole_roles(variables: dict[str, str], ppo_recipe: Any, monke
     assert "`align ppo`, LoRA, under " in said
 
 
+def test_evaluate_samples_from_whole_models(evaluate_recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONCORD_STRATEGY", "fsdp2")
+    assert "every process samples from the whole model; take multi_gpu" in refused("evaluate", evaluate_recipe())
+
+
 def test_every_cell_of_the_table_works_or_is_refused() -> None:
     assert set(TABLE) == set(STAGES)
     for stage, rows in TABLE.items():
