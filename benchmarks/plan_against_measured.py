@@ -2,8 +2,9 @@
 
     python benchmarks/plan_against_measured.py [--model MODEL] [--only WORD]
 
-Each configuration is one update of `align ppo` (or two steps of `align sft`) in a process of its own. Measured is the
-peak of its resident memory less what is resident after the imports. glibc's malloc keeps much of what is freed, in
+Each configuration is one update of `align ppo`, or two steps of `align sft`, `reward` or `dpo`, in a process of its own
+or in two. Measured is the peak of its resident memory less what is resident after the imports; of a model in 4 bits,
+whose file of whole weights stays mapped, only what is no file. glibc's malloc keeps much of what is freed, in
 pieces; with MALLOC_MMAP_THRESHOLD_=65536 it gives back what is freed, as a GPU's allocator reuses it, so that is what
 the plan is held against. What a process takes without it stands beside some.
 """
@@ -14,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,13 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "SFT, LoRA": ("sft", LORA),
     "SFT, whole model": ("sft", {"per_device_train_batch_size": 4}),
+    "SFT, LoRA on 4 bits": ("sft", {**LORA, "load_in_4bit": True, "use_bnb_nested_quant": True}),
+    "SFT, LoRA, two processes": ("sft", LORA),
+    "SFT, whole model, two processes": ("sft", {"per_device_train_batch_size": 4}),
+    "Reward, LoRA": ("reward", LORA),
+    "DPO, LoRA": ("dpo", LORA),
+    "DPO, LoRA on 4 bits": ("dpo", {**LORA, "load_in_4bit": True, "use_bnb_nested_quant": True}),
+    "DPO, whole model": ("dpo", {"per_device_train_batch_size": 4}),
 }
 AS_MALLOC_LEAVES_IT = ("PPO, LoRA", "PPO, whole models", "SFT, LoRA")
 
@@ -55,32 +64,41 @@ def main() -> None:
     model = options.model or demo_model()
     data = write_data(home, model)
     reward = reward_run(home, model, data["pairs"])
-    print("| configuration | throughout | largest moment | plan | measured | plan / measured | as malloc leaves it |")
-    print("|---|---|---|---|---|---|---|")
+    head = "throughout | largest moment | plan | measured | plan / measured | CPU seconds: plan, measured"
+    print(f"| configuration | {head} | as malloc leaves it |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, (verb, keys) in CONFIGURATIONS.items():
         if options.only not in name:
             continue
         recipe = write_recipe(home, verb, model, data, reward, keys)
-        plan = json.loads(run(BIN / "align", "plan", recipe, "--verb", verb, "--json"))
+        processes = 2 if "two processes" in name else 1
+        launch = ("--accelerate_config", "cpu", "--num_processes", 2) if processes > 1 else ()
+        one = {**os.environ, "OMP_NUM_THREADS": "1"}
+        plan = json.loads(run(BIN / "align", "plan", recipe, "--verb", verb, "--json", *launch, environment=one))
         moments = plan["moments"]
         planned = (plan["total"] - moments["libraries"]) / 1e6
-        measured = peak_of(verb, recipe, returned=True)["mb"]
+        found = peak_of(verb, recipe, returned=True, processes=processes)
+        measured = found["anonymous_mb" if "4 bits" in name else "mb"]
         kept = f"{peak_of(verb, recipe, returned=False)['mb']:.0f} MB" if name in AS_MALLOC_LEAVES_IT else ""
         print(
             f"| {name} | {moments['throughout'] / 1e6:.0f} MB | {plan['largest']}, "
             f"{moments[plan['largest']] / 1e6:.0f} MB | {planned:.0f} MB | {measured:.0f} MB"
-            f" | {planned / measured:.2f} | {kept} |",
+            f" | {planned / measured:.2f} | {plan['seconds']['total']:.0f}, {found['cpu_seconds']:.0f} | {kept} |",
             flush=True,
         )
 
 
-def peak_of(verb: str, recipe: Path, *, returned: bool) -> dict[str, float]:
-    """What `measure` says in a process of its own; `returned`: with a malloc that gives back what is freed."""
+def peak_of(verb: str, recipe: Path, *, returned: bool, processes: int = 1) -> dict[str, float]:
+    """What `measure` says in a process of its own, or the most of two that train together; `returned`: with a malloc
+    that gives back what is freed.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if returned:
         environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_MMAP_MAX_": "1000000"}
-    command = (sys.executable, Path(__file__), "--child", verb, recipe)
-    return json.loads(run(*command, environment=environment).splitlines()[-1])
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", processes) if processes > 1 else ()
+    command = (sys.executable, *launcher, Path(__file__), "--child", verb, recipe)
+    lines = [line for line in run(*command, environment=environment).splitlines() if line.startswith('{"mb"')]
+    return max((json.loads(line) for line in lines), key=lambda found: found["mb"])
 
 
 def measure(verb: str, recipe: str) -> dict[str, float]:
@@ -92,21 +110,37 @@ def measure(verb: str, recipe: str) -> dict[str, float]:
 
     quiet_libraries()
     needed = "trl peft datasets bitsandbytes matplotlib.pyplot scipy.stats torch._dynamo transformers.generation.utils"
-    for module in (*needed.split(), "align.ppo.trainer", "align.train.sft", "align.run.plots"):
+    verbs = ("align.ppo.trainer", "align.train.sft", "align.train.reward", "align.train.dpo", "align.run.plots")
+    for module in (*needed.split(), *verbs):
         importlib.import_module(module)
-    from trl import SFTConfig, SFTTrainer  # noqa: F401  (they are imported when asked for)
+    from trl import DPOTrainer, RewardTrainer, SFTTrainer  # noqa: F401  (they are imported when asked for)
 
     from align.config import read_recipe
     from align.ppo.trainer import run_ppo
+    from align.train.dpo import run_dpo
+    from align.train.reward import run_reward
     from align.train.sft import run_sft
 
-    before, started = resident("VmRSS"), time.process_time()
-    {"ppo": run_ppo, "sft": run_sft}[verb](read_recipe(recipe, []), recipe, overwrite=True)
-    return {"mb": resident("VmHWM") - before, "imports_mb": before, "cpu_seconds": time.process_time() - started}
+    verbs_by_name = {"ppo": run_ppo, "sft": run_sft, "reward": run_reward, "dpo": run_dpo}
+    before, anonymous, started = resident("VmRSS"), resident("RssAnon"), time.process_time()
+    most, over = anonymous, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not over.wait(0.005):
+            most = max(most, resident("RssAnon"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    verbs_by_name[verb](read_recipe(recipe, []), recipe, overwrite=True)
+    over.set()
+    watcher.join()
+    seconds = time.process_time() - started
+    return {"mb": resident("VmHWM") - before, "anonymous_mb": most - anonymous, "cpu_seconds": seconds}
 
 
 def resident(what: str) -> float:
-    """Resident memory of this process, now (VmRSS) or at its peak (VmHWM), in MB (10^6 bytes)."""
+    """Resident memory of this process, now (VmRSS), at its peak (VmHWM), or what of it is no file (RssAnon), in MB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(what + ":"):
             return int(line.split()[1]) * 1024 / 1e6
@@ -158,7 +192,8 @@ def write_recipe(home: Path, verb: str, model: str, data: dict[str, Path], rewar
         recipe |= {"batch_size": ROWS, "total_episodes": ROWS, "num_ppo_epochs": 2, "response_length": RESPONSE}
         recipe |= {"per_device_rollout_batch_size": ROWS}
     else:
-        recipe |= {"dataset_name": str(data["demonstrations"]), "max_length": PROMPT + RESPONSE, "max_steps": 2}
+        rows = data["demonstrations" if verb == "sft" else "pairs"]
+        recipe |= {"dataset_name": str(rows), "max_length": PROMPT + RESPONSE, "max_steps": 2}
         recipe |= {"gradient_accumulation_steps": 2, "save_strategy": "no"}
     path = home / f"{verb}.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
