@@ -60,19 +60,25 @@ def spread(values: torch.Tensor, rows: Rows) -> torch.Tensor:
 
 
 def response_logprobs(
-    model: "PreTrainedModel", states: torch.Tensor, rows: Rows, temperature: float, *, entropy: bool = False
+    model: "PreTrainedModel",
+    states: torch.Tensor,
+    rows: Rows,
+    temperature: float,
+    *,
+    entropy: bool = False,
+    entropy_gradient: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """(log-probabilities, entropies), both (b, t) float32 in nats, at `temperature`; zeros outside the mask.
 
     states: (b, n, h) of `last_states`. Entropies are None unless asked for. Gradients flow into the states, and into
-    the head where it is trained.
+    the head where it is trained. entropy_gradient: False where entropies are only looked at: a frozen head is faster.
     """
     head = Head.of(model)
     states, targets = states_before(states, rows), rows.targets[rows.mask]
     at_once = max(1, _LOGITS_AT_ONCE // head.layer.weight.shape[0])
     parts = []
     for chunk, wanted in zip(states.split(at_once), targets.split(at_once), strict=True):
-        if head.frozen and not (entropy and torch.is_grad_enabled()):
+        if head.frozen and not (entropy and entropy_gradient and torch.is_grad_enabled()):
             layer = head.layer
             parts.append(_FrozenHead.apply(chunk, layer.weight, layer.bias, wanted, head.scale / temperature, entropy))
         elif torch.is_grad_enabled() and len(targets) > at_once:

@@ -11,7 +11,8 @@ gradients are those of each text alone.
     model(shared=lay_out(texts))               # a classifier: scores (T,) float32, of the state of the last token
     logprobs, entropies = model(shared=lay_out(texts, starts), temperature=1.0, entropy=False)
                                                # a causal model: (T, t) float32, of each text's tokens from its start
-                                               # on, zeros outside shared.rows.mask; entropies None unless asked for
+                                               # on, zeros outside shared.rows.mask; entropies None unless asked
+                                               # for, and to look at: a frozen head gives them no gradient
 
 The patched forward is that of the model below PEFT, so all may be called through whatever wraps the model: PEFT, DDP,
 FSDP, autocast. It works for models whose attention goes through transformers' AttentionInterface by sdpa or eagerly
@@ -21,6 +22,7 @@ a run tries it first: `why_not(model, texts, starts)` compares it with the plain
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from itertools import takewhile
@@ -174,11 +176,21 @@ def _with_shared(plain: Callable[..., Any]) -> Callable[..., Any]:
         ).last_hidden_state
         if shared.rows is None:
             return self.score(states[0, shared.last]).squeeze(-1).float()
-        return response_logprobs(
-            self, states, shared.rows, kwargs.get("temperature", 1.0), entropy=kwargs.get("entropy", False)
-        )
+        temperature, entropy = kwargs.get("temperature", 1.0), kwargs.get("entropy", False)
+        with _whole(self.get_output_embeddings()):
+            return response_logprobs(self, states, shared.rows, temperature, entropy=entropy, entropy_gradient=False)
 
     return forward
+
+
+def _whole(head: Any) -> AbstractContextManager[Any]:
+    """Under ZeRO-3 a frozen head, which is read outside its module, lies in pieces that have to be put together."""
+    if head.weight.requires_grad or not hasattr(head.weight, "ds_id"):
+        return nullcontext()
+    from deepspeed import zero
+
+    gathered: AbstractContextManager[Any] = zero.GatheredParameters(list(head.parameters()))
+    return gathered
 
 
 def _attend(

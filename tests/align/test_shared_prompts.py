@@ -168,6 +168,21 @@ def test_lora(tiny: Path, task: str, bits: int | None) -> None:
     assert_same(lora_model(tiny, task, bits), STARTS if task == "CAUSAL_LM" else None)
 
 
+def test_entropies_are_looked_at(tiny: Path) -> None:
+    """They change no gradient: a frozen head has those of the log-probabilities ready."""
+    model = lora_model(tiny, "CAUSAL_LM")
+    assert_same(model, STARTS)
+    shared = lay_out(TEXTS, STARTS)
+    logprobs, entropies = model(shared=shared, entropy=True)
+    assert shared.rows is not None
+    expected = []
+    for text, start in zip(TEXTS, STARTS, strict=True):
+        table = model(input_ids=torch.tensor([text])).logits[0, start - 1 : -1].log_softmax(-1)
+        expected.append(-(table.exp() * table).sum(-1))
+    torch.testing.assert_close(entropies[shared.rows.mask], torch.cat(expected), atol=1e-4, rtol=0)
+    assert logprobs.requires_grad and not entropies.requires_grad
+
+
 def test_activations_that_are_computed_again(tiny: Path) -> None:
     """The backward pass runs every layer once more, after the forward is over."""
     model = lora_model(tiny, "SEQ_CLS")
