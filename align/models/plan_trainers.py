@@ -1,5 +1,6 @@
 """What a run of TRL's trainers takes: model, reference, optimiser, and a step of the most tokens that there can be."""
 
+import copy
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from align.models.plan_parts import (
 )
 from align.models.plan_sharing import Gathered, gathered
 
+_LOOKED_AT = 4  # rows of texts that share prompts, at most: each is attended to by itself, and more take as much more
 _TILE = (4096, 32768)  # tokens, words: the logits that TRL's vocabulary head makes at once
 
 
@@ -78,6 +80,15 @@ def trainer_parts(
     autocast = bool(args.bf16)
     sharded = whole and device == "gpu" and strategy not in ("one", "ddp")
     key = (source, verb, repr(model_args), device, rows, length, recompute, autocast, sharded)
+    if key not in steps and shares and rows > _LOOKED_AT:
+        few = []
+        for count in (_LOOKED_AT // 2, _LOOKED_AT):
+            fewer = copy.copy(args)
+            fewer.per_device_train_batch_size = count
+            trainer_parts(verb, fewer, model_args, source, device, recompute, texts, strategy, processes, steps)
+            few.append(steps[(*key[:4], count, *key[5:])])
+        more_rows = (rows - _LOOKED_AT) / (_LOOKED_AT // 2)
+        steps[key] = sizes.Step(*(round(b + (b - a) * more_rows) for a, b in zip(*few, strict=True)))
     if key not in steps:
         if sharded:  # the weights come in bf16; nothing casts them
             model, autocast = model.to(torch.bfloat16), False
