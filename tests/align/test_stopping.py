@@ -306,8 +306,8 @@ def test_a_launcher_that_is_told_twice_ends_all_at_once(tiny: Path, preferences:
         psutil.wait_procs(workers)
 
 
-# Sends a signal in the first process's nth call, of which one is made while setting up: SIGKILL to this process, SIGTERM
-# to the launcher, which hands it on.
+# Sends a signal in the first process's nth call, of which one is made while setting up: SIGKILL to this process,
+# SIGTERM to the launcher, which hands it on.
 SIGNALLING = """
 import os
 import signal
