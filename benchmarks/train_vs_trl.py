@@ -277,9 +277,9 @@ def _table(
     whole, training = ("training_seconds",) * 2 if options.gpu else ("cpu_seconds", "training_cpu_seconds")
     unit = "training, s" if options.gpu else "CPU s"
     lines = [
-        f"{Path(model).name}, {kind}, {machine}, threads: {options.threads}; {versions}. {options.pairs} pair(s) of runs"
-        f" of {options.steps * options.epochs} steps of {options.batch} rows, {options.micro_batch} at once; responses of"
-        f" {options.response} tokens.",
+        f"{Path(model).name}, {kind}, {machine}, threads: {options.threads}; {versions}. {options.pairs} pair(s) of"
+        f" runs of {options.steps * options.epochs} steps of {options.batch} rows, {options.micro_batch} at once;"
+        f" responses of {options.response} tokens.",
         "",
         f"| stage | prompt : response | {unit}, Concord | TRL | TRL / Concord | training alone | peak MB, Concord | TRL"
         " | losses differ by at most |",

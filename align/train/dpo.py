@@ -8,6 +8,7 @@ once. TRL's other losses are TRL's own, unchanged, and take certain and equal ro
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,24 +213,34 @@ def _trainer_class(*, ours: bool) -> Any:
         def compute_reference(self, source: Any, model_args: Any) -> None:
             """What the reference holds of every row, while the policy still is the reference, or has it below."""
             self._try_sharing(self.model)
-            sets: list[Any] = [each for each in (self.train_dataset, self.eval_dataset) if each is not None]
-            rows = [[self.collate.texts(row) for row in each] for each in sets]
             training = self.model.training
             self.model.eval()
             with self.model.disable_adapter() if self.base_is_reference else nullcontext():
-                held = computed_once(
-                    [text for each in rows for pair in each for text in pair],
-                    self._total_logprobs,
-                    weights_hash(source, model_args, self.model, self.accelerator),
-                    self.accelerator,
-                    2 * (self.args.precompute_ref_batch_size or self.args.per_device_train_batch_size),
-                )
+                weights = weights_hash(source, model_args, self.model, self.accelerator)
+                self.train_dataset = self._with_reference(self.train_dataset, weights)
+                if self.eval_dataset is not None:
+                    self.eval_dataset = self._with_reference(self.eval_dataset, weights)
             self.model.train(training)
-            for number, each in enumerate(sets):
-                for side, column in enumerate(_COLUMNS):
-                    each = each.add_column(column, [held[pair[side]] for pair in rows[number]])
-                sets[number] = each
-            self.train_dataset, self.eval_dataset = sets[0], sets[1] if sets[1:] else None
+
+        def _with_reference(self, rows: Any, weights: str | None) -> Any:
+            tokens = rows.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
+
+            @lru_cache(maxsize=self.args.per_device_train_batch_size)
+            def pair(number: int) -> tuple[Text, Text]:
+                return self.collate.texts(tokens[number])
+
+            at_once = self.args.precompute_ref_batch_size or self.args.per_device_train_batch_size
+            held = computed_once(
+                2 * len(rows),
+                lambda number: pair(number // 2)[number % 2],
+                self._total_logprobs,
+                weights,
+                self.accelerator,
+                2 * at_once,
+            )
+            for side, column in enumerate(_COLUMNS):
+                rows = rows.add_column(column, held[side::2])
+            return rows
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

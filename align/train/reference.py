@@ -47,14 +47,18 @@ def for_layout(texts: Sequence[Text]) -> tuple[list[tuple[int, ...]], list[int]]
     return [text.ids for text in texts], [max(text.start, 1) for text in texts]  # nothing is said before the first
 
 
-def in_batches(texts: Iterable[Text], at_once: int) -> list[list[Text]]:
-    """Each text once, in batches of at most so many: beside others with its prompt, and then those of like length."""
-    of: dict[tuple[int, ...], list[Text]] = {}
-    for text in dict.fromkeys(texts):
-        of.setdefault(text.ids[: text.start], []).append(text)
+def in_batches(texts: Iterable[tuple[str, int]], at_once: int) -> list[list[int]]:
+    """Numbers of texts, given as (prompt, tokens), in batches of at most so many: each beside others with its prompt,
+    and then those of like length.
+    """
+    lengths = []
+    of: dict[str, list[int]] = {}
+    for number, (prompt, tokens) in enumerate(texts):
+        lengths.append(tokens)
+        of.setdefault(prompt, []).append(number)
     groups = [same[start : start + at_once] for same in of.values() for start in range(0, len(same), at_once)]
-    groups.sort(key=lambda group: -max(len(text.ids) for text in group))
-    batches: list[list[Text]] = []
+    groups.sort(key=lambda group: -max(lengths[number] for number in group))
+    batches: list[list[int]] = []
     for group in groups:
         if not batches or len(batches[-1]) + len(group) > at_once:
             batches.append([])
@@ -63,13 +67,15 @@ def in_batches(texts: Iterable[Text], at_once: int) -> list[list[Text]]:
 
 
 def computed_once(
-    texts: Iterable[Text],
+    count: int,
+    text: Callable[[int], Text],
     total_logprobs: Callable[[list[Text]], list[float]],
     weights: str | None,
     accelerator: Any,
     at_once: int,
-) -> dict[Text, float]:
-    """log p(response | prompt) under the reference, in nats, of each text; all processes call it, and know all.
+) -> list[float]:
+    """log p(response | prompt) under the reference, in nats, of each of so many texts, by number; all processes call
+    it, and know all. The texts themselves are never in memory together.
 
     total_logprobs: of texts that go through the model together, at most `at_once`. weights: a hash of all that the
     numbers depend on besides tokens; None keeps nothing.
@@ -80,25 +86,37 @@ def computed_once(
     from accelerate.utils import broadcast_object_list, gather_object
 
     cache = _cache(weights)
-    batches = in_batches(texts, at_once)
-    keys = {text: _key(weights, text) for batch in batches for text in batch}
-    known = [cache.get(key) for key in keys.values()]
+    places: dict[str, int] = {}  # where a text is first, by its tokens
+    shapes = []  # of each of these, its prompt and how long it is
+    tokens = []
+    for number in range(count):
+        ids, start = text(number)
+        tokens.append(_hash((start, *ids)))
+        if tokens[-1] not in places:
+            places[tokens[-1]] = number
+            shapes.append((_hash(ids[:start]), len(ids)))
+    hashes = list(places)
+    known = [cache.get(_key(weights, each)) for each in hashes]
     broadcast_object_list(known)  # of the first process: others may lie on machines that know less
-    values: dict[Text, float] = {text: value for text, value in zip(keys, known, strict=True) if value is not None}
-    missing = [batch for batch in batches if any(text not in values for text in batch)]
+    missing = [batch for batch in in_batches(shapes, at_once) if any(known[each] is None for each in batch)]
     if missing:
-        say(f"what the reference holds of {len(keys)} responses is computed once; {len(values)} are known already")
+        there = sum(value is not None for value in known)
+        say(f"what the reference holds of {len(hashes)} responses is computed once; {there} are known already")
     own, world = accelerator.process_index, accelerator.num_processes
     for start in range(0, len(missing), _ROUND * world):
-        round_ = missing[start : start + _ROUND * world]
-        made = [(number, total_logprobs(round_[number])) for number in range(own, len(round_), world)]
+        batches = missing[start : start + _ROUND * world]
+        made = []
+        for number in range(own, len(batches), world):
+            texts = [text(places[hashes[each]]) for each in batches[number]]
+            made.append((number, total_logprobs(texts)))
         for number, totals in gather_object(made):
-            for text, total in zip(round_[number], totals, strict=True):
-                if text not in values:
-                    values[text] = total
+            for each, total in zip(batches[number], totals, strict=True):
+                if known[each] is None:
+                    known[each] = total
                     if own == 0:
-                        cache.put(keys[text], total)
-    return values
+                        cache.put(_key(weights, hashes[each]), total)
+    held = dict(zip(hashes, known, strict=True))
+    return [held[each] for each in tokens]
 
 
 def weights_hash(source: ModelSource, model_args: Any, model: Any, accelerator: Any) -> str | None:
@@ -126,8 +144,11 @@ def weights_hash(source: ModelSource, model_args: Any, model: Any, accelerator: 
     return sha256_json(facts)
 
 
-def _key(weights: str | None, text: Text) -> dict[str, str]:
-    tokens = sha256(array("q", (text.start, *text.ids)).tobytes()).hexdigest()
+def _hash(ids: Sequence[int]) -> str:
+    return sha256(array("q", ids).tobytes()).hexdigest()
+
+
+def _key(weights: str | None, tokens: str) -> dict[str, str]:
     return {"reference": str(weights), "tokens": tokens}
 
 
