@@ -44,6 +44,7 @@ def trainer_parts(
 
     steps: what was found out about a step before, by all that it depends on.
     """
+    given, model_args = model_args, copy.copy(model_args)  # finding the adapter's configuration changes it
     role = "reward" if verb == "reward" else "policy"
     model = empty(source, model_args, device, score=verb == "reward")
     bits, nested = bits_of(model_args), model_args.use_bnb_nested_quant
@@ -79,13 +80,13 @@ def trainer_parts(
         more += logits * (2 if device == "gpu" else 33)  # in bf16 in one kernel; eight steps of it in fp32, and a mask
     autocast = bool(args.bf16)
     sharded = whole and device == "gpu" and strategy not in ("one", "ddp")
-    key = (source, verb, repr(model_args), device, rows, length, recompute, autocast, sharded)
+    key = (source, verb, repr(given), device, rows, length, recompute, autocast, sharded)
     if key not in steps and shares and rows > _LOOKED_AT:
         few = []
         for count in (_LOOKED_AT // 2, _LOOKED_AT):
             fewer = copy.copy(args)
             fewer.per_device_train_batch_size = count
-            trainer_parts(verb, fewer, model_args, source, device, recompute, texts, strategy, processes, steps)
+            trainer_parts(verb, fewer, given, source, device, recompute, texts, strategy, processes, steps)
             few.append(steps[(*key[:4], count, *key[5:])])
         more_rows = (rows - _LOOKED_AT) / (_LOOKED_AT // 2)
         steps[key] = sizes.Step(*(round(b + (b - a) * more_rows) for a, b in zip(*few, strict=True)))
