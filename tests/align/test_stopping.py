@@ -346,7 +346,7 @@ def test_ppo_goes_on_in_another_number_of_processes(
     )  # after set-up, two looks and two updates: in the rollouts of the third
     with align_process(words, log) as process:
         assert process.wait() == -signal.SIGKILL, log.read_text()
-    assert [step for step, _ in checkpoints(many)][-1:] == [2]
+    assert max(step for step, _ in checkpoints(many)) == 2
     monkeypatch.setenv("SIGNAL_AT", "SIGTERM 5")  # after set-up, two updates and a look: in the rollouts of the fifth
     with align_process((*words, "--resume", "--accelerate_config", "cpu"), log) as process:
         assert process.wait() == 0, log.read_text()
