@@ -22,6 +22,7 @@ from align.train.even import real_rows, row_share
 from align.train.reference import Text, computed_once, for_layout, texts_of, weights_hash
 from align.train.reward import check_strength_margin
 from align.train.running import train
+from align.train.sharing import Sharing
 from preferences.contract import is_preferences_folder
 from preferences.errors import BadInput
 
@@ -138,11 +139,12 @@ def _pairs(job: Job, split: str, why_trl: str | None) -> "Dataset":
 
 
 class _Collator:
-    """TRL's collator, and the columns of our losses, and the texts laid out with shared prompts."""
+    """TRL's collator, and the columns of our losses, and (`shares`) the texts laid out with shared prompts."""
 
-    def __init__(self, trls: Any, shares: bool) -> None:
+    shares = False
+
+    def __init__(self, trls: Any) -> None:
         self.trls = trls
-        self.shares = shares
 
     def texts(self, row: dict[str, Any]) -> tuple[Text, Text]:
         return texts_of(row, self.trls.max_length, self.trls.truncation_mode)
@@ -183,7 +185,7 @@ def _trainer_class(*, ours: bool) -> Any:
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
-    from align.models.shared_prompts import lay_out, take_shared, why_not
+    from align.models.shared_prompts import lay_out
     from align.train.losses import bradley_terry, hinge, ipo, smoothed
     from align.train.progress import Means
 
@@ -192,6 +194,7 @@ def _trainer_class(*, ours: bool) -> Any:
 
         train_dataset: Any
         eval_dataset: Any
+        data_collator: Any
 
         def __init__(self, *, args: Any, **kwargs: Any) -> None:
             once = args.precompute_ref_log_probs and not sharded()  # by us, in compute_reference
@@ -204,17 +207,18 @@ def _trainer_class(*, ours: bool) -> Any:
                 args.precompute_ref_log_probs = self.precompute_ref_logps = True
                 self.ref_model = None
             self.base_is_reference = kwargs.get("peft_config") is not None
-            self.shares = self._can_share()
-            self.tried = False
-            self.data_collator: Any = _Collator(self.data_collator, self.shares)
-            self.collate = self.data_collator  # itself, whatever is put around it
+            self.collate = _Collator(self.data_collator)  # itself, whatever is put around it
+            self.data_collator = self.collate
+            self.sharing = self._sharing()
+            self.collate.shares = self.sharing is not None and not self.sharing.why
             self.means = Means()
 
         def compute_reference(self, source: Any, model_args: Any) -> None:
             """What the reference holds of every row, while the policy still is the reference, or has it below."""
-            self._try_sharing(self.model)
             training = self.model.training
             self.model.eval()
+            with self.accelerator.autocast():
+                self._shares(self.model)
             with self.model.disable_adapter() if self.base_is_reference else nullcontext():
                 weights = weights_hash(source, model_args, self.model, self.accelerator)
                 self.train_dataset = self._with_reference(self.train_dataset, weights)
@@ -245,9 +249,7 @@ def _trainer_class(*, ours: bool) -> Any:
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            if not self.tried:
-                self._try_sharing(model)
-            shared = inputs["shared"].to(self.accelerator.device) if self.shares else None
+            shared = inputs["shared"].to(self.accelerator.device) if self._shares(model) else None
             given = {name: value for name, value in inputs.items() if name not in (*_FACTS, "shared")}
             mask = given["completion_mask"]
             # 1. how likely the policy and the reference hold the responses: chosen first, then rejected
@@ -307,7 +309,7 @@ def _trainer_class(*, ours: bool) -> Any:
             """log p(response | prompt) of each text, in nats, under the model as it is now."""
             device = self.accelerator.device
             with torch.no_grad(), self.accelerator.autocast():
-                if self.shares:
+                if self._shares(self.model):
                     return self._look(self.model, lay_out(*for_layout(texts)).to(device), {})[0].sum(1).tolist()
                 ids = [torch.tensor(text.ids) for text in texts]
                 seen = [torch.arange(len(text.ids)) >= text.start for text in texts]
@@ -315,32 +317,18 @@ def _trainer_class(*, ours: bool) -> Any:
                 given = {name: pad_sequence(list(each), batch_first=True).to(device) for name, each in columns.items()}
                 return self._look(self.model, None, given)[0].sum(1).tolist()
 
-        def _can_share(self) -> bool:
+        def _sharing(self) -> Sharing | None:
             # a mixture's loss of its own is about all tokens that TRL's layout has; ZeRO-3 leaves us no head to read
             if self.aux_loss_enabled or strategy_of(self.accelerator) == "zero3":
-                return False
-            try:
-                take_shared(self.model)
-            except NotImplementedError as error:
-                say(f"chosen and rejected don't share the pass of their prompt: {error}")
-                return False
-            return True
-
-        def _try_sharing(self, model: Any) -> None:
-            """Go on as TRL does where a model gives other numbers when a prompt is shared."""
-            self.tried = True
-            if not self.shares:
-                return
+                return None
             rows = [self.train_dataset[number] for number in range(min(_TRIED, len(self.train_dataset)))]
             pairs = sorted(map(self.collate.texts, rows), key=lambda pair: len(pair[0].ids) + len(pair[1].ids))
             texts = [text for pair in dict.fromkeys((pairs[0], pairs[-1])) for text in pair]
-            fp32 = {parameter.dtype for parameter in self.model.parameters()} == {torch.float32}
-            exact = fp32 and self.accelerator.mixed_precision == "no"
-            with self.accelerator.autocast():
-                why = why_not(model, *for_layout(texts), exact=exact)
-            if why:
-                say(f"chosen and rejected don't share the pass of their prompt: {why}")
-                self.shares = False
+            return Sharing(self, *for_layout(texts))
+
+        def _shares(self, model: Any) -> bool:
+            """Whether this model takes shared texts; tried the first time. To be called by all processes alike."""
+            return self.sharing is not None and self.sharing.works(model)
 
         def _note(self, preference: Any, chosen: Any, rejected: Any, chosen_reward: Any, rejected_reward: Any) -> None:
             side = (preference > 0.5).float() - (preference < 0.5).float()  # 0 of a tie, which nobody gets right

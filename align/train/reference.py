@@ -115,8 +115,8 @@ def computed_once(
                     known[each] = total
                     if own == 0:
                         cache.put(_key(weights, hashes[each]), total)
-    held = dict(zip(hashes, known, strict=True))
-    return [held[each] for each in tokens]
+    held: dict[str, Any] = dict(zip(hashes, known, strict=True))
+    return [float(held[each]) for each in tokens]
 
 
 def weights_hash(source: ModelSource, model_args: Any, model: Any, accelerator: Any) -> str | None:

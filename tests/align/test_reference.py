@@ -88,9 +88,9 @@ CUTS: list[dict[str, Any]] = [
 def test_they_are_what_trl_computes(cut: dict[str, Any], cache: Path, keys: dict[str, Any], tmp_path: Path) -> None:
     ours = trainer_of(tmp_path, **keys, **cut)
     trls = trainer_of(tmp_path, trls=True, precompute_ref_log_probs=True, **keys, **cut)
-    assert ours.shares
+    assert ours._shares(ours.model)
     assert held(ours) == [pytest.approx(column, abs=1e-4) for column in held(trls)]
-    ours.shares = False  # as for a model that takes no shared prompts
+    ours.sharing = None  # as for a model that takes no shared prompts
     texts = [ours.collate.texts(row) for row in ours.train_dataset]
     ours.model.eval()
     for side, column in enumerate(held(trls)):
