@@ -66,13 +66,14 @@ def recipe_verb(
                     from align.run.launch import relaunch
 
                     relaunch(sys.argv[1:], **launch)
-                from align.run.launch import waiting_for_the_launcher
+                from align.run.launch import end_with_launcher, waiting_for_the_launcher
                 from align.run.progress import quiet_libraries
 
                 quiet_libraries()
                 from align.config import read_recipe
                 from align.run.remote import fetched, look_at_mirror
 
+                end_with_launcher()
                 with waiting_for_the_launcher():
                     keys = read_recipe(recipe, list(overrides))
                     resume = look_at_mirror(keys, resume, overwrite)

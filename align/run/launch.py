@@ -31,6 +31,7 @@ OPTIONS = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "
 
 _EXPECTED = "CONCORD_PROCESSES"
 _STRATEGY = "CONCORD_STRATEGY"
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 _LAUNCHER_TAKES = 30  # seconds at the very most, until it has seen that a process is gone and ends the others
 _BESIDE_CHECKOUT = Path(__file__).parent.parent.parent / "accelerate_configs"
 
@@ -78,6 +79,16 @@ def tell_launcher(error: BadInput | str) -> bool:
         return False
     Path(file).write_text(json.dumps({"message": str(error)}), encoding="utf-8")
     return True
+
+
+def end_with_launcher() -> None:
+    """Have the system end this worker where its launcher is killed: nobody would be left to do it, and it would go on
+    holding its GPU. On Linux only.
+    """
+    if _EXPECTED in os.environ and sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager

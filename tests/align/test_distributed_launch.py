@@ -279,3 +279,16 @@ def test_a_process_that_hangs_ends_the_run(verb: str, tiny: Path, pairs_file: Pa
     assert "error: process 0 waited for another process in vain (`ddp_timeout`): it hangs" in said
     assert seconds > 4, "it waited"
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_launcher(tiny: Path, pairs_file: Path, tmp_path: Path) -> None:
+    """kill -9 of the launcher, as where memory runs out, leaves nobody who trains on."""
+    launcher = start("dpo", endless("dpo", tiny, pairs_file, tmp_path / "out"), tmp_path)
+    while launcher.poll() is None and not (tmp_path / "out" / "metrics.jsonl").is_file():
+        time.sleep(0.1)
+    workers = [worker(launcher, rank) for rank in ("0", "1")]
+    launcher.kill()
+    launcher.communicate(timeout=300)
+    psutil.wait_procs(workers, timeout=300)
+    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in workers)
