@@ -205,9 +205,9 @@ def plan(recipe: str, overrides: tuple[str, ...], verb: str | None, as_json: boo
     from trl import DPOConfig, KTOConfig, ModelConfig, RewardConfig, SFTConfig
 
     from align.config import read_recipe
-    from align.models.plan import plan_run
-    from align.models.plan_words import as_json as for_scripts
-    from align.models.plan_words import as_table
+    from align.plan.plan import plan_run
+    from align.plan.words import as_json as for_scripts
+    from align.plan.words import as_table
     from align.ppo.config import PPOConfig
     from align.train.common import DataArguments, RunArguments
     from align.train.dpo import DPOLossArguments
@@ -276,7 +276,7 @@ def export(
     from align.run.progress import quiet_libraries
 
     quiet_libraries()
-    from align.models.export import run_export
+    from align.export.export import run_export
 
     manifest, folder = run_export(run, form, out, prompts, judge, dtype, overwrite=overwrite)
     print(_json(manifest) if as_json else folder)

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from align.data.lengths import token_ids
+from align.export.export import run_export
+from align.export.proof import TOLERANCE, compare_policies
 from align.models.chain import as_trained
-from align.models.export import run_export
 from align.models.load import find_model, load_causal_lm, load_tokenizer
-from align.models.proof import TOLERANCE, compare_policies
 from align.run.progress import quiet_libraries, say
 from align.train.dpo import run_dpo
 from align.train.reward import run_reward

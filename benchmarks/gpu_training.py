@@ -9,7 +9,7 @@ what it computes; no hub is asked. Texts are of exactly PROMPT + RESPONSE tokens
 verb itself with a recipe, or TRL's own trainer with the same settings. Counted are the steps after the first two, by
 the clock after each step of the optimiser with the device waited for.
 
-Share of the ceiling: the operations that a step needs (align/models/plan_time.py), over what a product of large bf16
+Share of the ceiling: the operations that a step needs (align/plan/time.py), over what a product of large bf16
 matrices reached on this card just before. A shared prompt counts once where it is computed once.
 """
 
@@ -139,8 +139,9 @@ def operations(model: Path, stage: str, recipe: dict[str, Any], size: str, *, sh
     """That a step (of PPO: an update) needs, by the plan's formulas."""
     import torch
 
-    from align.models import plan_time, sizes
     from align.models.load import find_model
+    from align.plan import sizes
+    from align.plan import time as plan_time
 
     prompt, response = TOKENS[size]
     empty = sizes.empty_model(find_model(str(model)), torch.bfloat16, score=stage == "reward")

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from align.config import read_recipe
-from align.models import sizes
-from align.models.plan import Plan, plan_run, time_of
-from align.models.plan_cards import find_card
+from align.plan import sizes
+from align.plan.cards import find_card
+from align.plan.plan import Plan, plan_run, time_of
 from align.run.progress import quiet_libraries, time_left
 from preferences.files import sha256_json
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from align.evaluate.lineage import own_weights, runs_behind
+from align.export.gguf_file import GGUF
 from align.models.chain import as_trained
-from align.models.gguf_file import GGUF
 from align.models.load import find_model, load_causal_lm, load_tokenizer
 from align.models.rewards import load_as_trained, score_moments
 from align.models.scores import conversation_ids

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from align.models.gguf_file import GGUF, read_gguf, write_gguf
+from align.export.gguf_file import GGUF, read_gguf, write_gguf
 from tests.align import llama_cpp
 from tests.align.conftest import CHATML
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from align.models import sizes
 from align.models.load import find_model, load_causal_lm, load_reward_model, load_tokenizer
 from align.models.logprobs import last_states, response_logprobs, to_rows
-from align.models.plan import find_verb
 from align.models.sampling import sample
+from align.plan import sizes
+from align.plan.plan import find_verb
 from tests.align.conftest import done, pair, refused, write_recipe, write_rows
 
 ROOT = Path(__file__).parents[2]
@@ -181,7 +181,7 @@ def test_a_step_takes_what_a_real_one_takes(kind: str, way: str, recompute: bool
     for at_once in (2**24, 300 * 20):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("align.models.logprobs._LOGITS_AT_ONCE", at_once)
-            patch.setattr("align.models.sizes._LOGITS_AT_ONCE", at_once)
+            patch.setattr("align.plan.sizes._LOGITS_AT_ONCE", at_once)
             real = real_step(model(False), 3, 40, 16, way == "entropy", recompute)
             ours = sizes.learning_size(model(True), 3, 56, 16, entropy=way == "entropy", recompute=recompute)
         assert ours.kept == pytest.approx(real.kept, rel=0.02)

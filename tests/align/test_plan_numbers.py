@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from align.models import plan_time, sizes
 from align.models.load import ModelSource, find_model
-from align.models.plan_cards import CARDS, card_of_driver, find_card
-from align.models.plan_disk import Disk, disk_of
-from align.models.plan_parts import Part
-from align.models.plan_sharing import Gathered, gathered, share, traffic
-from align.models.plan_time import Shape, Time, Work
+from align.plan import sizes
+from align.plan import time as plan_time
+from align.plan.cards import CARDS, card_of_driver, find_card
+from align.plan.disk import Disk, disk_of
+from align.plan.parts import Part
+from align.plan.sharing import Gathered, gathered, share, traffic
+from align.plan.time import Shape, Time, Work
 from preferences.errors import BadInput
 from tests.align.conftest import pair, refused, write_recipe, write_rows
 from tests.align.test_plan import _config, folder_of, planned

@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from align.config import read_recipe
-from align.models import sizes
 from align.models.load import ModelSource
+from align.plan import sizes
 from benchmarks import recipe_table
 from benchmarks.recipe_table import KINDS, MODELS, ROOT, STAGES, Launch, launch_of
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.models.gguf_tokens import unknown_tokenizer, write_vocabulary
+from align.export.gguf_tokens import unknown_tokenizer, write_vocabulary
 from align.models.load import ModelSource, load_config, load_tokenizer, loading
 from align.run.progress import Progress
 from preferences.errors import BadInput

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from align.data.lengths import context_length, prompts_that_fit
 from align.data.load import data_facts, load_demonstrations, load_pairs, load_prompts, parted
+from align.export.merge import load_as_it_is, merged, serving_dtype
+from align.export.proof import EIGHT_BITS, LENGTH, PROMPTS, TOLERANCE, compare_policies, compare_reward_models, in_words
 from align.models.chain import HOW_HELD, as_trained, check_parent, stage_facts
 from align.models.load import ModelSource, device, find_model, has_score_head, load_config, load_tokenizer, loading
-from align.models.merge import load_as_it_is, merged, serving_dtype
-from align.models.proof import EIGHT_BITS, LENGTH, PROMPTS, TOLERANCE, compare_policies, compare_reward_models, in_words
 from align.models.rewards import load_as_trained
 from align.run.disk import full_disk_is_said
 from align.run.manifest import check_output_folder, described, now, parents_of, run_of
@@ -115,7 +115,7 @@ def _checked(
     if form == "adapter":
         _check_adapter(source, scores, dtype)
     if form == "gguf":
-        from align.models.gguf_file import check_gguf
+        from align.export.gguf_file import check_gguf
 
         check_gguf(source, scores)
     elif dtype == "q8_0":
@@ -230,7 +230,7 @@ def _written(wanted: Wanted, folder: Path) -> tuple[Any, str]:
     whole = wanted.type_name == "q8_0"  # which is to be rounded once
     model = merged(wanted.source, wanted.held, torch.float32 if whole else wanted.dtype)
     if wanted.form == "gguf":
-        from align.models.gguf_file import GGUF, write_gguf
+        from align.export.gguf_file import GGUF, write_gguf
 
         write_gguf(model, wanted.tokenizer, wanted.type_name, folder / GGUF, wanted.out.name)
     else:
@@ -249,7 +249,7 @@ def _read_back(wanted: Wanted, folder: Path, config: Any) -> tuple[Any, str]:
 
     dtype = _computing(wanted.dtype)
     if wanted.form == "gguf":
-        from align.models.gguf_file import read_gguf
+        from align.export.gguf_file import read_gguf
 
         model = read_gguf(folder, config, dtype).to(device())
     else:

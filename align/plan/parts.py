@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
-from align.models import sizes
 from align.models.load import ModelSource, weight_dtype, whole_config
 from align.models.text import lora_of
+from align.plan import sizes
 
 if TYPE_CHECKING:
     from peft import PeftConfig

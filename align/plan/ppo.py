@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from align.models import sizes
 from align.models.load import ModelSource, find_model, load_config, load_tokenizer
-from align.models.plan_data import Texts
-from align.models.plan_parts import (
+from align.models.roles import stands_on
+from align.plan import sizes
+from align.plan.data import Texts
+from align.plan.parts import (
     Device,
     Part,
     adapter_config,
@@ -22,7 +23,6 @@ from align.models.plan_parts import (
     training_parts,
     whole_part,
 )
-from align.models.roles import stands_on
 from preferences.errors import BadInput
 
 
@@ -36,7 +36,7 @@ def ppo_parts(
     processes: int,
     steps: dict[Any, Any],
 ) -> tuple[list[Part], list[torch.Tensor]]:
-    """The parts of one process of a PPO run, and what is trained. `steps`: as in plan_trainers.py."""
+    """The parts of one process of a PPO run, and what is trained. `steps`: as in trainers.py."""
     rewards = [_reward(name, source, notes) for name in args.reward_model_path or ()]
     whole = source.adapter is None and not model_args.use_peft
     found = _whole_roles if whole else _roles_on_one_base

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from align.models import plan_time
-from align.models.plan import Plan
-from align.models.plan_parts import MOMENTS
+from align.plan import time as plan_time
+from align.plan.parts import MOMENTS
+from align.plan.plan import Plan
 from align.run.progress import time_left
 from align.run.strategies import STRATEGIES
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from align.models import sizes
 from align.models.load import ModelSource, load_config
-from align.models.plan_data import Texts
-from align.models.plan_parts import (
+from align.plan import sizes
+from align.plan.data import Texts
+from align.plan.parts import (
     Device,
     Part,
     adapter_config,
@@ -22,7 +22,7 @@ from align.models.plan_parts import (
     training_parts,
     whole_part,
 )
-from align.models.plan_sharing import Gathered, gathered
+from align.plan.sharing import Gathered, gathered
 
 _LOOKED_AT = 4  # rows of texts that share prompts, at most: each is attended to by itself, and more take as much more
 _TILE = (4096, 32768)  # tokens, words: the logits that TRL's vocabulary head makes at once

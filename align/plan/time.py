@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from align.models import sizes
-from align.models.plan_cards import Card
-from align.models.plan_data import Texts
+from align.plan import sizes
+from align.plan.cards import Card
+from align.plan.data import Texts
 
 SHARE = 0.35  # of the datasheet's rate, that training reaches on a GPU; assumed
 CPU_SHARE = (

@@ -1,7 +1,7 @@
 """`align plan`: what a run will take, said before anything is loaded: memory of each role, time, disk, cost, advice.
 
 Of models only config.json and adapter_config.json are read, of data the lengths. How the bytes are found stands in
-sizes.py, the seconds in plan_time.py.
+sizes.py, the seconds in time.py.
 """
 
 import copy
@@ -15,15 +15,16 @@ from typing import Any, NamedTuple
 import torch
 
 from align.config import parse
-from align.models import plan_time, sizes
 from align.models.load import ModelSource, find_model
-from align.models.plan_cards import Card, card_of_driver, find_card
-from align.models.plan_data import Texts, texts_of
-from align.models.plan_disk import Disk, disk_of, steps_between_checkpoints
-from align.models.plan_parts import MOMENTS, Device, Part, adapter_config, bits_of, empty
-from align.models.plan_ppo import ppo_parts
-from align.models.plan_sharing import Gathered, gathered, share, traffic
-from align.models.plan_trainers import trainer_parts
+from align.plan import sizes
+from align.plan import time as plan_time
+from align.plan.cards import Card, card_of_driver, find_card
+from align.plan.data import Texts, texts_of
+from align.plan.disk import Disk, disk_of, steps_between_checkpoints
+from align.plan.parts import MOMENTS, Device, Part, adapter_config, bits_of, empty
+from align.plan.ppo import ppo_parts
+from align.plan.sharing import Gathered, gathered, share, traffic
+from align.plan.trainers import trainer_parts
 from align.run import strategies
 from align.run.launch import asked_of
 from preferences.errors import BadInput
@@ -135,7 +136,7 @@ def plan_run(
     `verb` None: the one whose keys the recipe has. `config`: a folder whose config.json is the model's. The rest says
     where it is to run; None: here. Raises BadInput for what is wrong with the recipe, its models or its data.
     """
-    from align.models.plan_advice import advise
+    from align.plan.advice import advise
 
     verb = verb or find_verb(set(recipe), where, schemas)
     if verb not in schemas:

@@ -6,8 +6,8 @@ weights, gradients and the optimiser's state into shares; zero2 all but the weig
 
 from typing import Any, NamedTuple
 
-from align.models import sizes
-from align.models.plan_parts import Part
+from align.plan import sizes
+from align.plan.parts import Part
 
 _SHARED = {
     "one": (),

@@ -6,7 +6,7 @@ from align.run import strategies
 from preferences.errors import BadInput
 
 if TYPE_CHECKING:
-    from align.models.plan import Asked
+    from align.plan.plan import Asked
 
 _PROCESSES = (2, 4, 8, 16, 32)
 _SMALLER_KINDS = {
@@ -138,13 +138,13 @@ def _recomputed(asked: "Asked") -> "Asked":
 
 
 def total_of(asked: "Asked") -> int:
-    from align.models.plan import memory_of
+    from align.plan.plan import memory_of
 
     return memory_of(asked).total
 
 
 def gpu_hours(asked: "Asked") -> float | None:
-    from align.models.plan import time_of
+    from align.plan.plan import time_of
 
     found = time_of(asked)
     return None if found is None else found.total / 3600 * asked.processes
