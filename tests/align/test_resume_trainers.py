@@ -170,9 +170,9 @@ def test_it_dies_after_its_last_checkpoint(
 
     from trl import RewardTrainer
 
+    save = RewardTrainer.save_model
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(RewardTrainer, "save_model", lambda *a, **k: die() if not k else save(*a, **k))
-        save = RewardTrainer.save_model
+        patch.setattr(RewardTrainer, "save_model", lambda *a, **k: save(*a, **k) if k else die())  # of checkpoints
         done("reward", recipe, "--output_dir", broken)
     assert whole_ones(broken)[-1] == STEPS
     said = done("reward", recipe, "--output_dir", broken, "--resume")
