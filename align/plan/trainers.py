@@ -93,6 +93,10 @@ def trainer_parts(
     if key not in steps:
         if sharded:  # the weights come in bf16; nothing casts them
             model, autocast = model.to(torch.bfloat16), False
+        if getattr(args, "disable_dropout", False):  # TRL's default in reward runs, DPO and KTO
+            from trl.trainer.utils import disable_dropout_in_model
+
+            disable_dropout_in_model(model)
         step = partial(sizes.learning_size, model.train(), rows, length, recompute=recompute, autocast=autocast)
         if shares:
             rests = texts.largest.responses
