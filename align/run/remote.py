@@ -158,7 +158,10 @@ class Mirror:
 
         False, and a line that says why, where the store fails: training goes on.
         """
+        marker = f"{self.path}/{checkpoint.name}/{MARKER}"
         try:
+            if self.store.exists(marker):  # of one that this run went back behind; half of each is none
+                self.store.rm_file(marker)
             self._put(checkpoint, checkpoint.name, last=MARKER)
             for path in sorted(folder.iterdir()):
                 if path.is_file() and path.suffix in (".json", ".jsonl", ".yaml"):
@@ -183,7 +186,8 @@ class Mirror:
         say(f"copied to {self.url}")
 
     def fetch(self, folder: Path) -> bool:
-        """Bring the run into `folder`, which is empty or not there: of its checkpoints the last one that is whole.
+        """Bring the run into `folder`, which is empty or not there: of its checkpoints those that are whole. The last
+        one is gone on from, and an older one may be the best.
 
         False where the store has no run. Raises BadInput where it can't be read.
         """
@@ -191,14 +195,14 @@ class Mirror:
             say(f"no run in {self.url} yet; starting one")
             return False
         whole = [name for name in self._checkpoints() if self.store.exists(f"{self.path}/{name}/{MARKER}")]
-        last = max(whole, key=lambda name: int(name.rpartition("-")[2]), default=None)
         with whole_folder(folder) as partly:
             for name in self.store.find(self.path):
                 below = _below(name, self.path)
-                if not below.startswith("checkpoint-") or below.split("/")[0] == last:
+                if not below.startswith("checkpoint-") or below.split("/")[0] in whole:
                     (partly / below).parent.mkdir(parents=True, exist_ok=True)
                     _asked(self.url, partial(self.store.get_file, name, str(partly / below)))
-        say(f"fetched from {self.url}: the run, and {last or 'no whole checkpoint'}")
+        steps = sorted(int(name.rpartition("-")[2]) for name in whole)
+        say(f"fetched from {self.url}: the run, and {f'checkpoints {steps}' if steps else 'no whole checkpoint'}")
         return True
 
     def holds_a_run(self) -> bool:
@@ -256,7 +260,7 @@ def _asked(url: str, ask: Callable[[], T]) -> T:
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"{url}: nothing there; name a file, or a folder with files") from None
     except ImportError as error:
-        raise BadInput(f"{url}: {_first_line(error)}; install the package that opens it (s3fs, gcsfs, adlfs)") from None
+        raise BadInput(f"{url}: a package is missing that opens it ({_first_line(error)})") from None
     except Exception as error:
         raise BadInput(f"{url}: cannot be opened ({_first_line(error)})") from None
 

@@ -94,21 +94,21 @@ class _WithBlanks:
 
 
 class _Filled:
-    """A sampler, and the numbers of the blanks after its own."""
+    """A sampler, and the numbers of the blanks after its own. What wants to seed it finds it as `sampler`."""
 
-    def __init__(self, order: Any, rows: int, blanks: int) -> None:
-        self.order, self.rows, self.blanks = order, rows, blanks
+    def __init__(self, sampler: Any, rows: int, blanks: int) -> None:
+        self.sampler, self.rows, self.blanks = sampler, rows, blanks
 
     def __len__(self) -> int:
-        return len(self.order) + self.blanks
+        return len(self.sampler) + self.blanks
 
     def __iter__(self) -> Iterator[int]:
-        yield from self.order
+        yield from self.sampler
         yield from range(self.rows, self.rows + self.blanks)
 
     def set_epoch(self, epoch: int) -> None:
-        if hasattr(self.order, "set_epoch"):
-            self.order.set_epoch(epoch)
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
 
 
 class _Marked:

@@ -142,7 +142,9 @@ def run_with(folder: Path, *checkpoints: int) -> None:
 
 
 def test_a_run_goes_on_from_its_mirror_on_another_machine(store: str, tmp_path: Path) -> None:
-    """The last checkpoint that is whole there; pruned ones go there, too; a finished run is complete there."""
+    """All checkpoints that are whole there, for an older one may be the best; pruned ones go there, too; a finished run
+    is complete there.
+    """
     run, other = tmp_path / "run", tmp_path / "other" / "run"
     run.mkdir()
     mirror = Mirror(f"{store}/runs/dpo")
@@ -158,8 +160,8 @@ def test_a_run_goes_on_from_its_mirror_on_another_machine(store: str, tmp_path: 
     assert not look_at_mirror(keys, resume=False, overwrite=True)
     assert look_at_mirror(keys, resume=True, overwrite=False)
     found = sorted(str(path.relative_to(other)) for path in other.rglob("*") if path.is_file())
-    whole = [f"checkpoint-4/{MARKER}", "checkpoint-4/deep/weights", "manifest.json", "metrics.jsonl"]
-    assert found == whole
+    whole = [f"checkpoint-{step}/{name}" for step in (2, 4) for name in (MARKER, "deep/weights")]
+    assert found == [*whole, "manifest.json", "metrics.jsonl"]
     nowhere = {"output_dir": str(other), "mirror": f"{store}/nowhere"}
     assert look_at_mirror(nowhere, resume=True, overwrite=False)  # it is here
     nowhere["output_dir"] = str(tmp_path / "new")
@@ -198,6 +200,21 @@ def test_a_machine_that_is_taken_away_with_its_disk(tiny: Path, pairs_file: Path
     assert (run / "adapter_model.safetensors").read_bytes() == weights
     assert (mirror / "adapter_model.safetensors").read_bytes() == weights
     assert json.loads((mirror / "manifest.json").read_text())["status"] == "finished"
+
+
+def test_a_checkpoint_that_is_copied_again_is_torn_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that went back behind it makes it anew: what is old and what is new of it must not be taken for one."""
+    run = tmp_path / "run"
+    run.mkdir()
+    run_with(run, 2)
+    mirror = Mirror(f"file://{tmp_path}/store")
+    assert mirror.push(run, run / "checkpoint-2")
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(mirror.store, "put_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        mirror.push(run, run / "checkpoint-2")
+    assert not (tmp_path / "store" / "checkpoint-2" / MARKER).exists()
+    assert mirror.push(run, run / "checkpoint-2")
+    assert (tmp_path / "store" / "checkpoint-2" / MARKER).exists()
 
 
 def test_a_store_that_fails_does_not_stop_training(

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from transformers.trainer_utils import set_seed
 
 from align.run.checkpoint import MARKER, checkpoints, marker_of
-from align.train.keeping import Keeper, looks
+from align.train.even import _Filled
+from align.train.keeping import Keeper, _seed_order, looks
 from tests.align.conftest import done, refused, write_recipe
 
 # Nothing comes out even: 18 pairs in batches of 4 are 5 batches, 3 steps an epoch, the last of one batch. Checkpoints
@@ -153,6 +154,23 @@ def test_it_ends_where_the_unbroken_run_ends(
     assert_same_to_the_last_bit(unbroken, broken)
     moved = [trained(unbroken / f"checkpoint-{step}") for step in (saves[0], saves[-1])]
     assert not equal(*moved), "nothing was learnt"
+
+
+def test_the_order_of_rows_is_a_function_of_the_epoch_where_blanks_fill_it_up_too() -> None:
+    """As several processes read them, by length: the sampler has a generator that goes on from epoch to epoch."""
+    from accelerate.data_loader import BatchSamplerShard
+    from torch.utils.data import BatchSampler, DataLoader
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    rows = LengthGroupedSampler(4, lengths=list(range(11)))
+    batches = BatchSampler(_Filled(rows, 11, 1), batch_size=2, drop_last=False)
+    loader: Any = DataLoader(list(range(12)), batch_sampler=BatchSamplerShard(batches, 2, 0))
+    orders = []
+    for epoch in (1, 2, 1):
+        _seed_order(loader, epoch)
+        orders.append(list(batches))
+    assert orders[0] == orders[2] != orders[1]
+    assert orders[0][-1][-1] == 11, "the blank is not the last one"
 
 
 @pytest.mark.slow
