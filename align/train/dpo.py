@@ -90,7 +90,8 @@ def _reference_once(args: Any, rows: int) -> bool:
     if sharded() or args.sync_ref_model:
         return False
     a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return bool(args.precompute_ref_log_probs or (args.max_steps * a_step if args.max_steps > 0 else rows) >= rows)
+    seen = args.max_steps * a_step if args.max_steps > 0 else args.num_train_epochs * rows
+    return bool(args.precompute_ref_log_probs or seen >= rows)
 
 
 def _why_trls_loss(job: Job) -> str | None:

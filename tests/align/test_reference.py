@@ -104,8 +104,9 @@ def test_no_second_model_is_in_memory(cache: Path, keys: dict[str, Any], tmp_pat
 
 
 def test_a_run_that_comes_to_few_rows_looks_at_those_only(cache: Path, keys: dict[str, Any], tmp_path: Path) -> None:
-    few = trainer_of(tmp_path, max_steps=1, use_peft=True, **keys)
-    assert not set(COLUMNS) & set(few.train_dataset.column_names)
+    for little in ({"max_steps": 1}, {"max_steps": -1, "num_train_epochs": 0.5}):
+        few = trainer_of(tmp_path, use_peft=True, **little, **keys)
+        assert not set(COLUMNS) & set(few.train_dataset.column_names)
     assert not cache.exists()
     synced = trainer_of(tmp_path, sync_ref_model=True, **keys)  # a reference that moves
     assert synced.ref_model is not None
