@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from align.run.progress import say
 from preferences.errors import BadInput
@@ -141,7 +142,7 @@ class Mirror:
         """Raises BadInput for a URL that can't be written to; tried now, and not after hours of training."""
         self.url = url.rstrip("/")
         self.store, self.path = _open(self.url)
-        probe = f"{self.path}/.writable"
+        probe = f"{self.path}/.writable-{uuid4().hex}"  # other processes try at the same time
 
         def touch() -> None:
             self.store.makedirs(self.path, exist_ok=True)
@@ -198,7 +199,7 @@ class Mirror:
         with whole_folder(folder) as partly:
             for name in self.store.find(self.path):
                 below = _below(name, self.path)
-                if not below.startswith("checkpoint-") or below.split("/")[0] in whole:
+                if not below.startswith(("checkpoint-", ".")) or below.split("/")[0] in whole:
                     (partly / below).parent.mkdir(parents=True, exist_ok=True)
                     _asked(self.url, partial(self.store.get_file, name, str(partly / below)))
         steps = sorted(int(name.rpartition("-")[2]) for name in whole)

@@ -217,6 +217,27 @@ def test_a_checkpoint_that_is_copied_again_is_torn_meanwhile(tmp_path: Path, mon
     assert (tmp_path / "store" / "checkpoint-2" / MARKER).exists()
 
 
+def test_processes_try_a_mirror_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a file of its own to try it with, which no run takes for one of the mirror's."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    put_file, tried = LocalFileSystem.pipe_file, []
+
+    def another_one_comes(store: LocalFileSystem, path: str, value: bytes) -> None:
+        put_file(store, path, value)
+        tried.append(path)
+        if len(tried) == 1:
+            Mirror(f"file://{tmp_path}/store")
+
+    monkeypatch.setattr(LocalFileSystem, "pipe_file", another_one_comes)
+    mirror = Mirror(f"file://{tmp_path}/store")
+    assert len(tried) == 2 and not os.listdir(tmp_path / "store")
+    run_with(tmp_path / "store", 2)
+    Path(tried[0]).touch()
+    assert mirror.fetch(tmp_path / "run")
+    assert Path(tried[0]).name not in os.listdir(tmp_path / "run")
+
+
 def test_a_store_that_fails_does_not_stop_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
