@@ -202,3 +202,10 @@ def _at(where: str) -> Iterator[None]:
         yield
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
+
+
+def comes_to_each_row(args: Any, rows: int, processes: int) -> bool:
+    """Whether a run sees so many rows at least once; what `args` (TRL's) say of epochs may be a part of one."""
+    a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
+    seen = args.max_steps * a_step if args.max_steps > 0 else args.num_train_epochs * rows
+    return bool(seen >= rows)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from align.data.lengths import comes_to_each_row
 from align.models.load import ModelSource, load_config
 from align.plan import sizes
 from align.plan.data import Texts
@@ -128,6 +129,5 @@ def reference_once(args: Any, texts: Texts, strategy: str, processes: int) -> bo
     """Whether DPO's reference looks at all rows before training, so that none is needed beside the policy."""
     if strategy not in ("one", "ddp") or args.sync_ref_model:
         return bool(args.precompute_ref_log_probs)
-    a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
-    seen = args.max_steps * a_step if args.max_steps > 0 else texts.rows
-    return bool(args.precompute_ref_log_probs) or (shares_prompts("dpo", args) and seen >= texts.rows)
+    once = shares_prompts("dpo", args) and comes_to_each_row(args, texts.rows, processes)
+    return bool(args.precompute_ref_log_probs) or once

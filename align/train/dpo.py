@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.data.lengths import check_pairs
+from align.data.lengths import check_pairs, comes_to_each_row
 from align.data.load import load_pairs, mean_one, said_of
 from align.models.load import load_causal_lm
 from align.run.launch import sharded, strategy_of
@@ -89,9 +89,7 @@ def _reference_once(args: Any, rows: int) -> bool:
     """
     if sharded() or args.sync_ref_model:
         return False
-    a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    seen = args.max_steps * a_step if args.max_steps > 0 else args.num_train_epochs * rows
-    return bool(args.precompute_ref_log_probs or seen >= rows)
+    return bool(args.precompute_ref_log_probs) or comes_to_each_row(args, rows, args.world_size)
 
 
 def _why_trls_loss(job: Job) -> str | None:
