@@ -234,7 +234,7 @@ def _written(wanted: Wanted, folder: Path) -> tuple[Any, str]:
 
         write_gguf(model, wanted.tokenizer, wanted.type_name, folder / GGUF, wanted.out.name)
     else:
-        say(f"writing {folder}")
+        say(f"writing {wanted.out}")
         model.save_pretrained(folder)
         wanted.tokenizer.save_pretrained(folder)
     config = model.config

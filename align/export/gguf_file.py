@@ -6,8 +6,10 @@ convert_hf_to_gguf.py (MIT licence).
 """
 
 import importlib.util
+import io
 import math
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +105,8 @@ def read_gguf(folder: Path, config: Any, dtype: "torch.dtype") -> Any:
             {**config.to_dict(), "model_type": "llama", "architectures": ["LlamaForCausalLM"]}
         )
     whole = GgufConfig(dequantize=True)
-    with loading(ModelSource(str(folder), str(folder), None), "the GGUF file"):
+    # a bar of transformers' own, which it has no switch for, would break into our lines
+    with loading(ModelSource(str(folder), str(folder), None), "the GGUF file"), redirect_stderr(io.StringIO()):
         return AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=GGUF, config=config, quantization_config=whole, dtype=dtype
         ).eval()

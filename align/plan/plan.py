@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from align.config import parse
-from align.models.load import ModelSource, find_model
+from align.models.load import ModelSource, find_model, whole_config
 from align.plan import sizes
 from align.plan import time as plan_time
 from align.plan.cards import Card, card_of_driver, find_card
@@ -26,7 +26,7 @@ from align.plan.ppo import ppo_parts
 from align.plan.sharing import Gathered, gathered, share, traffic
 from align.plan.trainers import trainer_parts
 from align.run import strategies
-from align.run.launch import asked_of
+from align.run.launch import asked_of, unconfigured
 from preferences.errors import BadInput
 
 _CUDA = 600_000_000  # bytes of CUDA's context, kernels and workspaces; differs by GPU and version
@@ -148,7 +148,7 @@ def plan_run(
         strategy, processes = asked_of(accelerate_config, num_processes)
         strategy = "one" if processes == 1 and strategy == "ddp" else strategy
     elif num_processes is not None:
-        raise BadInput("--num_processes is laid over a configuration; say --accelerate_config NAME, too")
+        raise unconfigured("num_processes")
     notes: list[str] = []
     asked = _asked(recipe, where, schemas[verb], verb, config, device, strategy, processes, card, memory)
     strategies.refuse(verb, asked.kind, strategy)
@@ -168,7 +168,7 @@ def plan_run(
     disk = disk_of(
         asked.source, numbers, found.trained, whole_state, every, work.steps, asked.args.save_total_limit, cached
     )
-    _note(asked, notes)
+    _note(asked, recipe.get("dataset_name"), notes)
     advice = advise(asked, found.total) if device == "gpu" and memory is not None else []
     return Plan(asked, found, work, taken, disk, price, advice, list(dict.fromkeys(notes)))
 
@@ -204,7 +204,14 @@ def _asked(
 
 def _source(model_args: Any, config: str | None) -> ModelSource:
     if config is None:
-        return find_model(model_args.model_name_or_path, model_args.model_revision)
+        source = find_model(model_args.model_name_or_path, model_args.model_revision)
+        try:
+            whole_config(source)
+        except BadInput as error:
+            if Path(source.base).is_dir():
+                raise
+            raise BadInput(f"{error}; --config FOLDER takes the shape from a config.json instead") from None
+        return source
     if not (Path(config) / "config.json").is_file():
         raise BadInput(f"--config {config}: no config.json there; name the folder that it is in")
     return ModelSource(model_args.model_name_or_path, str(Path(config)), None)
@@ -334,11 +341,13 @@ def _libraries(device: Device) -> Part:
     return Part("libraries", "Python, torch and others", int(resident.split()[1]) * 1024, "libraries")
 
 
-def _note(asked: Asked, notes: list[str]) -> None:
+def _note(asked: Asked, data: Any, notes: list[str]) -> None:
     """What holds only under some assumption."""
     if not asked.texts.known:
+        here = bool(data) and Path(str(data)).expanduser().exists()
+        what = "The model's tokenizer is not here to read the data with" if here else "The data is not here"
         notes.append(
-            f"The data is not here: {asked.texts.rows:,} rows are assumed, of {asked.texts.prompt:.0f} and"
+            f"{what}: {asked.texts.rows:,} rows are assumed, of {asked.texts.prompt:.0f} and"
             f" {asked.texts.responses:.0f} tokens on average (prompt, and all that follows it)."
         )
     if asked.device == "cpu":

@@ -79,7 +79,9 @@ def _facts(plan: Plan) -> list[str]:
 def basis(plan: Plan) -> str:
     """What the time rests on."""
     card, work = plan.asked.card, plan.work
-    amount = f"{plan.time.operations:.2g} operations in {work.steps:,} steps" if plan.time else ""
+    amount = (
+        f"{plan.time.operations:.2g} operations in {work.steps:,} step{'s' * (work.steps != 1)}" if plan.time else ""
+    )
     if card is None:
         return f"{amount}, at {plan_time.CPU_SHARE:.0%} of what a product of matrices reached here just now."
     rate = f"{plan_time.SHARE:.0%} of {card.tflops:g} TFLOP/s"

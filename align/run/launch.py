@@ -45,7 +45,7 @@ def relaunch(words: Sequence[str], accelerate_config: str | None, **options: int
     given = {name: value for name, value in options.items() if value is not None}
     if accelerate_config is None:
         if given:
-            raise BadInput(f"--{next(iter(given))} is laid over a configuration; say --accelerate_config NAME, too")
+            raise unconfigured(next(iter(given)))
         return
     where = f"--accelerate_config {accelerate_config}"
     path = _find(accelerate_config)
@@ -60,6 +60,14 @@ def relaunch(words: Sequence[str], accelerate_config: str | None, **options: int
     sections = [key for name in ("fsdp_config", "deepspeed_config") for key in config.get(name) or {}]
     _launch(command, sections, where)
     sys.exit(0)
+
+
+def unconfigured(option: str) -> BadInput:
+    """What to say where one of OPTIONS comes without `--accelerate_config`."""
+    return BadInput(
+        f"--{option} is laid over a configuration; say --accelerate_config NAME, too: multi_gpu where a GPU holds the"
+        " model, fsdp2 where none does, cpu without GPUs (docs/distributed.md)"
+    )
 
 
 def asked_of(accelerate_config: str, num_processes: int | None) -> tuple[str, int]:
@@ -307,7 +315,10 @@ def _strategy(config: dict[str, Any], processes: int, where: str, *, here: bool 
     import torch
 
     if not torch.cuda.is_available():
-        raise BadInput(f"{where}: {STRATEGIES[strategy]} shards a model over GPUs, and there is none here")
+        raise BadInput(
+            f"{where}: {STRATEGIES[strategy]} shards a model over GPUs, and there is none here; two processes on a CPU"
+            " are `--accelerate_config cpu`"
+        )
     return strategy
 
 

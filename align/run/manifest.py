@@ -103,37 +103,38 @@ def check_output_folder(output_dir: str | Path, verb: str, resume: bool, overwri
     `output_dir` never deletes somebody's files.
     """
     folder = Path(output_dir)
+    name = "--out" if verb == "export" else "output_dir"
     above = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
     if above != folder.absolute() and not above.is_dir():
-        raise BadInput(f"output_dir {folder}: {above} is a file, and nothing can be made in it; give another folder")
+        raise BadInput(f"{name} {folder}: {above} is a file, and nothing can be made in it; give another folder")
     if above.is_dir() and not os.access(above, os.W_OK | os.X_OK):
-        raise BadInput(f"output_dir {folder}: {above} cannot be written to; give another folder")
+        raise BadInput(f"{name} {folder}: {above} cannot be written to; give another folder")
     if resume and overwrite:
         raise BadInput("--resume and --overwrite contradict each other; give one of them")
     if os.path.exists(folder) and not folder.is_dir():
-        raise BadInput(f"output_dir {folder}: is a file; give a folder")
+        raise BadInput(f"{name} {folder}: is a file; give a folder")
     if not os.path.exists(folder) or not any(folder.iterdir()):
         if resume:
-            raise BadInput(f"output_dir {folder}: no run to resume there; leave --resume out to start one")
+            raise BadInput(f"{name} {folder}: no run to resume there; leave --resume out to start one")
         return
     if not (folder / "manifest.json").is_file():
-        raise BadInput(f"output_dir {folder}: not empty, and what it holds is not a run; give another folder")
+        raise BadInput(f"{name} {folder}: not empty, and what it holds is not a run; give another folder")
     manifest = read_json(folder / "manifest.json")
     if "verb" not in manifest:
-        raise BadInput(f"output_dir {folder}: not empty, and what it holds is not a run; give another folder")
+        raise BadInput(f"{name} {folder}: not empty, and what it holds is not a run; give another folder")
     if resume:
         if manifest["verb"] != verb:
-            raise BadInput(f"output_dir {folder}: holds a run of `align {manifest['verb']}`, not of `align {verb}`")
+            raise BadInput(f"{name} {folder}: holds a run of `align {manifest['verb']}`, not of `align {verb}`")
         if manifest.get("status") == "finished":
-            raise BadInput(f"output_dir {folder}: that run is finished; there is nothing to resume")
+            raise BadInput(f"{name} {folder}: that run is finished; there is nothing to resume")
     elif not overwrite:
         go_on = "" if verb == "export" else "--resume to go on with it, "
         raise BadInput(
-            f"output_dir {folder}: already holds a run ({manifest.get('status')});"
-            f" give {go_on}--overwrite to replace it, or another output_dir"
+            f"{name} {folder}: already holds a run ({manifest.get('status')});"
+            f" give {go_on}--overwrite to replace it, or another {name}"
         )
     elif (folder / DECISIONS).exists():
-        raise BadInput(f"output_dir {folder}: somebody has decided on this run ({DECISIONS}); give another folder")
+        raise BadInput(f"{name} {folder}: somebody has decided on this run ({DECISIONS}); give another folder")
 
 
 def start_run(

@@ -49,8 +49,9 @@ def _check_resume(job: Job) -> None:
     folder = job.args.output_dir
     before = read_json(Path(folder) / "manifest.json").get("processes")
     if before != job.args.world_size:
+        processes = f"{before} process{'es' * (before != 1)}"
         raise BadInput(
-            f"output_dir {folder}: the run to resume has {before} processes, and with {job.args.world_size} it"
+            f"output_dir {folder}: the run to resume has {processes}, and with {job.args.world_size} it"
             f" would not end where it would have ended; resume it with {before}"
         )
     if getattr(job.args, "sync_ref_model", False):

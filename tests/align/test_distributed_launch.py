@@ -107,7 +107,7 @@ TWO_MACHINES = [
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--num_processes", "2"], "--num_processes is laid over a configuration; say --accelerate_config NAME, too"),
+        (["--num_processes", "2"], "--num_processes is laid over a configuration; say --accelerate_config NAME, too: "),
         (["--accelerate_config", "cpu", "--num_processes", "0"], "0 is not in the range"),
         (["--accelerate_config", "no-such"], "known names are"),
         (["--accelerate_config", "single_gpu", "--num_processes", "2"], "it is for one process, and 2 were asked for"),
@@ -134,7 +134,7 @@ def test_launches_that_cannot_be(words: list[str], said: str, verb: str, recipe:
         ("distributed_type: DEEPSPEED\nnum_processes: 2\n", "Concord knows 2 and 3"),
         ("distributed_type: DEEPSPEED\nnum_processes: 2\ndeepspeed_config: {zero_stage: 1}\n", "Concord knows 2 and 3"),
         ("distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: 1}\n", "Concord knows FSDP2"),
-        ("distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: 2}\n", "there is none here"),
+        ("distributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: 2}\n", "are `--accelerate_config cpu`"),
         ("distributed_type: MEGATRON_LM\nnum_processes: 2\n", "Concord knows MULTI_GPU, FSDP and DEEPSPEED"),
         ("distributed_type: MULTI_GPU\nnum_processes: 2\nnumber: 2\n", "unknown keys"),
         ("distributed_type: MULTI_GPU\nnum_processes: 2\nfsdp_config: {fsdp_versoin: 2}\n", "knows no `fsdp_versoin`"),

@@ -229,7 +229,7 @@ def test_what_is_refused_is_refused_before_anything_is_written(
     dpo, out = runs["dpo"], tmp_path / "out"
     assert "say in which form" in refused("export", dpo)
     assert "not a run, nor an adapter" in refused("export", tiny, "--merge")
-    assert "give --overwrite to replace it" in refused("export", dpo, "--merge")
+    assert "give --overwrite to replace it, or another --out" in refused("export", dpo, "--merge")
     assert "is a type of GGUF" in refused("export", dpo, "--merge", "--dtype", "q8_0", "--out", out)
     assert "keeps the type that it was trained in" in refused("export", dpo, "--adapter", "--dtype", "float16")
     assert "says nothing that could be judged" in refused("export", runs["reward"], "--merge", "--judge", reward_run)

@@ -137,7 +137,9 @@ def made(kind: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_transformers_and_llama_cpp_read_what_was_written(kind: str, tmp_path: Path) -> None:
+def test_transformers_and_llama_cpp_read_what_was_written(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     from transformers import AutoTokenizer
 
     model, tokenizer = made(kind)
@@ -151,6 +153,7 @@ def test_transformers_and_llama_cpp_read_what_was_written(kind: str, tmp_path: P
         read_gguf(tmp_path, model.config, torch.float32),
         AutoTokenizer.from_pretrained(tmp_path, gguf_file=GGUF),
     )
+    assert "it/s" not in capfd.readouterr().err
     for row, logprobs in zip(rows, expected, strict=True):
         with torch.no_grad():
             found = back(torch.tensor([row])).logits[0, -1].log_softmax(-1)

@@ -1,6 +1,7 @@
 """`align plan`: its counts against real models, its steps against real steps, and that it loads nothing."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,7 +330,7 @@ def test_bad_input(words: list[str], said: str, ppo_recipe: Callable[..., Path])
     assert said in refused("plan", ppo_recipe(), *words)
 
 
-def test_more_bad_input(ppo_recipe: Callable[..., Path], tmp_path: Path) -> None:
+def test_more_bad_input(ppo_recipe: Callable[..., Path], tiny: Path, tmp_path: Path) -> None:
     assert "cannot read the recipe" in refused("plan", tmp_path / "none.yaml")
     data = write_rows(tmp_path / "long.jsonl", [pair("soup " * 200, "red", "cat")])
     assert "every one of its 1 prompts is too long" in refused("plan", ppo_recipe(dataset_name=str(data)))
@@ -337,6 +338,13 @@ def test_more_bad_input(ppo_recipe: Callable[..., Path], tmp_path: Path) -> None
     (tmp_path / "model/config.json").write_text('{"model_type": "nothing"}')
     (tmp_path / "model/model.safetensors").write_bytes(b"")
     assert "could not be loaded" in refused("plan", ppo_recipe(model_name_or_path=str(tmp_path / "model")))
+    said = refused("plan", ppo_recipe(model_name_or_path="nobody/nothing"))
+    assert "as a name on the hub: " in said
+    assert said.endswith("; --config FOLDER takes the shape from a config.json instead")
+    (tmp_path / "shape").mkdir()
+    shutil.copyfile(tiny / "config.json", tmp_path / "shape/config.json")
+    shape = done("plan", ppo_recipe(model_name_or_path="nobody/nothing"), "--config", tmp_path / "shape").out
+    assert "The model's tokenizer is not here to read the data with: 10,000 rows are assumed" in shape
     keys = {"model_name_or_path": "x", "dataset_name": "y", "output_dir": "z"}
     assert "say of which by --verb" in refused("plan", write_recipe(tmp_path / "some.yaml", **keys))
 
