@@ -287,15 +287,17 @@ benchmarks/recipe_table.py` writes this page, and the headers of the recipes.
 * The smallest of these cards that has room is named: RTX 4090 (24 GB), L40S (48 GB), H100 (80 GB), H200 (141 GB).
 * `kto` takes what `dpo` takes; `rloo` and `grpo` what `ppo` takes, and the reward run as a model of its own; `evaluate`
   and `sample` hold models in bf16. Their recipes lie beside the others.
-* More cards make a run shorter: `--accelerate_config multi_gpu --num_processes N`
-  ([docs/distributed.md](../docs/distributed.md)). PPO does so without a change; elsewhere divide
-  `gradient_accumulation_steps` by N to keep the size of a step.
+* More cards make a run shorter: `--accelerate_config multi_gpu --num_processes N`, or a larger N where a line has
+  `fsdp2` ([docs/distributed.md](../docs/distributed.md)). PPO does so without a change; elsewhere divide
+  `gradient_accumulation_steps` by as much as the cards are more, to keep the size of a step.
+* A line without numbers is not planned yet: `align plan` in place of its verb, with `--gpu NAME`, says what it takes.
+
 """
 
 
 def readme() -> str:
     """recipes/README.md."""
-    pages = [INTRO]
+    pages = [INTRO + " · ".join(f"[{_short(model)}](#{_anchor(model)})" for model in MODELS) + "\n"]
     for model in MODELS:
         rows = ["| launch | card | memory | time | disk |", "|---|---|---|---|---|"]
         for stage in STAGES:
@@ -305,6 +307,15 @@ def readme() -> str:
                     rows.append(_row(launch))
         pages.append("\n".join([f"## {model.name}", "", *([model.words, ""] if model.words else []), *rows, ""]))
     return "\n".join(pages)
+
+
+def _short(model: Model) -> str:
+    return model.name.split("/")[1]
+
+
+def _anchor(model: Model) -> str:
+    """What GitHub calls the heading with its name."""
+    return "".join(sign for sign in model.name.lower() if sign.isalnum() or sign in "-_")
 
 
 def _row(launch: Launch) -> str:
