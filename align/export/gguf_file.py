@@ -38,7 +38,7 @@ def check_gguf(source: ModelSource, scores: bool) -> None:
     from transformers import AutoConfig
 
     if importlib.util.find_spec("gguf") is None:
-        raise BadInput("--gguf: the package gguf is not installed; `pip install 'concord[gguf]'`")
+        raise BadInput("--gguf: the package gguf is not installed; `pip install '.[gguf]'` in Concord's checkout")
     if scores:
         raise BadInput(f"{source.name}: is a reward model, which has no place in GGUF; give --merge")
     with loading(source):

@@ -108,12 +108,13 @@ def _versions() -> list[Line]:
             others.append(f"{one.name} {found} ({known[one.name]})")
         tested.append(f"{one.name} {found}")
     lines = []
+    mend = "in Concord's checkout: pip install -c constraints.txt '.[align]'"  # other people's is `concord` on PyPI
     if old:
-        lines.append(Line("versions", "wrong", "; ".join(old), "pip install --upgrade 'concord[align]'"))
+        lines.append(Line("versions", "wrong", "; ".join(old), mend))
     main = [said for said in tested if said.split()[0] in ("torch", "transformers", "trl", "peft", "accelerate")]
     if others:
         said = f"not those that the tests ran with, in brackets: {', '.join(others)}"
-        lines.append(Line("versions", "warn", said, f"pip install -c {_TEST} 'concord[align]', should a run fail"))
+        lines.append(Line("versions", "warn", said, f"{mend}, should a run fail"))
     return lines or [Line("versions", "ok", ", ".join(main))]
 
 

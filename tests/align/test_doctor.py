@@ -103,6 +103,7 @@ def test_versions_below_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     monkeypatch.setattr("importlib.metadata.requires", lambda _: more)
     wrong = next(line for line in doctor._versions() if line.state == "wrong")
+    assert wrong.mend.endswith("pip install -c constraints.txt '.[align]'"), "PyPI's `concord` is not this one"
     assert "trl 1" in wrong.found
     assert "nobody-wrote-this is missing" in wrong.found
     assert "gradio" not in wrong.found
