@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 Device = Literal["gpu", "cpu"]
-MOMENTS = ("rolling out", "learning", "stepping")  # one after the other: what one takes is free for the next
+MOMENTS = ("loading", "rolling out", "learning", "stepping")  # one after the other, each in the room of the last
 _SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 

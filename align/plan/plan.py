@@ -288,7 +288,8 @@ def memory_of(asked: Asked, notes: list[str] | None = None) -> Memory:
             asked.processes,
             asked.steps,
         )
-        parts = share(parts, asked.strategy, asked.processes, units, numbers)
+        packed = bits_of(asked.model_args) is not None
+        parts = share(parts, asked.strategy, asked.processes, units, numbers, packed=packed)
     libraries = [asked.steps["libraries"]] if "libraries" in asked.steps else []
     return Memory([*parts, *libraries], size, units)
 

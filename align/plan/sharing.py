@@ -45,9 +45,12 @@ def _size(module: Any, bits: int | None, nested: bool, held_in: int) -> int:
     return sizes.count(sizes.own_parameters(module)) * held_in
 
 
-def share(parts: list[Part], strategy: str, processes: int, whole: Gathered, numbers: int) -> list[Part]:
+def share(
+    parts: list[Part], strategy: str, processes: int, whole: Gathered, numbers: int, *, packed: bool = False
+) -> list[Part]:
     """The parts of each of `processes` processes. Of the optimiser's step, too, each does its share.
 
+    packed: the base is in 4 bits, which FSDP2 cuts only once all of it is on every card (`_load` of load.py).
     numbers: that are trained. DeepSpeed trains them in bf16, and its optimiser keeps them in fp32.
     """
     cut = _SHARED[strategy]
@@ -73,6 +76,8 @@ def share(parts: list[Part], strategy: str, processes: int, whole: Gathered, num
     if strategy == "fsdp2":
         both = min(2 * whole.layer + whole.rest, whole.whole)
         found.append(Part(role, "embeddings and two layers, put together", both, "learning"))
+    if strategy == "fsdp2" and packed:
+        found.append(Part(role, "the base before it is cut", whole.whole - -(-whole.whole // processes), "loading"))
     if strategy == "zero3":
         found.append(Part(role, "layers, put together", min(2 * _LIVE, whole.whole), "learning"))
     return found

@@ -163,6 +163,13 @@ def test_shares_of_four_processes(strategy: str, throughout: int, learning: int)
     assert share(PARTS, strategy, 1, UNITS, numbers=100) == PARTS
 
 
+def test_a_packed_base_is_whole_on_every_card_before_fsdp2_cuts_it() -> None:
+    for strategy, before in (("fsdp2", 1000), ("zero3", 250), ("ddp", 1000)):
+        found = share(PARTS, strategy, 4, UNITS, numbers=100, packed=True)
+        bases = [part.bytes for part in found if part.role == "base" or part.when == "loading"]
+        assert sum(bases) == before
+
+
 def test_traffic_is_that_of_rings() -> None:
     assert traffic("ddp", 4, 400, UNITS, micro_batches=8) == 2 * 3 / 4 * 400
     assert traffic("fsdp2", 4, 400, UNITS, micro_batches=8) == 3 / 4 * 8 * (2 * 1000 + 400)
