@@ -276,6 +276,8 @@ def why_not(model: Any, texts: Sequence[Sequence[int]], starts: Sequence[int] | 
             together = _numbers(model, shared)
             changed, others = _with_another_first_text(shared)
             beside = _numbers(model, changed)
+    except torch.OutOfMemoryError:  # a RuntimeError, too, and no word on the model
+        raise
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         return f"its forward pass does not take them ({' '.join(str(error).split())})"
     finally:
