@@ -352,7 +352,8 @@ def main() -> None:
     for launch in [] if options.written else launches():
         if options.again or needs_of(launch) is None:
             print(launch.line(inputs=False), file=sys.stderr, flush=True)
-            results = {**known(), launch.line(inputs=False): planned(launch)}
+            found = planned(launch)  # which takes a while, in which others may have written
+            results = {**known(), launch.line(inputs=False): found}
             table = {line: needs._asdict() for line, needs in sorted(results.items())}
             RESULTS.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     for path, text in texts().items():
