@@ -160,9 +160,13 @@ def in_words(proof: dict[str, Any], trained: str, exported: str) -> list[str]:
             f"  of {responses['sampled']} responses from the same seeds {responses['differ']:.0%} differ; the win rate"
             f" against the trained model is {judged}within {win['low']:.3f} to {win['high']:.3f} by any judge",
         ]
-    if not proof["within_tolerance"]:
-        of = proof.get("scores") or proof["log_probabilities"]
-        mean, unit = of["mean_difference"] / of.get("spread", 1.0), "spreads" if "spread" in of else "nats"
+    of = proof.get("scores") or proof["log_probabilities"]
+    mean, unit = of["mean_difference"] / of.get("spread", 1.0), "spreads" if "spread" in of else "nats"
+    if proof["within_tolerance"]:
+        lines.append(
+            f"the same model: rounding explains up to {of['tolerance']:g} {unit} on average, and it is {mean:.2g}"
+        )
+    else:
         lines.append(
             f"NOT THE SAME MODEL: a mean difference of {mean:.2g} {unit} is above {of['tolerance']:g}, which rounding"
             " explains; it is written, but look before you serve it"

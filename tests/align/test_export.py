@@ -15,6 +15,7 @@ import torch
 
 from align.evaluate.lineage import own_weights, runs_behind
 from align.export.gguf_file import GGUF
+from align.export.proof import in_words
 from align.models.chain import as_trained
 from align.models.load import find_model, load_causal_lm, load_tokenizer
 from align.models.rewards import load_as_trained, score_moments
@@ -117,6 +118,7 @@ def test_the_manifest_says_where_it_comes_from_and_what_the_proof_found(runs: Ru
         assert listed(merged[verb]).result == "the same model"
         assert own_weights(str(merged[verb])) == hash_weights(runs[verb])
     proof = manifest(merged["dpo"])["proof"]
+    assert in_words(proof, "", "")[-1].startswith("the same model: rounding explains up to 0.0001 nats on average, and")
     assert proof["logits"]["max_difference"] < 1e-4 < proof["logits"]["largest"]
     assert proof["responses"]["differ"] == 0.0
     assert (proof["win_rate"]["low"], proof["win_rate"]["high"]) == (0.5, 0.5)
