@@ -242,9 +242,9 @@ def doctor(as_json: bool) -> None:
 
 @click.command(short_help="Write a run's model as others read it, and prove it.")
 @click.argument("run", metavar="RUN")
-@click.option("--merge", "form", flag_value="merge", help="Plain weights, for transformers and vLLM.")
-@click.option("--adapter", "form", flag_value="adapter", help="The adapter alone, for PEFT and vLLM.")
-@click.option("--gguf", "form", flag_value="gguf", help="One file, for llama.cpp.")
+@click.option("--merge", is_flag=True, help="Plain weights, for transformers and vLLM.")
+@click.option("--adapter", is_flag=True, help="The adapter alone, for PEFT and vLLM.")
+@click.option("--gguf", is_flag=True, help="One file, for llama.cpp.")
 @click.option("--out", metavar="FOLDER", help="Where to.  [default: RUN-merged, RUN-adapter or RUN-gguf]")
 @click.option("--prompts", metavar="DATA", help="What to compare the models on.  [default: the run's own data]")
 @click.option("--judge", metavar="REWARD_RUN", help="Say the win rate against the trained model by this one, too.")
@@ -257,7 +257,9 @@ def doctor(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print what FOLDER/manifest.json says.")
 def export(
     run: str,
-    form: Any,
+    merge: bool,
+    adapter: bool,
+    gguf: bool,
     out: str | None,
     prompts: str | None,
     judge: str | None,
@@ -271,8 +273,10 @@ def export(
     FOLDER/manifest.json keeps the proof. The exit code is 1 where the two differ by more than rounding explains; the
     model is written all the same. docs/export.md has the commands that serve it.
     """
-    if form is None:
-        raise BadInput(f"say in which form: align export {run} --merge, --adapter or --gguf")
+    forms = {"merge": merge, "adapter": adapter, "gguf": gguf}
+    if sum(forms.values()) != 1:
+        raise BadInput(f"say in which one form: align export {run} --merge, --adapter or --gguf")
+    form: Any = next(name for name, given in forms.items() if given)
     from align.run.progress import quiet_libraries
 
     quiet_libraries()

@@ -49,10 +49,8 @@ def place(plan: Plan) -> str:
     asked = plan.asked
     name = "a CPU" if asked.device == "cpu" else (f"one {asked.card.name}" if asked.card else "one GPU")
     if asked.processes > 1:
-        what = "CPU process" if asked.device == "cpu" else (asked.card.name if asked.card else "GPU")
-        return (
-            f"each of {asked.processes} {what}{'es' if asked.device == 'cpu' else 's'} by {STRATEGIES[asked.strategy]}"
-        )
+        what = "CPU processes" if asked.device == "cpu" else (f"{asked.card.name} cards" if asked.card else "GPUs")
+        return f"each of {asked.processes} {what} by {STRATEGIES[asked.strategy]}"
     return name
 
 

@@ -229,7 +229,8 @@ def test_what_is_refused_is_refused_before_anything_is_written(
     runs: Runs, merged: Runs, tiny: Path, reward_run: Path, tmp_path: Path
 ) -> None:
     dpo, out = runs["dpo"], tmp_path / "out"
-    assert "say in which form" in refused("export", dpo)
+    assert "say in which one form" in refused("export", dpo)
+    assert "say in which one form" in refused("export", dpo, "--merge", "--gguf")
     assert "not a run, nor an adapter" in refused("export", tiny, "--merge")
     assert "give --overwrite to replace it, or another --out" in refused("export", dpo, "--merge")
     assert "is a type of GGUF" in refused("export", dpo, "--merge", "--dtype", "q8_0", "--out", out)
