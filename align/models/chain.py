@@ -158,4 +158,4 @@ def _config(base: str) -> dict[str, Any] | None:
     path = Path(base) / "config.json"
     if not path.is_file():
         return None
-    return {key: value for key, value in read_json(path).items() if key not in _NOT_THE_MODEL}
+    return {key: value for key, value in read_json(path).items() if key not in _NOT_THE_MODEL and "drop" not in key}

@@ -110,6 +110,7 @@ class PPOTrainer:
             resume=resume,
             processes=self.accelerator.num_processes,
             writes=self.accelerator.is_main_process,
+            mirror=self.args.mirror,
         )
         keep_audit(run, self.setup.audit)
         if self.args.report_to != "none":

@@ -40,14 +40,15 @@ _LIBRARIES = ("concord", "torch", "transformers", "trl", "peft", "accelerate", "
 class Run:
     """An open run folder. Only the main process of a distributed run writes to it."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], resumed: bool, writes: bool) -> None:
+    def __init__(
+        self, folder: Path, manifest: dict[str, Any], resumed: bool, writes: bool, mirror: str | None = None
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.resumed = resumed
         self.writes = writes
         self.started = time.monotonic()
-        url = manifest["recipe"].get("mirror")
-        self.mirror = Mirror(url) if url and writes else None
+        self.mirror = Mirror(mirror) if mirror and writes else None
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -147,12 +148,13 @@ def start_run(
     resume: bool,
     processes: int = 1,
     writes: bool = True,
+    mirror: str | None = None,
 ) -> Run:
     """Open the run folder `recipe["output_dir"]`; all inputs have been checked by now.
 
     `inputs` maps a role ("dataset", "model") to facts with hashes; `parents` are run folders that this run builds on.
     A resumed run must have the same recipe (raises BadInput); what an overwritten run left is deleted. `writes` is
-    true in one process of a distributed run.
+    true in one process of a distributed run; `mirror` is the URL of a store that gets a copy.
     """
     folder = Path(recipe["output_dir"])
     for facts in inputs.values():
@@ -184,7 +186,7 @@ def start_run(
         shutil.rmtree(folder)
     manifest = described(verb, recipe, inputs, parents, seed, processes)
     manifest |= {"started_at": old.get("started_at", manifest["started_at"]), "resumed_at": resumed_at}
-    run = Run(folder, manifest, resumed=resume, writes=writes)
+    run = Run(folder, manifest, resumed=resume, writes=writes, mirror=mirror)
     if writes:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -39,6 +39,7 @@ def open_run(job: Job) -> Run:
         resume=job.resume,
         processes=job.args.world_size,
         writes=job.args.process_index == 0,
+        mirror=job.run.mirror,
     )
     keep_audit(run, job.audit)
     return run
