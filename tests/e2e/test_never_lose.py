@@ -340,6 +340,7 @@ def test_an_undo_that_comes_too_late_says_so(page: Any, server: Server, pairs: s
     page.get_by_text("There is nothing to undo.").wait_for()
     rate(page, "2")
     page.get_by_text("Saved ✓").wait_for()
+    sees(page, "Second?")  # between two items no key means anything
     late = {"rule": "undo-too-late", "detail": "An answer can be changed for 15 minutes only."}
     page.route("**/reopen", lambda route: route.fulfill(status=409, json=late))
     page.keyboard.press("u")
