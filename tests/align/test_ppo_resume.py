@@ -1,7 +1,6 @@
 """What a run of PPO keeps: the best policy within its budget, nothing that is not finite, and all it needs to go on."""
 
 import math
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -264,7 +263,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     def signalled(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
         if len(calls) == nth:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return original(*args, **kwargs)
 
     trainer = ppo_trainer(tiny, reward_run, tmp_path / "run", **KEYS)

@@ -33,7 +33,7 @@ from tests.align.test_resume_trainers import (
 
 def signalled(*_: Any, **__: Any) -> None:
     """SIGTERM comes to this process, now."""
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
 
 
 def status(folder: Path) -> str:
