@@ -194,9 +194,9 @@ def start_run(
             if error.errno == errno.ENOSPC:
                 raise
             raise BadInput(f"output_dir {folder}: cannot be made ({error.strerror}); give another folder") from None
-        if run.mirror and not resume:
-            run.mirror.clear()
         run.save()
+        if run.mirror and not resume:
+            run.mirror.begin(folder)
         write_text(folder / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     opened(run)
     return run

@@ -123,8 +123,11 @@ def look_at_mirror(recipe: dict[str, Any], resume: bool, overwrite: bool) -> boo
     if not isinstance(url, str) or "://" not in url:
         raise BadInput(f"key `mirror`: {url!r} is no URL of a store; write it as s3://bucket/runs/dpo")
     mirror = Mirror(url)
+    there = mirror.holds_a_run()
+    if not there and mirror.holds_something():  # what begins a run takes away what was there
+        raise BadInput(f"mirror {url}: not empty, and what it holds is not a run; give another URL")
     if not resume:
-        if not overwrite and mirror.holds_a_run():
+        if not overwrite and there:
             raise BadInput(f"mirror {url}: holds a run already; give --resume, --overwrite, or another URL")
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -208,12 +211,27 @@ class Mirror:
 
     def holds_a_run(self) -> bool:
         """Whether a run was mirrored there. Raises BadInput where it can't be read."""
-        return bool(_asked(self.url, lambda: self.store.exists(f"{self.path}/manifest.json")))
+        path = f"{self.path}/manifest.json"
+        if not _asked(self.url, lambda: self.store.exists(path)):
+            return False
+        try:
+            return "verb" in json.loads(_asked(self.url, lambda: self.store.cat_file(path)))
+        except (TypeError, ValueError):
+            return False
 
-    def clear(self) -> None:
-        """Take away what an earlier run left there: --overwrite."""
-        if _asked(self.url, lambda: self.store.exists(self.path)):
+    def holds_something(self) -> bool:
+        """Whether there is any file. Raises BadInput where that can't be told."""
+        found = _asked(self.url, lambda: self.store.find(self.path) if self.store.exists(self.path) else [])
+        return any(not _below(name, self.path).startswith(".writable-") for name in found)
+
+    def begin(self, folder: Path) -> None:
+        """Put a new run's manifest in the place of the run that was there, if any. What is no run is never touched.
+
+        Raises BadInput where the store fails.
+        """
+        if self.holds_a_run():
             _asked(self.url, lambda: self.store.rm(self.path, recursive=True))
+        _asked(self.url, lambda: self._put_file(folder / "manifest.json", "manifest.json"))
 
     def _checkpoints(self) -> list[str]:
         self.store.invalidate_cache()

@@ -174,8 +174,24 @@ def test_a_run_goes_on_from_its_mirror_on_another_machine(store: str, tmp_path: 
     assert mirror._checkpoints() == ["checkpoint-4"]
     mirror.finish(run)
     assert Path(fetched({"m": f"{store}/runs/dpo"})["m"], "adapter_model.safetensors").read_bytes() == b"old"
-    mirror.clear()
-    assert not mirror.fetch(tmp_path / "third")
+    mirror.begin(run)  # another one in its place, as --overwrite says
+    assert sorted(mirror.store.find(mirror.path))[0].endswith("runs/dpo/manifest.json")
+    assert len(mirror.store.find(mirror.path)) == 1
+
+
+def test_a_place_that_holds_something_else_is_never_touched(store: str, tmp_path: Path) -> None:
+    """A slip of the hand in `mirror`, such as the bucket itself: everything stays."""
+    put(store, "runs/other/weights", "precious")
+    put(store, "manifest.json", '{"project": "preferences, not a run"}')
+    for resume, overwrite in ((False, False), (False, True), (True, False)):
+        with pytest.raises(BadInput, match="not empty, and what it holds is not a run"):
+            look_at_mirror({"output_dir": str(tmp_path / "run"), "mirror": store}, resume, overwrite)
+    (tmp_path / "run").mkdir()
+    run_with(tmp_path / "run", 2)
+    mirror = Mirror(store)
+    mirror.begin(tmp_path / "run")
+    mirror.push(tmp_path / "run", tmp_path / "run" / "checkpoint-2")
+    assert mirror.store.cat_file(f"{mirror.path}/runs/other/weights") == b"precious"
 
 
 @pytest.mark.slow
